@@ -1,0 +1,344 @@
+// The durable store of thought-graph nodes.
+//
+//   StoreOptions options;
+//   options.path = "/var/lib/quicksave";
+//   absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(options);
+//   NodeCommit commit;
+//   commit.record.set_tenant("default");
+//   commit.record.set_node_id("first-thought");
+//   ...
+//   absl::StatusOr<NodeRecord> head = (*store)->CommitNode(commit);  // durable when it returns
+//   absl::StatusOr<NodeRecord> node = (*store)->GetNode("default", "first-thought");
+//
+// A node refers to blocks: opaque byte strings named by a content id and a codec, kept once for each tenant and
+// model whatever number of nodes refers to them. Formats on disk: docs/formats.md.
+#ifndef QUICKSAVE_STORAGE_STORE_H_
+#define QUICKSAVE_STORAGE_STORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "quicksave/storage/v1/node.pb.h"
+
+namespace rocksdb {
+class Env;
+}  // namespace rocksdb
+
+namespace quicksave::storage {
+
+using v1::BlockRef;
+using v1::EdgeType;
+using v1::NodeAnnotations;
+using v1::NodeContents;
+using v1::NodeRecord;
+using v1::ParentEdge;
+
+// The newest format that this code reads and the one that it writes.
+inline constexpr uint32_t kStoreFormatVersion = 1;
+
+// What an acknowledged write survives.
+enum class Durability {
+  kSync,     // The death of the process, of the system and of the power supply: synced before it is acknowledged.
+  kProcess,  // The death of the process only.
+};
+
+struct StoreOptions {
+  // Folder of the store; made if absent (its parent must exist). Nothing else may live in it.
+  std::string path;
+  Durability durability = Durability::kSync;
+  // Memory for the cache of index and data blocks, and at most this much once more for unflushed writes.
+  uint64_t cache_bytes = uint64_t{64} << 20;
+  uint64_t write_buffer_bytes = uint64_t{128} << 20;
+  // Writes other than deletes are refused while the disk has fewer free bytes.
+  uint64_t min_free_disk_bytes = uint64_t{256} << 20;
+  // Source of create and update times; the system's clock where empty.
+  std::function<absl::Time()> clock;
+  // All file access goes through it; not owned, outlives the store. The system's where null. Tests inject faults here.
+  rocksdb::Env* env = nullptr;
+};
+
+// Names a block within a tenant and a model.
+struct BlockId {
+  std::string content_id;  // 16 bytes.
+  std::string codec;
+
+  friend bool operator==(const BlockId& a, const BlockId& b) {
+    return a.content_id == b.content_id && a.codec == b.codec;
+  }
+  template <typename H>
+  friend H AbslHashValue(H h, const BlockId& id) {
+    return H::combine(std::move(h), id.content_id, id.codec);
+  }
+};
+
+// The id that `ref` names.
+BlockId IdOf(const BlockRef& ref);
+
+// A block to store.
+struct NewBlock {
+  BlockId id;
+  std::string bytes;
+};
+
+// A big value of a node.
+struct StateValue {
+  std::string name;  // [a-z0-9._-]{1,63}, for example "logits".
+  std::string bytes;
+};
+
+// A request whose answer is remembered together with the change that it made.
+struct AnsweredRequest {
+  std::string method;      // For example "Snapshot".
+  std::string request_id;  // Unique for the tenant and the method.
+  std::string fingerprint;
+  // Makes the answer from the record as it will be stored (without contents). Called once, with the store's lock
+  // held: must not call the store.
+  std::function<std::string(const NodeRecord&)> answer;
+};
+
+// A remembered answer.
+struct RememberedRequest {
+  std::string fingerprint;
+  std::string answer;
+  absl::Time time;
+};
+
+// Everything that makes a node.
+struct NodeCommit {
+  // Fields that say "set by the store" are ignored. `contents.blocks` lists every block of the node.
+  NodeRecord record;
+  // Blocks that may not be stored yet. Those that are there already are left as they are.
+  std::vector<NewBlock> blocks;
+  std::vector<StateValue> state;
+  std::optional<AnsweredRequest> request;
+};
+
+// One end of an edge as seen from the other.
+struct Edge {
+  std::string node_id;
+  EdgeType type;
+  uint32_t at_token;  // Tokens of the parent that the child starts from.
+};
+
+enum class ListOrder { kOldestFirst, kNewestFirst };
+
+// Nodes that meet every condition that is set.
+struct NodeFilter {
+  std::optional<std::string> model_fingerprint;
+  std::vector<std::pair<std::string, std::string>> labels;  // Key and value are equal.
+  std::optional<std::string> parent;                        // Has this parent.
+  bool roots_only = false;
+  absl::Time created_from = absl::InfinitePast();      // Inclusive.
+  absl::Time created_before = absl::InfiniteFuture();  // Exclusive.
+};
+
+struct ListRequest {
+  std::string tenant;
+  NodeFilter filter;
+  ListOrder order = ListOrder::kOldestFirst;
+  int page_size = 100;  // 1 to 1,000.
+  std::string
+      page_token;  // Empty for the first page, else NodePage::next_page_token of the same tenant, filter, order.
+};
+
+struct NodePage {
+  std::vector<NodeRecord> nodes;  // Without contents.
+  std::string next_page_token;    // Empty at the end. Printable.
+};
+
+struct DeleteOptions {
+  // Deletes all descendants with the node, also those that have other parents besides (MERGE).
+  bool force = false;
+  // Where not empty, the node's etag must be this one.
+  std::string etag;
+};
+
+struct DeleteReport {
+  std::vector<std::string> node_ids;  // Children before their parents.
+  uint64_t blocks = 0;                // Deleted because nothing refers to them any more.
+  uint64_t stored_bytes = 0;          // Of those blocks.
+};
+
+struct GarbageReport {
+  uint64_t blocks = 0;
+  uint64_t stored_bytes = 0;
+};
+
+struct VerifyReport {
+  uint64_t blocks = 0;                // Blocks and state values that were read and are whole.
+  uint64_t bytes = 0;                 // Of those.
+  std::vector<std::string> problems;  // One sentence for each thing missing or damaged; empty where all is well.
+};
+
+struct StoreStats {
+  uint64_t nodes = 0;
+  uint64_t blocks = 0;
+  uint64_t block_raw_bytes = 0;
+  uint64_t block_stored_bytes = 0;
+  uint64_t state_bytes = 0;
+  uint64_t disk_used_bytes = 0;  // Files of the store, deleted data that was not yet reclaimed included.
+  uint64_t disk_free_bytes = 0;
+  bool writable = true;     // False while the last write failed and no later one has succeeded.
+  std::string write_error;  // Why not.
+};
+
+struct Profile {
+  std::string id;
+  std::string bytes;
+};
+
+// A string that changes whenever the node changes, and differs between nodes that had the same id one after the other.
+std::string EtagOf(const NodeRecord& record);
+
+class BlockPinTable;
+
+// While it lives, deletes and garbage collection spare the blocks it names, whether anything refers to them or not.
+// Movable; may outlive the store.
+class BlockPin {
+ public:
+  BlockPin() = default;
+  BlockPin(BlockPin&& other) noexcept = default;
+  BlockPin& operator=(BlockPin&& other) noexcept;
+  ~BlockPin();
+
+  // For each id given to PinBlocks, in order: was the block stored when it was pinned? If so, it stays.
+  const std::vector<bool>& present() const { return present_; }
+
+ private:
+  friend class Store;
+  void Release();
+
+  std::shared_ptr<BlockPinTable> table_;
+  std::vector<std::string> keys_;
+  std::vector<bool> present_;
+};
+
+// An open store. All methods may be called from any thread. Writers wait for each other, readers for nobody.
+//
+// Errors that every method may return, besides those that it names:
+//   INVALID_ARGUMENT    a name or a size is not allowed; the message says which and the rule.
+//   DATA_LOSS           stored bytes are damaged or missing; the message names the node or block. Never other bytes.
+//   RESOURCE_EXHAUSTED  (writers) the disk is full, or nearly (`min_free_disk_bytes`). Reads and deletes go on; writes
+//                       work again as soon as there is space.
+//   UNAVAILABLE         the disk failed. After a failed write it is undecided until the store is opened again
+//                       whether the change took place; if it did, it did wholly.
+class Store {
+ public:
+  // Opens the store in `options.path`, or makes an empty one.
+  // FAILED_PRECONDITION: another process or Store has it open, or its format is newer than kStoreFormatVersion (the
+  // message gives both versions). DATA_LOSS: its files are damaged beyond what can be read around.
+  static absl::StatusOr<std::unique_ptr<Store>> Open(const StoreOptions& options);
+
+  // Closes the store; waits for running writes. No method may be running.
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  // Stores a node with its blocks, edges, state, and answer in one atomic and (kSync) durable step; returns the record
+  // as stored, without contents. ALREADY_EXISTS: the node id is taken. FAILED_PRECONDITION: a parent does not exist, or
+  // a block is neither given nor stored. ABORTED: the request id was answered meanwhile (see FindRequest).
+  absl::StatusOr<NodeRecord> CommitNode(const NodeCommit& commit);
+
+  // The node with its contents. NOT_FOUND: there is none.
+  absl::StatusOr<NodeRecord> GetNode(absl::string_view tenant, absl::string_view node_id) const;
+
+  // The nodes without contents, in the order of the ids; nothing in place of those that do not exist.
+  absl::StatusOr<std::vector<std::optional<NodeRecord>>> GetNodes(absl::string_view tenant,
+                                                                  absl::Span<const std::string> node_ids) const;
+
+  // One page of nodes in the order of their creation. Every node that exists from the first page to the last and meets
+  // the filter is listed exactly once, whatever is added or deleted meanwhile. A page may be short, or even empty, and
+  // still have a successor: at most 10,000 records are looked at for each.
+  absl::StatusOr<NodePage> ListNodes(const ListRequest& request) const;
+
+  // Lets `mutator` change the annotations of a node and returns the new record, without contents. The mutator runs
+  // with the store's lock held: it must not call the store. Its error leaves the node as it was and is returned.
+  // NOT_FOUND; ABORTED: `etag` is neither empty nor the node's.
+  absl::StatusOr<NodeRecord> UpdateNode(absl::string_view tenant, absl::string_view node_id, absl::string_view etag,
+                                        absl::FunctionRef<absl::Status(NodeAnnotations&)> mutator);
+
+  // Deletes a node, and blocks to which nothing refers any more unless they are pinned.
+  // NOT_FOUND; ABORTED: wrong etag; FAILED_PRECONDITION: it has children (the message names some) and no `force`.
+  // Big subtrees go in several atomic steps, children before parents: after a failure the graph is whole, and
+  // the call may be repeated.
+  absl::StatusOr<DeleteReport> DeleteNode(absl::string_view tenant, absl::string_view node_id,
+                                          const DeleteOptions& options = {});
+
+  // Edges to children (ordered by id) and to parents (ordered as in the record). NOT_FOUND: there is no such node.
+  absl::StatusOr<std::vector<Edge>> Children(absl::string_view tenant, absl::string_view node_id) const;
+  absl::StatusOr<std::vector<Edge>> Parents(absl::string_view tenant, absl::string_view node_id) const;
+
+  // A block's bytes, exactly as they were given to CommitNode.
+  // NOT_FOUND: nothing refers to such a block. DATA_LOSS: something does, and it is missing or damaged.
+  absl::StatusOr<std::string> ReadBlock(absl::string_view tenant, absl::string_view model_fingerprint,
+                                        const BlockId& id) const;
+
+  // Several blocks in the order of the ids; all of them or the first error.
+  absl::StatusOr<std::vector<std::string>> ReadBlocks(absl::string_view tenant, absl::string_view model_fingerprint,
+                                                      absl::Span<const BlockId> ids) const;
+
+  // Is the block stored? Does not read it. Without a pin, the answer may be out of date when it arrives.
+  absl::StatusOr<bool> HasBlock(absl::string_view tenant, absl::string_view model_fingerprint, const BlockId& id) const;
+
+  // Keeps blocks from deletion until a commit that counts on them is done, and says which are stored.
+  absl::StatusOr<BlockPin> PinBlocks(absl::string_view tenant, absl::string_view model_fingerprint,
+                                     absl::Span<const BlockId> ids);
+
+  // A big value of a node. NOT_FOUND: no such node, or it has no value of this name.
+  absl::StatusOr<std::string> GetState(absl::string_view tenant, absl::string_view node_id,
+                                       absl::string_view name) const;
+
+  // Stores a codec profile for a model and makes it the current one; profiles are never changed or deleted.
+  // ALREADY_EXISTS: the id is taken by other bytes (equal ones are fine).
+  absl::Status PutProfile(absl::string_view model_fingerprint, absl::string_view codec, const Profile& profile);
+
+  // The profile of that id, or the current one where `id` is empty. NOT_FOUND: there is none.
+  absl::StatusOr<Profile> GetProfile(absl::string_view model_fingerprint, absl::string_view codec,
+                                     absl::string_view id = "") const;
+
+  // Remembers the answer to a request that commits no node. ALREADY_EXISTS: it was answered before.
+  absl::Status RememberRequest(absl::string_view tenant, absl::string_view method, absl::string_view request_id,
+                               absl::string_view fingerprint, absl::string_view answer);
+
+  // The first answer to a request id. NOT_FOUND: not answered, or forgotten.
+  absl::StatusOr<RememberedRequest> FindRequest(absl::string_view tenant, absl::string_view method,
+                                                absl::string_view request_id) const;
+
+  // Forgets answers given before `time`; returns how many.
+  absl::StatusOr<uint64_t> ForgetRequests(absl::Time time);
+
+  // Deletes blocks to which nothing refers and which are not pinned. Safe beside everything else.
+  absl::StatusOr<GarbageReport> CollectGarbage();
+
+  // Rewrites files so that deleted data gives its disk space back at once (else it does so over time). Needs room for a
+  // copy of the largest files; slow.
+  absl::Status Compact();
+
+  // Totals. Constant time.
+  absl::StatusOr<StoreStats> Stats() const;
+
+  // Reads everything that a node consists of. NOT_FOUND: no such node. DATA_LOSS: its record is unreadable. All else is
+  // in the report.
+  absl::StatusOr<VerifyReport> VerifyNode(absl::string_view tenant, absl::string_view node_id) const;
+
+ private:
+  struct Parts;
+  explicit Store(std::unique_ptr<Parts> parts);
+
+  const std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace quicksave::storage
+
+#endif  // QUICKSAVE_STORAGE_STORE_H_
