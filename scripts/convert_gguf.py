@@ -1,0 +1,307 @@
+#!/usr/bin/env python3
+"""Converts a GGUF file to a Hugging Face model directory with bfloat16 weights.
+
+Usage: convert_gguf.py MODEL.gguf DIRECTORY
+
+DIRECTORY gets config.json, generation_config.json, tokenizer.json, tokenizer_config.json, special_tokens_map.json,
+chat_template.jinja and model.safetensors. The same input and the same package versions (scripts/requirements.txt)
+give the same bytes, so that callers can pin checksums. Quantised weights are dequantised to fp32 and rounded to the
+nearest bfloat16, ties to even.
+
+What is not known to convert correctly (an architecture, a tensor, a tokenizer model, a pre-tokenizer) is refused with
+exit status 1, never guessed. A further architecture is one more entry in ARCHITECTURES; a further pre-tokenizer one
+more in PRE_TOKENIZERS.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGUFReader, TokenType, dequantize
+from safetensors import TensorSpec, serialize_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+Float32Array = npt.NDArray[np.float32]
+
+
+class ConversionError(Exception):
+    """The file cannot be converted; the message says what about it is not supported."""
+
+
+class Metadata:
+    """Typed access to the key-value pairs of a GGUF file."""
+
+    def __init__(self, reader: GGUFReader) -> None:
+        self._fields = reader.fields
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of `key`, or `default` where the file does not have it."""
+        field = self._fields.get(key)
+        return default if field is None else field.contents()
+
+    def require(self, key: str) -> Any:
+        """The value of `key`; raises ConversionError where the file does not have it."""
+        value = self.get(key)
+        if value is None:
+            raise ConversionError(f"the file has no '{key}'")
+        return value
+
+    def keys_below(self, prefix: str) -> set[str]:
+        """The keys that start with `prefix`."""
+        return {key for key in self._fields if key.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How the weights and the configuration of one GGUF architecture are called in Hugging Face's form."""
+
+    config: Callable[[Metadata, set[str]], dict[str, Any]]
+    global_tensors: dict[str, str]
+    layer_tensors: dict[str, str]
+    permuted_heads: dict[str, str]  # tensor in a layer -> config key with its number of heads
+
+
+def llama_config(metadata: Metadata, tensors: set[str]) -> dict[str, Any]:
+    """config.json of a Llama model; raises ConversionError for the variants that it does not describe."""
+    known = {
+        "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
+        "attention.layer_norm_rms_epsilon", "block_count", "context_length", "embedding_length", "feed_forward_length",
+        "rope.dimension_count", "rope.freq_base", "vocab_size",
+    }  # fmt: skip
+    unknown = metadata.keys_below("llama.") - {f"llama.{key}" for key in known}
+    if unknown:
+        raise ConversionError(f"unknown settings of the llama architecture: {', '.join(sorted(unknown))}")
+    hidden = int(metadata.require("llama.embedding_length"))
+    heads = int(metadata.require("llama.attention.head_count"))
+    head_dim = int(metadata.get("llama.attention.key_length", hidden // heads))
+    if int(metadata.get("llama.rope.dimension_count", head_dim)) != head_dim:
+        raise ConversionError("rotary embedding of a part of the head is not supported")
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": int(metadata.require("tokenizer.ggml.bos_token_id")),
+        "dtype": "bfloat16",
+        "eos_token_id": int(metadata.require("tokenizer.ggml.eos_token_id")),
+        "head_dim": head_dim,
+        "hidden_act": "silu",
+        "hidden_size": hidden,
+        "intermediate_size": int(metadata.require("llama.feed_forward_length")),
+        "max_position_embeddings": int(metadata.require("llama.context_length")),
+        "mlp_bias": False,
+        "model_type": "llama",
+        "num_attention_heads": heads,
+        "num_hidden_layers": int(metadata.require("llama.block_count")),
+        "num_key_value_heads": int(metadata.get("llama.attention.head_count_kv", heads)),
+        "pad_token_id": int(metadata.get("tokenizer.ggml.padding_token_id", 0)),
+        "rms_norm_eps": float(f"{float(metadata.require('llama.attention.layer_norm_rms_epsilon')):.6g}"),
+        "rope_scaling": None,
+        "rope_theta": float(metadata.get("llama.rope.freq_base", 10000.0)),
+        "tie_word_embeddings": "output.weight" not in tensors,
+        "use_cache": True,
+        "vocab_size": len(metadata.require("tokenizer.ggml.tokens")),
+    }
+
+
+ARCHITECTURES = {
+    "llama": Architecture(
+        config=llama_config,
+        global_tensors={
+            "token_embd.weight": "model.embed_tokens.weight",
+            "output_norm.weight": "model.norm.weight",
+            "output.weight": "lm_head.weight",
+        },
+        layer_tensors={
+            "attn_norm.weight": "input_layernorm.weight",
+            "attn_q.weight": "self_attn.q_proj.weight",
+            "attn_k.weight": "self_attn.k_proj.weight",
+            "attn_v.weight": "self_attn.v_proj.weight",
+            "attn_output.weight": "self_attn.o_proj.weight",
+            "ffn_norm.weight": "post_attention_layernorm.weight",
+            "ffn_gate.weight": "mlp.gate_proj.weight",
+            "ffn_up.weight": "mlp.up_proj.weight",
+            "ffn_down.weight": "mlp.down_proj.weight",
+        },
+        permuted_heads={"attn_q.weight": "num_attention_heads", "attn_k.weight": "num_key_value_heads"},
+    ),
+}
+
+
+def smollm_pre_tokenizer() -> pre_tokenizers.PreTokenizer:
+    """Single digits, then the byte-level alphabet with GPT-2's regular expression."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+
+
+PRE_TOKENIZERS = {"smollm": smollm_pre_tokenizer}
+
+
+def undo_head_permutation(weight: Float32Array, heads: int) -> Float32Array:
+    """Rows of a query or key projection from llama.cpp's order (pairs interleaved) to Hugging Face's (halves)."""
+    rows, columns = weight.shape
+    return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def to_bfloat16(values: Float32Array) -> npt.NDArray[np.uint16]:
+    """Bit patterns of the nearest bfloat16, ties to even; raises ConversionError for values that are not finite."""
+    if not np.isfinite(values).all():
+        raise ConversionError("a weight is not finite")
+    bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+
+
+def huggingface_name(name: str, architecture: Architecture) -> tuple[str, str]:
+    """Hugging Face's name of a GGUF tensor, and the tensor's name inside its layer ("" outside of layers)."""
+    if name in architecture.global_tensors:
+        return architecture.global_tensors[name], ""
+    prefix, _, rest = name.partition(".")
+    layer, _, inner = rest.partition(".")
+    if prefix == "blk" and layer.isdigit() and inner in architecture.layer_tensors:
+        return f"model.layers.{layer}.{architecture.layer_tensors[inner]}", inner
+    raise ConversionError(f"tensor '{name}' has no known place in this architecture")
+
+
+def require_complete(names: set[str], config: dict[str, Any], architecture: Architecture) -> None:
+    """Raises ConversionError unless every tensor of the architecture is among `names`."""
+    expected = {name for name in architecture.global_tensors if name != "output.weight"}
+    for layer in range(config["num_hidden_layers"]):
+        expected |= {f"blk.{layer}.{name}" for name in architecture.layer_tensors}
+    missing = sorted(expected - names)
+    if missing:
+        raise ConversionError(f"{len(missing)} tensors are missing, the first is '{missing[0]}'")
+
+
+def convert_weights(reader: GGUFReader, config: dict[str, Any], architecture: Architecture, path: Path) -> None:
+    """Writes every tensor of the file to `path` as bfloat16 safetensors."""
+    require_complete({tensor.name for tensor in reader.tensors}, config, architecture)
+    tensors: dict[str, npt.NDArray[np.uint16]] = {}
+    for tensor in reader.tensors:
+        name, inner = huggingface_name(tensor.name, architecture)
+        values = np.asarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+        if inner in architecture.permuted_heads:
+            values = undo_head_permutation(values, config[architecture.permuted_heads[inner]])
+        tensors[name] = to_bfloat16(values)
+    # A spec holds a bare address: `tensors` has to outlive the call.
+    specs = {
+        name: TensorSpec(dtype="bfloat16", shape=bits.shape, data_ptr=bits.ctypes.data, data_len=bits.nbytes)
+        for name, bits in tensors.items()
+    }
+    serialize_file(specs, str(path), metadata={"format": "pt"})
+
+
+def special_tokens(metadata: Metadata) -> dict[int, AddedToken]:
+    """The control tokens of the file by id: matched verbatim in text, never split, skipped when decoding."""
+    tokens = metadata.require("tokenizer.ggml.tokens")
+    types = metadata.require("tokenizer.ggml.token_type")
+    supported = {TokenType.NORMAL, TokenType.CONTROL}
+    other = {int(kind) for kind in types} - {int(kind) for kind in supported}
+    if other:
+        raise ConversionError(f"tokens of type {sorted(other)} are not supported")
+    return {
+        index: AddedToken(token, special=True, normalized=False)
+        for index, (token, kind) in enumerate(zip(tokens, types, strict=True))
+        if kind == TokenType.CONTROL
+    }
+
+
+def build_tokenizer(metadata: Metadata) -> Tokenizer:
+    """The byte-level BPE tokenizer that the file describes."""
+    model = metadata.require("tokenizer.ggml.model")
+    if model != "gpt2":
+        raise ConversionError(f"tokenizer model '{model}' is not supported (only 'gpt2', byte-level BPE)")
+    kind = metadata.require("tokenizer.ggml.pre")
+    if kind not in PRE_TOKENIZERS:
+        raise ConversionError(f"pre-tokenizer '{kind}' is not supported (known: {', '.join(PRE_TOKENIZERS)})")
+    if metadata.get("tokenizer.ggml.add_bos_token", False) or metadata.get("tokenizer.ggml.add_eos_token", False):
+        raise ConversionError("tokenizers that add a first or last token by themselves are not supported")
+    vocabulary = {token: index for index, token in enumerate(metadata.require("tokenizer.ggml.tokens"))}
+    merges = [tuple(merge.split(" ", 1)) for merge in metadata.require("tokenizer.ggml.merges")]
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = PRE_TOKENIZERS[kind]()
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(special_tokens(metadata).values()))
+    return tokenizer
+
+
+def special_token_names(metadata: Metadata) -> dict[str, str]:
+    """The tokens with a role (bos, eos, unk, pad) that the file names."""
+    tokens = metadata.require("tokenizer.ggml.tokens")
+    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    ids = {role: metadata.get(f"tokenizer.ggml.{key}_token_id") for role, key in roles.items()}
+    return {f"{role}_token": tokens[index] for role, index in ids.items() if index is not None}
+
+
+def tokenizer_config(metadata: Metadata, context_length: int) -> dict[str, Any]:
+    """tokenizer_config.json; the chat template is in a file of its own."""
+    special = special_tokens(metadata)
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    return {
+        "add_prefix_space": False,
+        "added_tokens_decoder": {str(index): {"content": token.content, **flags} for index, token in special.items()},
+        **special_token_names(metadata),
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": context_length,
+        # Not GPT2Tokenizer: transformers 5 would rebuild the pre-tokenizer and lose the single digits.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "vocab_size": len(metadata.require("tokenizer.ggml.tokens")),
+    }
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes `value` with sorted keys, so that the bytes depend on the content only."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_tokenizer(metadata: Metadata, directory: Path, context_length: int) -> None:
+    """Writes the tokenizer, its settings and the chat template."""
+    build_tokenizer(metadata).save(str(directory / "tokenizer.json"))
+    write_json(directory / "tokenizer_config.json", tokenizer_config(metadata, context_length))
+    write_json(directory / "special_tokens_map.json", special_token_names(metadata))
+    template = metadata.get("tokenizer.chat_template")
+    if template is not None:
+        (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def convert(source: Path, directory: Path) -> None:
+    """Converts `source` into the existing `directory`; raises ConversionError for what is not supported."""
+    reader = GGUFReader(source)
+    metadata = Metadata(reader)
+    name = metadata.require("general.architecture")
+    if name not in ARCHITECTURES:
+        raise ConversionError(f"architecture '{name}' is not supported (known: {', '.join(ARCHITECTURES)})")
+    architecture = ARCHITECTURES[name]
+    config = architecture.config(metadata, {tensor.name for tensor in reader.tensors})
+    write_json(directory / "config.json", config)
+    roles = ("bos_token_id", "eos_token_id", "pad_token_id")
+    write_json(directory / "generation_config.json", {"_from_model_config": True} | {key: config[key] for key in roles})
+    write_tokenizer(metadata, directory, config["max_position_embeddings"])
+    convert_weights(reader, config, architecture, directory / "model.safetensors")
+
+
+def main() -> int:
+    """Runs the command line; 0 on success, 1 where the file cannot be converted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="the GGUF file")
+    parser.add_argument("directory", type=Path, help="where to write; made if absent")
+    arguments = parser.parse_args()
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    try:
+        convert(arguments.source, arguments.directory)
+    except (ConversionError, OSError, ValueError) as error:
+        print(f"convert_gguf: {arguments.source}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
