@@ -1,0 +1,395 @@
+// Requests and answers of SnapshotService and GraphService. See server.h for those of AdminService and health.
+//
+// Requests are plain values, made to be written with designated initializers:
+//   client.Restore({.node = "nodes/7f3a", .at_token = 120});
+
+#ifndef QUICKSAVE_REQUESTS_H_
+#define QUICKSAVE_REQUESTS_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "quicksave/types.h"
+
+namespace quicksave::client {
+
+// A starting point: a live session that the call extends or reads.
+struct FromSession {
+  // `sessions/{session}`.
+  std::string name;
+
+  bool operator==(const FromSession&) const = default;
+};
+
+// A starting point: a node, restored into a new session.
+struct FromNode {
+  // `nodes/{node}`.
+  std::string name;
+  // Rewind to this many of its tokens, 1 to its token_count; unset takes all.
+  std::optional<int32_t> at_token;
+  // Do not check the next-token distribution. Checksums and block identities are always checked.
+  bool skip_check = false;
+
+  bool operator==(const FromNode&) const = default;
+};
+
+// Where Generate starts; std::monostate starts a new session.
+using GenerateStart = std::variant<std::monostate, FromSession, FromNode>;
+// Where Branch and Score start; std::monostate is refused by the server.
+using Start = std::variant<std::monostate, FromSession, FromNode>;
+
+// Input of a generation: nothing (go on), text, chat messages through the model's chat template, or token ids as they are.
+// Control tokens written in text are ordinary text.
+using Input = std::variant<std::monostate, std::string, std::vector<ChatMessage>, std::vector<int32_t>>;
+
+// How to save a state.
+struct SaveOptions {
+  // Labels of the node.
+  std::map<std::string, std::string> labels;
+  // Note of the node.
+  std::string note;
+  // Edge type from the session's node; kUnspecified lets the server choose.
+  EdgeType edge_type = EdgeType::kUnspecified;
+
+  bool operator==(const SaveOptions&) const = default;
+};
+
+struct GenerateRequest {
+  // Where to start from.
+  GenerateStart start;
+  // What to append first. A new session needs some; otherwise std::monostate goes on from the state.
+  Input input;
+  // How to draw tokens; they become the session's settings. Unset fields keep what the state has.
+  SamplingParameters sampling;
+  // When to stop.
+  StopConditions stop;
+  // Return log-probabilities with this many alternatives for each token, 0 to 100; unset returns none.
+  std::optional<int32_t> top_logprobs;
+  // Save the final state as a node.
+  std::optional<SaveOptions> save;
+  // With `save`: also save after every so many generated tokens.
+  std::optional<int32_t> save_every_tokens;
+  // Keep the session that this call makes. Otherwise it ends with the call; a session that was given always stays.
+  bool keep_session = false;
+  // Lease of the session; unset takes the server's default.
+  std::optional<absl::Duration> lease;
+  // UUID, only with `save`: a repeat returns the first answer. Made by the client when empty and `save` is set.
+  std::string request_id;
+};
+
+// First event of a generation: what it starts from.
+struct GenerateStarted {
+  // The session; it outlives the call only if that was asked for or it existed before.
+  std::string session;
+  // Tokens that were there before: of the session or the node.
+  int32_t reused_tokens = 0;
+  // Tokens of the input that are appended.
+  int32_t input_tokens = 0;
+  // With FromNode: the proof of its restore.
+  std::optional<Proof> proof;
+
+  bool operator==(const GenerateStarted&) const = default;
+};
+
+// New tokens of a generation.
+struct GenerateDelta {
+  // Text that is complete: whole characters, and nothing that may still become a stop string.
+  std::string text;
+  // The tokens. Their text may come in a later delta.
+  std::vector<Token> tokens;
+
+  bool operator==(const GenerateDelta&) const = default;
+};
+
+// A node that was saved, and what saving it did.
+struct SavedNode {
+  Node node;
+  SaveReport report;
+
+  bool operator==(const SavedNode&) const = default;
+};
+
+// Why a generation ended.
+enum class FinishReason {
+  // Not said.
+  kUnspecified = 0,
+  // The model ended its turn. Its end-of-turn token is not part of the state.
+  kEndOfTurn = 1,
+  // A stop string or stop token came. A stop token is not part of the state, the tokens of a stop string are.
+  kStop = 2,
+  // As many tokens as were asked for.
+  kMaxTokens = 3,
+  // The state is as long as the model can take.
+  kContextFull = 4,
+};
+
+// Last event of a generation: how it ended.
+struct GenerateFinished {
+  FinishReason reason = FinishReason::kUnspecified;
+  // The stop string or the text of the stop token, when one ended it.
+  std::string stop;
+  // Tokens generated.
+  int32_t generated_tokens = 0;
+  // Tokens of the state now.
+  int32_t token_count = 0;
+  // Text held back because it may become a stop string or is an incomplete character; going on delivers it.
+  std::string pending_text;
+  // The session, when it outlives the call.
+  std::string session;
+  // Time spent computing the input.
+  absl::Duration prefill_time;
+  // Time spent generating.
+  absl::Duration decode_time;
+  // This is the remembered answer to an earlier request with the same request_id.
+  bool replayed = false;
+
+  bool operator==(const GenerateFinished&) const = default;
+};
+
+// One event of a generation. std::monostate is an event of a newer server that this library does not know.
+using GenerateEvent = std::variant<std::monostate, GenerateStarted, GenerateDelta, SavedNode, GenerateFinished>;
+
+struct SnapshotRequest {
+  // The session, `sessions/{session}`.
+  std::string session;
+  // How to save it.
+  SaveOptions save;
+  // UUID; a repeat returns the first answer, also after a restart of the server. Made by the client when empty.
+  std::string request_id;
+};
+
+struct RestoreRequest {
+  // The node, `nodes/{node}`.
+  std::string node;
+  // Rewind to this many of its tokens, 1 to its token_count; unset takes all.
+  std::optional<int32_t> at_token;
+  // Sampler settings that replace the node's; unset fields keep them.
+  SamplingParameters sampling;
+  // Lease of the session; unset takes the server's default.
+  std::optional<absl::Duration> lease;
+  // Do not check the next-token distribution. Checksums and block identities are always checked.
+  bool skip_check = false;
+  // UUID; a repeat returns the first answer. Made by the client when empty.
+  std::string request_id;
+};
+
+struct RestoreResponse {
+  Session session;
+  Proof proof;
+
+  bool operator==(const RestoreResponse&) const = default;
+};
+
+struct BranchRequest {
+  // What to branch from. A session stays as it is; a node is restored once.
+  Start start;
+  // Sessions to make; unset makes as many as there are seeds, or 1.
+  std::optional<int32_t> count;
+  // Seeds, one for each session; none keeps the state's seed in all of them.
+  std::vector<uint64_t> seeds;
+  // Sampler settings that replace the state's; their seed is replaced by `seeds`.
+  SamplingParameters sampling;
+  // Lease of the sessions; unset takes the server's default.
+  std::optional<absl::Duration> lease;
+  // UUID; a repeat returns the first answer. Made by the client when empty.
+  std::string request_id;
+};
+
+struct BranchResponse {
+  // The sessions, in the order of the seeds.
+  std::vector<Session> sessions;
+  // With FromNode: the proof of its restore.
+  std::optional<Proof> proof;
+  // Time that making all the sessions took in the engine.
+  absl::Duration branch_time;
+
+  bool operator==(const BranchResponse&) const = default;
+};
+
+// A continuation to score: text (control tokens in it are ordinary text), or token ids as they are.
+using Continuation = std::variant<std::string, std::vector<int32_t>>;
+
+struct ScoreRequest {
+  // What the continuations continue.
+  Start start;
+  // The continuations, at least one.
+  std::vector<Continuation> continuations;
+  // Alternatives to return for each token, 0 to 1,000.
+  int32_t top_k = 0;
+};
+
+// How likely a continuation is.
+struct ContinuationScore {
+  // Its tokens with their log-probabilities.
+  std::vector<Token> tokens;
+  // Sum of the log-probabilities, in nats.
+  double total_logprob = 0;
+
+  bool operator==(const ContinuationScore&) const = default;
+};
+
+struct ScoreResponse {
+  // A score for each continuation, in order.
+  std::vector<ContinuationScore> scores;
+  // With FromNode: the proof of its restore.
+  std::optional<Proof> proof;
+
+  bool operator==(const ScoreResponse&) const = default;
+};
+
+struct GetSessionRequest {
+  // The session, `sessions/{session}`.
+  std::string name;
+  View view = View::kBasic;
+};
+
+struct ListSessionsRequest {
+  // Most sessions to return, 1 to 1,000; 0 takes 100.
+  int32_t page_size = 0;
+  // next_page_token of the page before.
+  std::string page_token;
+};
+
+struct ListSessionsResponse {
+  // The sessions, oldest first.
+  std::vector<Session> sessions;
+  // Give it to get the next page; empty at the end.
+  std::string next_page_token;
+
+  bool operator==(const ListSessionsResponse&) const = default;
+};
+
+struct DeleteSessionRequest {
+  // The session, `sessions/{session}`.
+  std::string name;
+};
+
+struct GetNodeRequest {
+  // The node, `nodes/{node}`.
+  std::string name;
+  View view = View::kBasic;
+};
+
+// Which nodes to list; all conditions hold together.
+struct NodeFilter {
+  // Labels that the node has with these values.
+  std::map<std::string, std::string> labels;
+  // Children of this node, `nodes/{node}`.
+  std::string parent;
+  // Nodes without parents.
+  bool roots_only = false;
+  // Nodes of this model.
+  std::string model_fingerprint;
+  // Saved at this time or later.
+  std::optional<absl::Time> created_from;
+  // Saved before this time.
+  std::optional<absl::Time> created_before;
+};
+
+struct ListNodesRequest {
+  NodeFilter filter;
+  // Newest first; otherwise oldest first.
+  bool newest_first = false;
+  // Most nodes to return, 1 to 1,000; 0 takes 100.
+  int32_t page_size = 0;
+  // next_page_token of the page before; the other fields must be the same.
+  std::string page_token;
+};
+
+struct ListNodesResponse {
+  // The nodes, as View::kBasic.
+  std::vector<Node> nodes;
+  // Give it to get the next page; empty at the end.
+  std::string next_page_token;
+
+  bool operator==(const ListNodesResponse&) const = default;
+};
+
+struct UpdateNodeRequest {
+  // The node, `nodes/{node}`.
+  std::string name;
+  // New values of the parts that `update_mask` names.
+  std::map<std::string, std::string> labels;
+  std::map<std::string, double> rewards;
+  std::string note;
+  // Change only this version of the node; empty changes any.
+  std::string etag;
+  // What to change: `labels`, `rewards`, `note`; `labels.KEY` and `rewards.KEY` change or, when absent above, remove one entry.
+  std::vector<std::string> update_mask;
+  // UUID; a repeat returns the first answer. Made by the client when empty.
+  std::string request_id;
+};
+
+struct DeleteNodeRequest {
+  // The node, `nodes/{node}`.
+  std::string name;
+  // Delete its descendants too; without it, a node with children is not deleted.
+  bool force = false;
+  // Delete only this version of the node; empty deletes any.
+  std::string etag;
+  // UUID; a repeat returns the first answer. Made by the client when empty.
+  std::string request_id;
+};
+
+struct DeleteNodeResponse {
+  // Nodes deleted.
+  int32_t deleted_nodes = 0;
+
+  bool operator==(const DeleteNodeResponse&) const = default;
+};
+
+// Where to walk.
+enum class TraverseDirection {
+  // From the node to its roots, nearest first.
+  kAncestors = 1,
+  // From the node to its descendants, breadth first.
+  kDescendants = 2,
+  // Descendants without children.
+  kFrontier = 3,
+};
+
+struct TraverseRequest {
+  // The node to start from, `nodes/{node}`; it is the first of the answer.
+  std::string node;
+  TraverseDirection direction = TraverseDirection::kAncestors;
+  // Most edges to follow from the node; 0 follows all.
+  int32_t max_depth = 0;
+  // Most nodes to return, 1 to 10,000; 0 takes 1,000.
+  int32_t max_nodes = 0;
+};
+
+struct TraverseResponse {
+  // The nodes, as View::kBasic.
+  std::vector<Node> nodes;
+  // There were more nodes than max_nodes.
+  bool truncated = false;
+
+  bool operator==(const TraverseResponse&) const = default;
+};
+
+struct VerifyNodeRequest {
+  // The node, `nodes/{node}`.
+  std::string name;
+  // Also compute the whole state again from its token ids and compare every bit.
+  bool replay = false;
+};
+
+struct VerifyNodeResponse {
+  // Blocks read, decoded and checked.
+  int32_t blocks_checked = 0;
+  // Bytes read from the store.
+  int64_t bytes_read = 0;
+  // Tokens computed again and found equal in every bit, with `replay`.
+  int32_t tokens_replayed = 0;
+
+  bool operator==(const VerifyNodeResponse&) const = default;
+};
+
+}  // namespace quicksave::client
+
+#endif  // QUICKSAVE_REQUESTS_H_
