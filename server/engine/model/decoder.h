@@ -1,0 +1,104 @@
+#ifndef QUICKSAVE_SERVER_ENGINE_MODEL_DECODER_H_
+#define QUICKSAVE_SERVER_ENGINE_MODEL_DECODER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "server/engine/kernels/cpu_kernels.h"
+#include "server/engine/kernels/thread_pool.h"
+#include "server/engine/model/model_config.h"
+#include "server/engine/model/safetensors.h"
+#include "server/engine/page_pool.h"
+
+namespace quicksave::engine {
+
+// Which rows of a slice need logits.
+enum class LogitsWanted { kNone, kLast, kAll };
+
+// One sequence's part of a forward pass: consecutive tokens, one while decoding, many while prefilling. The decoder
+// does not tell them apart.
+struct Slice {
+  absl::Span<const int32_t> tokens;
+  int first_position = 0;              // tokens before these are in the pages already
+  absl::Span<std::byte* const> pages;  // of the whole sequence; the new tokens' slots are written
+  LogitsWanted logits = LogitsWanted::kLast;
+};
+
+// The frozen model: a Llama decoder with bf16 weights and bf16 KV, fp32 elsewhere. One thread at a time.
+//
+// K, V and logits of a row are a pure function of the tokens up to it: not of the batch, the chunks, the pages or the
+// number of threads.
+class Decoder {
+ public:
+  // Loads a Hugging Face directory. Errors are those of LoadModelConfig and SafetensorsModel, and UNIMPLEMENTED for
+  // weights that are not bf16 or a CPU without AVX2. `threads` must outlive the decoder.
+  static absl::StatusOr<std::unique_ptr<Decoder>> Load(const std::string& model_dir, ThreadPool* threads);
+
+  const ModelConfig& config() const { return config_; }
+  KvShape kv_shape() const { return {config_.layers, config_.kv_heads, config_.head_dim}; }
+
+  // Writes K and V of all slices' tokens into their pages. Returns the logits of the wanted rows, in order: [wanted
+  // rows, vocab_size]. Tokens are ids of the vocabulary, positions below context_length: the caller has checked them.
+  absl::Span<const float> Forward(absl::Span<const Slice> slices);
+
+ private:
+  struct Layer {
+    std::vector<float> attention_norm;  // [hidden]
+    std::vector<float> mlp_norm;        // [hidden]
+    cpu::PackedMatrix query_key_value;  // [query_width + 2 * kv_width, hidden]
+    cpu::PackedMatrix attention_out;    // [hidden, query_width]
+    cpu::PackedMatrix gate_up;          // [2 * intermediate, hidden]
+    cpu::PackedMatrix down;             // [hidden, intermediate]
+  };
+  class Loader;
+  // A part of one slice's attention: some of its rows, for one KV head.
+  struct AttentionItem {
+    const Slice* slice;
+    int first_row;  // of the slice, in the batch
+    int begin;      // rows of the slice
+    int end;
+    int kv_head;
+  };
+
+  Decoder(ModelConfig config, ThreadPool* threads) : config_(std::move(config)), threads_(threads) {}
+  void Prepare(absl::Span<const Slice> slices);
+  void Embed(absl::Span<const Slice> slices);
+  void StoreKeysAndValues(absl::Span<const Slice> slices, int layer);
+  void Attend(absl::Span<const Slice> slices, int layer);
+  void MatMul(const float* x, int rows, const cpu::PackedMatrix& w, std::vector<float>& y);
+  void Normalise(const float* x, int rows, const std::vector<float>& weight, std::vector<float>& y);
+  void AddRows(const std::vector<float>& y);
+  void ForRows(int rows, absl::FunctionRef<void(int begin, int end)> work);
+  absl::Span<const float> Head(absl::Span<const Slice> slices);
+
+  ModelConfig config_;
+  ThreadPool* threads_;
+  std::unique_ptr<SafetensorsModel> weights_;
+  const uint16_t* embedding_ = nullptr;  // [vocab, hidden]
+  std::vector<Layer> layers_;
+  std::vector<float> final_norm_;
+  cpu::PackedMatrix head_;
+  std::vector<float> rope_;
+
+  // One forward pass's activations, kept so that a step allocates nothing. All fp32, [rows, width].
+  int rows_ = 0;
+  std::vector<int32_t> positions_;
+  std::vector<float> residual_;
+  std::vector<float> normal_;
+  std::vector<float> query_key_value_;
+  std::vector<float> attended_;
+  std::vector<float> gate_up_;
+  std::vector<float> activated_;
+  std::vector<float> product_;
+  std::vector<AttentionItem> items_;
+  std::vector<std::vector<float>> scratch_;
+  std::vector<float> logits_;
+};
+
+}  // namespace quicksave::engine
+
+#endif  // QUICKSAVE_SERVER_ENGINE_MODEL_DECODER_H_
