@@ -1,5 +1,6 @@
 #include "compressor/block.h"
 
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <array>
@@ -54,7 +55,7 @@ absl::StatusOr<Digest128> Digest128::FromHex(std::string_view hex) {
   bool valid = hex.size() == 32;
   for (const char c : hex) valid = valid && absl::ascii_isxdigit(static_cast<unsigned char>(c));
   if (!valid) return absl::InvalidArgumentError("a digest is written as 32 hexadecimal digits");
-  return FromBytes(absl::HexStringToBytes(hex));
+  return FromBytes(absl::HexStringToBytes(absl::string_view(hex.data(), hex.size())));
 }
 
 absl::StatusOr<Digest128> Digest128::FromBytes(std::string_view bytes) {

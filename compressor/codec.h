@@ -7,6 +7,8 @@
 #define QUICKSAVE_COMPRESSOR_CODEC_H_
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -14,7 +16,6 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -53,6 +54,9 @@ struct EncodedBlockView {
   absl::Span<const uint32_t> section_sizes;
 };
 
+// A codec's name is at most this long.
+inline constexpr size_t kMaxCodecNameLength = 16;
+
 // Encodes blocks and decodes them. Immutable; every method may be called from any number of threads at once.
 class Codec {
  public:
@@ -87,7 +91,8 @@ class CodecRegistry {
   CodecRegistry& operator=(const CodecRegistry&) = delete;
 
   // Adds a codec. The last one registered under a name is the one that Find(name) returns; the earlier ones go on
-  // decoding what was written with their profile. ALREADY_EXISTS if both name and profile id are taken.
+  // decoding what was written with their profile. ALREADY_EXISTS if both name and profile id are taken,
+  // INVALID_ARGUMENT if the name is not one.
   absl::Status Register(std::unique_ptr<const Codec> codec);
 
   // The codec to encode with. NOT_FOUND if no codec has this name.
@@ -103,7 +108,7 @@ class CodecRegistry {
  private:
   mutable absl::Mutex mutex_;
   // All codecs of a name in the order of registration.
-  absl::flat_hash_map<std::string, std::vector<std::unique_ptr<const Codec>>> codecs_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::vector<std::unique_ptr<const Codec>>, std::less<>> codecs_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Registers every codec of this folder that needs no profile.

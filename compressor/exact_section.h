@@ -1,0 +1,65 @@
+// One section of the `exact` codec's payload: some whole channels, coded together. docs/formats/block_container.md gives
+// the bytes.
+
+#ifndef QUICKSAVE_COMPRESSOR_EXACT_SECTION_H_
+#define QUICKSAVE_COMPRESSOR_EXACT_SECTION_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "compressor/entropy_table.h"
+
+namespace quicksave::compressor {
+
+// How a section's values are coded; the first byte of a section.
+enum class SectionMode : uint8_t { kRaw = 0, kProfileModels = 1, kOwnModels = 2 };
+
+// Working memory of one Encode or Decode call, reused from section to section.
+struct SectionScratch {
+  std::vector<uint8_t> symbols;
+  std::vector<uint16_t> words;
+  std::vector<uint16_t> escapes;
+  std::vector<ChannelModel> models;
+  std::vector<const EncodeTable*> encode_tables;
+  std::vector<const DecodeTable*> decode_tables;
+};
+
+// Encodes sections with one set of tables. Immutable.
+class SectionEncoder {
+ public:
+  explicit SectionEncoder(absl::Span<const TableFrequencies> tables);
+
+  // Appends a section of `values`, channels of `tokens` values each, to `out`: coded, or raw where that is shorter.
+  // `models` holds the profile's model of each channel; if it is empty, the section gets models of its own.
+  void Encode(absl::Span<const uint16_t> values, size_t tokens, absl::Span<const ChannelModel> models,
+              SectionScratch& scratch, std::string& out) const;
+
+ private:
+  std::vector<EncodeTable> tables_;
+};
+
+// Decodes sections with one set of tables. Immutable.
+class SectionDecoder {
+ public:
+  explicit SectionDecoder(absl::Span<const TableFrequencies> tables);
+
+  // Decodes `bytes`, a whole section, into `values`, channels of `tokens` values each. `models` holds the profile's model
+  // of each channel, or nothing without a profile. DATA_LOSS if Encode cannot have written the bytes.
+  absl::Status Decode(std::string_view bytes, size_t tokens, absl::Span<const ChannelModel> models,
+                      SectionScratch& scratch, absl::Span<uint16_t> values) const;
+
+ private:
+  std::vector<DecodeTable> tables_;
+};
+
+// The built-in table and window that fit values best, by their mean and mean deviation.
+ChannelModel EstimateBuiltinModel(absl::Span<const uint16_t> values);
+
+}  // namespace quicksave::compressor
+
+#endif  // QUICKSAVE_COMPRESSOR_EXACT_SECTION_H_

@@ -1,0 +1,102 @@
+#include <algorithm>
+#include <cstring>
+
+#include "compressor/byte_io.h"
+#include "compressor/exact_section.h"
+#include "compressor/rans.h"
+
+namespace quicksave::compressor {
+namespace {
+
+// A model of a section's own serves as many channels as it takes to have this many values.
+constexpr size_t kValuesPerModel = 128;
+
+constexpr size_t ChannelsPerModel(size_t tokens) { return (kValuesPerModel + tokens - 1) / tokens; }
+
+void EstimateModels(absl::Span<const uint16_t> values, size_t values_per_model, std::vector<ChannelModel>& models) {
+  for (size_t first = 0; first < values.size(); first += values_per_model) {
+    models.push_back(EstimateBuiltinModel(values.subspan(first, values_per_model)));
+  }
+}
+
+// The symbols of a channel before the table is asked which of them it has.
+void PlaceInWindow(absl::Span<const uint16_t> values, const ChannelModel& model, uint8_t* symbols) {
+  const uint16_t start = model.window_start;
+  const uint16_t flip = model.flip_sign ? 0x80 : 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const uint16_t value = values[i];
+    const auto place = static_cast<uint16_t>((value >> kRawBits & (kMagnitudeClasses - 1)) - start);
+    const auto symbol = static_cast<uint16_t>((value >> 8 & 0x80) ^ flip) | place;
+    symbols[i] = static_cast<uint8_t>(place < kWindowClasses ? symbol : kEscapeSymbol);
+  }
+}
+
+void CollectEscapes(absl::Span<const uint16_t> values, const uint8_t* symbols, std::vector<uint16_t>& escapes) {
+  const uint8_t* const end = symbols + values.size();
+  const uint8_t* next = symbols;
+  while ((next = static_cast<const uint8_t*>(std::memchr(next, kEscapeSymbol, static_cast<size_t>(end - next)))) !=
+         nullptr) {
+    escapes.push_back(values[static_cast<size_t>(next - symbols)]);
+    ++next;
+  }
+}
+
+void AppendWords(absl::Span<const uint16_t> words, std::string& out) {
+  out.append(reinterpret_cast<const char*>(words.data()), words.size() * sizeof(uint16_t));
+}
+
+// The low bits of two values to the byte, the first one in the lower half.
+void AppendRawBits(absl::Span<const uint16_t> values, std::string& out) {
+  const size_t first = out.size();
+  out.resize(first + (values.size() + 1) / 2);
+  char* const bytes = out.data() + first;
+  for (size_t i = 0; i < values.size() / 2; ++i) {
+    bytes[i] = static_cast<char>((values[2 * i] & 15) | (values[2 * i + 1] & 15) << 4);
+  }
+  if (values.size() % 2 != 0) bytes[values.size() / 2] = static_cast<char>(values.back() & 15);
+}
+
+}  // namespace
+
+SectionEncoder::SectionEncoder(absl::Span<const TableFrequencies> tables) : tables_(tables.begin(), tables.end()) {}
+
+void SectionEncoder::Encode(absl::Span<const uint16_t> values, size_t tokens, absl::Span<const ChannelModel> models,
+                            SectionScratch& scratch, std::string& out) const {
+  const size_t first_byte = out.size();
+  const bool own_models = models.empty();
+  const size_t channels_per_model = own_models ? ChannelsPerModel(tokens) : 1;
+  scratch.models.clear();
+  if (own_models) {
+    EstimateModels(values, channels_per_model * tokens, scratch.models);
+    models = scratch.models;
+  }
+  const size_t channels = values.size() / tokens;
+  scratch.symbols.resize(std::max(scratch.symbols.size(), values.size()));
+  scratch.escapes.clear();
+  scratch.encode_tables.clear();
+  for (size_t c = 0; c < channels; ++c) {
+    const ChannelModel& model = models[c / channels_per_model];
+    const EncodeTable& table = tables_[model.table];
+    uint8_t* const symbols = scratch.symbols.data() + c * tokens;
+    const absl::Span<const uint16_t> channel = values.subspan(c * tokens, tokens);
+    PlaceInWindow(channel, model, symbols);
+    for (size_t i = 0; i < tokens; ++i) symbols[i] = table.available[symbols[i]];
+    CollectEscapes(channel, symbols, scratch.escapes);
+    scratch.encode_tables.push_back(&table);
+  }
+  AppendInteger(out, static_cast<uint8_t>(own_models ? SectionMode::kOwnModels : SectionMode::kProfileModels));
+  AppendInteger(out, static_cast<uint8_t>(own_models ? channels_per_model : 0));
+  AppendInteger(out, static_cast<uint32_t>(scratch.escapes.size()));
+  for (const ChannelModel& model : scratch.models) AppendInteger(out, model.Pack());
+  AppendWords(scratch.escapes, out);
+  AppendRawBits(values, out);
+  RansEncode(absl::MakeConstSpan(scratch.symbols.data(), values.size()), tokens, scratch.encode_tables, scratch.words,
+             out);
+  const size_t raw_bytes = 1 + values.size() * sizeof(uint16_t);
+  if (out.size() - first_byte < raw_bytes) return;
+  out.resize(first_byte);
+  AppendInteger(out, static_cast<uint8_t>(SectionMode::kRaw));
+  AppendWords(values, out);
+}
+
+}  // namespace quicksave::compressor
