@@ -1,0 +1,32 @@
+// Reading blocks.
+#ifndef QUICKSAVE_STORAGE_BLOCK_READER_H_
+#define QUICKSAVE_STORAGE_BLOCK_READER_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "quicksave/storage/v1/entries.pb.h"
+#include "storage/database.h"
+#include "storage/store.h"
+
+namespace quicksave::storage {
+
+// "block HEX (codec) of tenant", as messages name it.
+std::string BlockName(absl::string_view tenant, const BlockId& id);
+
+// The entry of a block. NOT_FOUND: it is not stored. DATA_LOSS.
+absl::StatusOr<v1::BlockEntry> ReadBlockEntry(const Database& database, absl::string_view block_key,
+                                              absl::string_view what, const rocksdb::Snapshot* snapshot = nullptr);
+
+// As the methods of Store with these names.
+absl::StatusOr<std::string> ReadBlock(const Database& database, absl::string_view tenant,
+                                      absl::string_view model_fingerprint, const BlockId& id);
+absl::StatusOr<std::vector<std::string>> ReadBlocks(const Database& database, absl::string_view tenant,
+                                                    absl::string_view model_fingerprint, absl::Span<const BlockId> ids);
+
+}  // namespace quicksave::storage
+
+#endif  // QUICKSAVE_STORAGE_BLOCK_READER_H_

@@ -1,0 +1,272 @@
+#include "storage/database.h"
+
+#include <limits>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "rocksdb/env.h"
+#include "storage/frame.h"
+#include "storage/keys.h"
+#include "storage/rocksdb_status.h"
+
+namespace quicksave::storage {
+namespace {
+
+constexpr absl::string_view kFormatKey = "format_version";
+constexpr absl::string_view kCreatedByKey = "created_by";
+constexpr absl::string_view kCreatedBy = "quicksave";
+
+rocksdb::Slice ToSlice(absl::string_view text) { return rocksdb::Slice(text.data(), text.size()); }
+
+class SilentLogger : public rocksdb::Logger {
+ public:
+  using rocksdb::Logger::Logv;
+  void Logv(const char* format, va_list arguments) override {}
+};
+
+absl::Status CheckFormat(absl::string_view stored, absl::string_view path) {
+  uint32_t version = 0;
+  if (!absl::SimpleAtoi(stored, &version) || version == 0) {
+    return absl::DataLossError(absl::StrCat("store ", path, ": its format version is unreadable"));
+  }
+  if (version > kStoreFormatVersion) {
+    return absl::FailedPreconditionError(absl::StrCat("store ", path, " has format version ", version,
+                                                      ", this program reads up to ", kStoreFormatVersion,
+                                                      "; open it with a newer program"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void Batch::Put(Family family, absl::string_view key, absl::string_view payload) {
+  const auto header = FrameHeader(key, payload);
+  const rocksdb::Slice key_slice = ToSlice(key);
+  const rocksdb::Slice parts[] = {rocksdb::Slice(header.data(), header.size()), ToSlice(payload)};
+  batch_.Put(database_->handle(family), rocksdb::SliceParts(&key_slice, 1), rocksdb::SliceParts(parts, 2));
+}
+
+void Batch::PutMessage(Family family, absl::string_view key, const google::protobuf::MessageLite& message) {
+  Put(family, key, message.SerializeAsString());
+}
+
+void Batch::PutKey(Family family, absl::string_view key) {
+  batch_.Put(database_->handle(family), ToSlice(key), rocksdb::Slice());
+}
+
+void Batch::Delete(Family family, absl::string_view key) { batch_.Delete(database_->handle(family), ToSlice(key)); }
+
+absl::StatusOr<absl::string_view> Scan::value(absl::string_view what) const {
+  const rocksdb::Slice value = iterator_->value();
+  return OpenFrame(key(), absl::string_view(value.data(), value.size()), what);
+}
+
+absl::Status Scan::status() const { return FromRocksDb(iterator_->status(), "scan"); }
+
+Database::Database(const StoreOptions& options)
+    : options_(options), env_(options.env != nullptr ? options.env : rocksdb::Env::Default()) {
+  write_options_.sync = options.durability == Durability::kSync;
+}
+
+absl::StatusOr<std::unique_ptr<Database>> Database::Open(const StoreOptions& options) {
+  auto database = std::unique_ptr<Database>(new Database(options));
+  const std::string what = absl::StrCat("store ", options.path);
+  if (rocksdb::Status made = database->env_->CreateDirIfMissing(options.path); !made.ok()) {
+    return FromRocksDb(made, what);
+  }
+  if (absl::Status format = database->CheckFormatOnDisk(); !format.ok()) return format;
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status opened =
+      rocksdb::DB::Open(DatabaseOptions(options), options.path, FamilyDescriptors(options), &database->handles_, &db);
+  if (!opened.ok()) return FromRocksDb(opened, what);
+  database->db_.reset(db);
+  if (absl::Status initialized = database->InitializeFormat(); !initialized.ok()) return initialized;
+  return database;
+}
+
+Database::~Database() {
+  if (db_ == nullptr) return;
+  // What is flushed need not be replayed. If it fails, the log still has everything.
+  db_->Flush(rocksdb::FlushOptions(), handles_).PermitUncheckedError();
+  for (rocksdb::ColumnFamilyHandle* handle : handles_) {
+    db_->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
+  }
+  db_->Close().PermitUncheckedError();
+}
+
+absl::Status Database::CheckFormatOnDisk() const {
+  if (!env_->FileExists(absl::StrCat(options_.path, "/CURRENT")).ok()) return absl::OkStatus();
+  const std::string what = absl::StrCat("store ", options_.path);
+  rocksdb::DBOptions read_only;
+  read_only.env = env_;
+  read_only.info_log = std::make_shared<SilentLogger>();
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* opened = nullptr;
+  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(
+      read_only, options_.path, {{rocksdb::kDefaultColumnFamilyName, rocksdb::ColumnFamilyOptions()}}, &handles,
+      &opened);
+  if (!status.ok()) return FromRocksDb(status, what);
+  const std::unique_ptr<rocksdb::DB> db(opened);
+  std::string version;
+  const rocksdb::Status found = db->Get(rocksdb::ReadOptions(), handles[0], ToSlice(kFormatKey), &version);
+  db->DestroyColumnFamilyHandle(handles[0]).PermitUncheckedError();
+  if (found.IsNotFound()) return absl::OkStatus();
+  if (!found.ok()) return FromRocksDb(found, what);
+  return CheckFormat(version, options_.path);
+}
+
+absl::Status Database::InitializeFormat() {
+  rocksdb::ColumnFamilyHandle* const family = handle(Family::kDefault);
+  std::string version;
+  const rocksdb::Status found = db_->Get(rocksdb::ReadOptions(), family, ToSlice(kFormatKey), &version);
+  if (found.ok()) return CheckFormat(version, options_.path);
+  if (!found.IsNotFound()) return FromRocksDb(found, "store");
+  if (NewScan(Family::kNodes, "")->Valid()) {
+    return absl::DataLossError(absl::StrCat("store ", options_.path, " has nodes but no format version"));
+  }
+  rocksdb::WriteBatch batch;
+  batch.Put(family, ToSlice(kFormatKey), absl::StrCat(kStoreFormatVersion));
+  batch.Put(family, ToSlice(kCreatedByKey), ToSlice(kCreatedBy));
+  rocksdb::WriteOptions sync;
+  sync.sync = true;
+  if (rocksdb::Status written = db_->Write(sync, &batch); !written.ok()) return FromRocksDb(written, "store");
+  return FromRocksDb(db_->Flush(rocksdb::FlushOptions(), family), "store");
+}
+
+absl::StatusOr<std::string> Database::Get(Family family, absl::string_view key, absl::string_view what,
+                                          const rocksdb::Snapshot* snapshot) const {
+  rocksdb::ReadOptions options;
+  options.snapshot = snapshot;
+  rocksdb::PinnableSlice value;
+  const rocksdb::Status status = db_->Get(options, handle(family), ToSlice(key), &value);
+  if (!status.ok()) return FromRocksDb(status, what);
+  absl::StatusOr<absl::string_view> payload = OpenFrame(key, absl::string_view(value.data(), value.size()), what);
+  if (!payload.ok()) return payload.status();
+  return std::string(*payload);
+}
+
+absl::Status Database::GetMessage(Family family, absl::string_view key, absl::string_view what,
+                                  google::protobuf::MessageLite* message, const rocksdb::Snapshot* snapshot) const {
+  absl::StatusOr<std::string> payload = Get(family, key, what, snapshot);
+  if (!payload.ok()) return payload.status();
+  if (!message->ParseFromString(*payload)) {
+    return absl::DataLossError(absl::StrCat(what, ": the stored record is not a ", message->GetTypeName()));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<absl::StatusOr<std::string>> Database::MultiGet(Family family, absl::Span<const std::string> keys,
+                                                            absl::Span<const std::string> what,
+                                                            const rocksdb::Snapshot* snapshot) const {
+  rocksdb::ReadOptions options;
+  options.snapshot = snapshot;
+  const std::vector<rocksdb::Slice> slices(keys.begin(), keys.end());
+  std::vector<rocksdb::PinnableSlice> values(keys.size());
+  std::vector<rocksdb::Status> statuses(keys.size());
+  db_->MultiGet(options, handle(family), keys.size(), slices.data(), values.data(), statuses.data());
+  std::vector<absl::StatusOr<std::string>> result;
+  result.reserve(keys.size());
+  for (size_t i = 0; i < keys.size(); ++i) {
+    if (!statuses[i].ok()) {
+      result.emplace_back(FromRocksDb(statuses[i], what[i]));
+      continue;
+    }
+    auto payload = OpenFrame(keys[i], absl::string_view(values[i].data(), values[i].size()), what[i]);
+    if (payload.ok()) {
+      result.emplace_back(std::string(*payload));
+    } else {
+      result.emplace_back(payload.status());
+    }
+    values[i].Reset();
+  }
+  return result;
+}
+
+absl::StatusOr<bool> Database::Has(Family family, absl::string_view key, const rocksdb::Snapshot* snapshot) const {
+  rocksdb::ReadOptions options;
+  options.snapshot = snapshot;
+  rocksdb::PinnableSlice value;
+  const rocksdb::Status status = db_->Get(options, handle(family), ToSlice(key), &value);
+  if (status.IsNotFound()) return false;
+  if (!status.ok()) return FromRocksDb(status, "look-up");
+  return true;
+}
+
+std::unique_ptr<Scan> Database::NewScan(Family family, absl::string_view prefix,
+                                        const rocksdb::Snapshot* snapshot) const {
+  auto scan = std::make_unique<Scan>();
+  scan->prefix_ = std::string(prefix);
+  scan->end_ = PrefixEnd(prefix);
+  scan->prefix_slice_ = scan->prefix_;
+  scan->end_slice_ = scan->end_;
+  rocksdb::ReadOptions options;
+  options.snapshot = snapshot;
+  options.iterate_lower_bound = &scan->prefix_slice_;
+  if (!scan->end_.empty()) options.iterate_upper_bound = &scan->end_slice_;
+  scan->iterator_.reset(db_->NewIterator(options, handle(family)));
+  scan->iterator_->SeekToFirst();
+  return scan;
+}
+
+absl::Status Database::Write(Batch* batch, Room room) {
+  if (room == Room::kNeeds) {
+    if (absl::Status space = CheckFreeSpace(); !space.ok()) return space;
+  }
+  absl::Status status = FromRocksDb(db_->Write(write_options_, &batch->batch_), "store");
+  // RocksDB refuses every write after the disk was full until it is told to go on. Nothing of a refused batch was
+  // applied.
+  if (absl::IsResourceExhausted(status) && db_->Resume().ok()) {
+    status = FromRocksDb(db_->Write(write_options_, &batch->batch_), "store");
+  }
+  absl::MutexLock lock(&mutex_);
+  write_error_ = status;
+  return status;
+}
+
+absl::Status Database::CheckFreeSpace() const {
+  absl::StatusOr<uint64_t> free = FreeBytes();
+  if (!free.ok()) return free.status();
+  if (*free >= options_.min_free_disk_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("store ", options_.path, ": the disk has ", *free,
+                                                   " bytes left, fewer than the minimum of ",
+                                                   options_.min_free_disk_bytes, "; free some space and try again"));
+}
+
+absl::Status Database::Compact() {
+  rocksdb::CompactRangeOptions options;
+  options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+  options.blob_garbage_collection_policy = rocksdb::BlobGarbageCollectionPolicy::kForce;
+  options.blob_garbage_collection_age_cutoff = 1.0;
+  for (rocksdb::ColumnFamilyHandle* handle : handles_) {
+    absl::Status status = FromRocksDb(db_->CompactRange(options, handle, nullptr, nullptr), "compaction");
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> Database::FreeBytes() const {
+  uint64_t free = 0;
+  const rocksdb::Status status = env_->GetFreeSpace(options_.path, &free);
+  if (status.IsNotSupported()) return std::numeric_limits<uint64_t>::max();
+  if (!status.ok()) return FromRocksDb(status, absl::StrCat("store ", options_.path));
+  return free;
+}
+
+uint64_t Database::UsedBytes() const {
+  uint64_t used = 0;
+  for (rocksdb::ColumnFamilyHandle* handle : handles_) {
+    for (const char* property : {"rocksdb.total-sst-files-size", "rocksdb.total-blob-file-size"}) {
+      uint64_t bytes = 0;
+      if (db_->GetIntProperty(handle, property, &bytes)) used += bytes;
+    }
+  }
+  return used;
+}
+
+absl::Status Database::write_error() const {
+  absl::MutexLock lock(&mutex_);
+  return write_error_;
+}
+
+}  // namespace quicksave::storage

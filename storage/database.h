@@ -1,0 +1,139 @@
+// RocksDB as the rest of the store sees it: framed values in column families, scans by prefix, atomic batches, and
+// writing that recovers by itself once a full disk has space again.
+#ifndef QUICKSAVE_STORAGE_DATABASE_H_
+#define QUICKSAVE_STORAGE_DATABASE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
+#include "google/protobuf/message_lite.h"
+#include "rocksdb/db.h"
+#include "rocksdb/snapshot.h"
+#include "rocksdb/write_batch.h"
+#include "storage/rocksdb_options.h"
+#include "storage/store.h"
+
+namespace quicksave::storage {
+
+class Database;
+
+// Changes that take place together or not at all.
+class Batch {
+ public:
+  explicit Batch(Database* database) : database_(database) {}
+
+  // Puts `payload` in a frame.
+  void Put(Family family, absl::string_view key, absl::string_view payload);
+  // Puts a message in a frame.
+  void PutMessage(Family family, absl::string_view key, const google::protobuf::MessageLite& message);
+  // Puts a key that says everything by being there.
+  void PutKey(Family family, absl::string_view key);
+  void Delete(Family family, absl::string_view key);
+
+ private:
+  friend class Database;
+  Database* const database_;
+  rocksdb::WriteBatch batch_;
+};
+
+// Keys with a common prefix, as they were when the scan was made. Not thread-safe.
+class Scan {
+ public:
+  bool Valid() const { return iterator_->Valid(); }
+  void Next() { iterator_->Next(); }
+  void Prev() { iterator_->Prev(); }
+  // To the first key from `key` on, the last up to `key`, the last of all.
+  void Seek(absl::string_view key) { iterator_->Seek(rocksdb::Slice(key.data(), key.size())); }
+  void SeekForPrev(absl::string_view key) { iterator_->SeekForPrev(rocksdb::Slice(key.data(), key.size())); }
+  void SeekToLast() { iterator_->SeekToLast(); }
+  absl::string_view key() const { return absl::string_view(iterator_->key().data(), iterator_->key().size()); }
+  // What follows the prefix.
+  absl::string_view suffix() const { return key().substr(prefix_.size()); }
+  // The value out of its frame. DATA_LOSS, naming `what`.
+  absl::StatusOr<absl::string_view> value(absl::string_view what) const;
+  // Why the scan ended, if not because it was through.
+  absl::Status status() const;
+
+ private:
+  friend class Database;
+  std::string prefix_;
+  std::string end_;
+  rocksdb::Slice prefix_slice_;
+  rocksdb::Slice end_slice_;
+  std::unique_ptr<rocksdb::Iterator> iterator_;
+};
+
+// Thread-safe.
+class Database {
+ public:
+  // Opens or creates; checks the format. Errors as of Store::Open.
+  static absl::StatusOr<std::unique_ptr<Database>> Open(const StoreOptions& options);
+  ~Database();
+
+  // The payload under `key`. NOT_FOUND; DATA_LOSS. `what` names it in messages. As of `snapshot` if there is one.
+  absl::StatusOr<std::string> Get(Family family, absl::string_view key, absl::string_view what,
+                                  const rocksdb::Snapshot* snapshot = nullptr) const;
+  // Like Get, for a message. DATA_LOSS also if the payload is no such message.
+  absl::Status GetMessage(Family family, absl::string_view key, absl::string_view what,
+                          google::protobuf::MessageLite* message, const rocksdb::Snapshot* snapshot = nullptr) const;
+  // Payloads in the order of the keys, each with an error of its own. what[i] names key i.
+  std::vector<absl::StatusOr<std::string>> MultiGet(Family family, absl::Span<const std::string> keys,
+                                                    absl::Span<const std::string> what,
+                                                    const rocksdb::Snapshot* snapshot = nullptr) const;
+  // Is there such a key? For families with small values only: reads the value.
+  absl::StatusOr<bool> Has(Family family, absl::string_view key, const rocksdb::Snapshot* snapshot = nullptr) const;
+
+  // All keys with the prefix; stands on the first one.
+  std::unique_ptr<Scan> NewScan(Family family, absl::string_view prefix,
+                                const rocksdb::Snapshot* snapshot = nullptr) const;
+
+  // What is read with it is of one moment.
+  std::unique_ptr<rocksdb::ManagedSnapshot> NewSnapshot() const {
+    return std::make_unique<rocksdb::ManagedSnapshot>(db_.get());
+  }
+
+  // A batch that needs room is refused when the disk is nearly full; one that makes room is tried in any case.
+  enum class Room { kNeeds, kMakes };
+  // Carries out the batch: durable as the store's options say. RESOURCE_EXHAUSTED; UNAVAILABLE.
+  absl::Status Write(Batch* batch, Room room);
+
+  // Compacts every family and takes all garbage out of the blob files.
+  absl::Status Compact();
+
+  absl::StatusOr<uint64_t> FreeBytes() const;
+  uint64_t UsedBytes() const;
+  // The error of the last write, if it failed.
+  absl::Status write_error() const;
+
+  rocksdb::ColumnFamilyHandle* handle(Family family) const { return handles_[static_cast<size_t>(family)]; }
+
+ private:
+  explicit Database(const StoreOptions& options);
+
+  // Refuses a newer format before anything is changed.
+  absl::Status CheckFormatOnDisk() const;
+  absl::Status InitializeFormat();
+  absl::Status CheckFreeSpace() const;
+
+  const StoreOptions options_;
+  rocksdb::Env* const env_;
+  rocksdb::WriteOptions write_options_;
+  std::unique_ptr<rocksdb::DB> db_;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles_;
+
+  mutable absl::Mutex mutex_;
+  absl::Status write_error_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace quicksave::storage
+
+#endif  // QUICKSAVE_STORAGE_DATABASE_H_

@@ -1,0 +1,91 @@
+#include "storage/node_verifier.h"
+
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "storage/block_reader.h"
+#include "storage/keys.h"
+#include "storage/node_reader.h"
+
+namespace quicksave::storage {
+namespace {
+
+// Collects what is wrong with one node at one moment.
+class Verification {
+ public:
+  Verification(const Database& database, const rocksdb::Snapshot* snapshot, const NodeRecord& head)
+      : database_(database), snapshot_(snapshot), head_(head) {}
+
+  void CheckBlock(const BlockRef& ref) {
+    const BlockId id = IdOf(ref);
+    const std::string key = BlockKey(head_.tenant(), head_.model_fingerprint(), id);
+    const std::string what = BlockName(head_.tenant(), id);
+    CheckValue(database_.Get(Family::kBlocks, key, what, snapshot_), ref.stored_bytes(), what);
+    CheckKey(Family::kReferences, ReferenceKey(key, head_.node_id()), absl::StrCat("reference to ", what));
+    absl::StatusOr<v1::BlockEntry> entry = ReadBlockEntry(database_, key, absl::StrCat("entry of ", what), snapshot_);
+    if (!entry.ok()) Report(entry.status());
+  }
+
+  void CheckState(const v1::StateRef& ref) {
+    const std::string what = absl::StrCat("state value ", ref.name());
+    const std::string key = StateKey(head_.tenant(), head_.node_id(), ref.name());
+    CheckValue(database_.Get(Family::kState, key, what, snapshot_), ref.size_bytes(), what);
+  }
+
+  void CheckEdge(int position) {
+    const std::string& parent = head_.parents(position).node_id();
+    CheckKey(Family::kNodes, NodeKey(head_.tenant(), parent), NodeName(head_.tenant(), parent));
+    CheckKey(Family::kEdges, ChildKey(head_.tenant(), parent, head_.node_id()), absl::StrCat("edge from ", parent));
+    CheckKey(Family::kEdges, ParentKey(head_.tenant(), head_.node_id(), position, parent),
+             absl::StrCat("edge to ", parent));
+  }
+
+  void CheckIndexes() {
+    for (const std::string& key : IndexKeys(head_)) CheckKey(Family::kIndexes, key, "a key in the indexes");
+  }
+
+  VerifyReport TakeReport() { return std::move(report_); }
+
+ private:
+  void Report(const absl::Status& status) { report_.problems.emplace_back(status.message()); }
+
+  void CheckValue(const absl::StatusOr<std::string>& value, uint64_t size, absl::string_view what) {
+    if (!value.ok()) return Report(value.status());
+    if (value->size() != size) {
+      report_.problems.push_back(absl::StrCat(what, " has ", value->size(), " bytes, the record says ", size));
+      return;
+    }
+    ++report_.blocks;
+    report_.bytes += value->size();
+  }
+
+  void CheckKey(Family family, absl::string_view key, absl::string_view what) {
+    absl::StatusOr<bool> there = database_.Has(family, key, snapshot_);
+    if (!there.ok()) return Report(there.status());
+    if (!*there) report_.problems.push_back(absl::StrCat(what, " is missing"));
+  }
+
+  const Database& database_;
+  const rocksdb::Snapshot* const snapshot_;
+  const NodeRecord& head_;
+  VerifyReport report_;
+};
+
+}  // namespace
+
+absl::StatusOr<VerifyReport> VerifyNode(const Database& database, absl::string_view tenant, absl::string_view node_id) {
+  const auto snapshot = database.NewSnapshot();
+  absl::StatusOr<NodeRecord> head = ReadHead(database, tenant, node_id, snapshot->snapshot());
+  if (!head.ok()) return head.status();
+  absl::StatusOr<NodeContents> contents = ReadContents(database, tenant, node_id, snapshot->snapshot());
+  if (!contents.ok()) return contents.status();
+  Verification verification(database, snapshot->snapshot(), *head);
+  for (const BlockRef& ref : contents->blocks()) verification.CheckBlock(ref);
+  for (const v1::StateRef& ref : head->state()) verification.CheckState(ref);
+  for (int i = 0; i < head->parents_size(); ++i) verification.CheckEdge(i);
+  verification.CheckIndexes();
+  return verification.TakeReport();
+}
+
+}  // namespace quicksave::storage

@@ -1,0 +1,175 @@
+#include "storage/validation.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <string>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace quicksave::storage {
+namespace {
+
+absl::Status Invalid(absl::string_view kind, absl::string_view value, absl::string_view rule) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(kind, " \"", absl::CHexEscape(value.substr(0, kMaxIdentifierBytes)), "\" must be ", rule));
+}
+
+absl::Status TooBig(absl::string_view kind, uint64_t value, uint64_t limit) {
+  return absl::InvalidArgumentError(absl::StrCat(kind, ": ", value, ", the limit is ", limit));
+}
+
+absl::Status First(std::initializer_list<absl::Status> statuses) {
+  for (const absl::Status& status : statuses) {
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+bool IsPrintable(absl::string_view text) { return std::all_of(text.begin(), text.end(), absl::ascii_isprint); }
+
+absl::Status ValidateParents(const NodeRecord& record) {
+  const size_t count = record.parents_size();
+  if (count > kMaxParents) return TooBig("number of parents", count, kMaxParents);
+  absl::flat_hash_set<std::string> seen;
+  for (const ParentEdge& parent : record.parents()) {
+    if (absl::Status id = ValidateNodeId(parent.node_id()); !id.ok()) return id;
+    if (parent.node_id() == record.node_id()) return Invalid("parent", parent.node_id(), "another node");
+    if (!seen.insert(parent.node_id()).second) return Invalid("parent", parent.node_id(), "named only once");
+    if (parent.type() == v1::EDGE_TYPE_UNSPECIFIED || !v1::EdgeType_IsValid(parent.type())) {
+      return Invalid("edge type of parent", parent.node_id(), "one of the known types");
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Blocks follow each other without gap from token 0 and end within the sequence.
+absl::Status ValidateBlockRefs(const NodeRecord& record) {
+  const NodeContents& contents = record.contents();
+  const size_t count = contents.blocks_size();
+  if (count > kMaxBlocks) return TooBig("number of blocks", count, kMaxBlocks);
+  uint64_t next = 0;
+  for (const BlockRef& ref : contents.blocks()) {
+    if (absl::Status id = ValidateBlockId(IdOf(ref)); !id.ok()) return id;
+    if (ref.first_token() != next || ref.token_count() == 0) {
+      return absl::InvalidArgumentError(absl::StrCat("blocks: one begins at token ", ref.first_token(), " with ",
+                                                     ref.token_count(), " tokens where token ", next, " comes next"));
+    }
+    next += ref.token_count();
+  }
+  if (next > record.token_count()) return TooBig("tokens in blocks", next, record.token_count());
+  const int tokens = contents.token_ids_size();
+  if (tokens != 0 && static_cast<uint32_t>(tokens) != record.token_count()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("token_ids has ", tokens, " tokens, token_count says ", record.token_count()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateNewBlocks(const NodeCommit& commit, uint64_t* bytes) {
+  absl::flat_hash_set<BlockId> referenced;
+  for (const BlockRef& ref : commit.record.contents().blocks()) referenced.insert(IdOf(ref));
+  absl::flat_hash_set<BlockId> given;
+  for (const NewBlock& block : commit.blocks) {
+    const std::string name = absl::BytesToHexString(block.id.content_id);
+    if (!referenced.contains(block.id)) return Invalid("block", name, "one that the record refers to");
+    if (!given.insert(block.id).second) return Invalid("block", name, "given only once");
+    if (block.bytes.size() > kMaxValueBytes) return TooBig("bytes of a block", block.bytes.size(), kMaxValueBytes);
+    *bytes += block.bytes.size();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateState(const NodeCommit& commit, uint64_t* bytes) {
+  absl::flat_hash_set<std::string> seen;
+  for (const StateValue& value : commit.state) {
+    if (absl::Status name = ValidateName("name of a state value", value.name); !name.ok()) return name;
+    if (!seen.insert(value.name).second) return Invalid("state value", value.name, "given only once");
+    if (value.bytes.size() > kMaxValueBytes)
+      return TooBig("bytes of a state value", value.bytes.size(), kMaxValueBytes);
+    *bytes += value.bytes.size();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateRequest(const std::optional<AnsweredRequest>& request) {
+  if (!request) return absl::OkStatus();
+  if (!request->answer) return absl::InvalidArgumentError("a request to remember needs a function that answers it");
+  return First({ValidateIdentifier("method", request->method), ValidateIdentifier("request id", request->request_id)});
+}
+
+// A record whose strings are not UTF-8 could be written but never read.
+absl::Status ValidateReadable(const NodeRecord& record) {
+  const size_t size = record.ByteSizeLong();
+  if (size > kMaxRecordBytes) return TooBig("bytes of a record", size, kMaxRecordBytes);
+  NodeRecord copy;
+  if (!copy.ParseFromString(record.SerializeAsString())) {
+    return absl::InvalidArgumentError("every string in a record must be UTF-8");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ValidateNodeId(absl::string_view node_id) {
+  const bool good = std::all_of(node_id.begin(), node_id.end(),
+                                [](char c) { return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '-'; });
+  if (good && !node_id.empty() && node_id.size() <= kMaxNameBytes) return absl::OkStatus();
+  return Invalid("node id", node_id, "1 to 63 of [a-z0-9-]");
+}
+
+absl::Status ValidateName(absl::string_view kind, absl::string_view name) {
+  const bool good = std::all_of(name.begin(), name.end(), [](char c) {
+    return absl::ascii_islower(c) || absl::ascii_isdigit(c) || absl::StrContains("._-", absl::string_view(&c, 1));
+  });
+  if (good && !name.empty() && name.size() <= kMaxNameBytes) return absl::OkStatus();
+  return Invalid(kind, name, "1 to 63 of [a-z0-9._-]");
+}
+
+absl::Status ValidateIdentifier(absl::string_view kind, absl::string_view text) {
+  if (!text.empty() && text.size() <= kMaxIdentifierBytes && IsPrintable(text)) return absl::OkStatus();
+  return Invalid(kind, text, "1 to 128 characters of printable ASCII");
+}
+
+absl::Status ValidateBlockId(const BlockId& id) {
+  if (id.content_id.size() != 16) return Invalid("content id", id.content_id, "16 bytes");
+  return ValidateIdentifier("codec", id.codec);
+}
+
+absl::Status ValidateAnnotations(const NodeAnnotations& annotations) {
+  if (annotations.labels().size() > kMaxLabels)
+    return TooBig("number of labels", annotations.labels().size(), kMaxLabels);
+  for (const auto& [key, value] : annotations.labels()) {
+    if (key.empty() || key.size() > kMaxLabelKeyBytes) return Invalid("label", key, "1 to 63 bytes");
+    if (value.size() > kMaxLabelValueBytes) return Invalid("value of a label", value, "at most 255 bytes");
+  }
+  if (annotations.rewards().size() > kMaxRewards) {
+    return TooBig("number of rewards", annotations.rewards().size(), kMaxRewards);
+  }
+  for (const auto& [key, value] : annotations.rewards()) {
+    if (key.empty() || key.size() > kMaxLabelKeyBytes) return Invalid("reward", key, "1 to 63 bytes");
+  }
+  if (annotations.note().size() > kMaxNoteBytes)
+    return TooBig("bytes of the note", annotations.note().size(), kMaxNoteBytes);
+  NodeAnnotations copy;
+  if (copy.ParseFromString(annotations.SerializeAsString())) return absl::OkStatus();
+  return absl::InvalidArgumentError("labels, rewards and the note must be UTF-8");
+}
+
+absl::Status ValidateCommit(const NodeCommit& commit) {
+  const NodeRecord& record = commit.record;
+  uint64_t bytes = 0;
+  absl::Status status =
+      First({ValidateIdentifier("tenant", record.tenant()), ValidateNodeId(record.node_id()),
+             ValidateIdentifier("model fingerprint", record.model_fingerprint()), ValidateParents(record),
+             ValidateBlockRefs(record), ValidateNewBlocks(commit, &bytes), ValidateState(commit, &bytes),
+             ValidateAnnotations(record.annotations()), ValidateRequest(commit.request), ValidateReadable(record)});
+  if (!status.ok()) return status;
+  if (bytes > kMaxCommitBytes) return TooBig("bytes of a commit", bytes, kMaxCommitBytes);
+  return absl::OkStatus();
+}
+
+}  // namespace quicksave::storage

@@ -1,0 +1,36 @@
+#include "storage/writer_state.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace quicksave::storage {
+namespace {
+
+constexpr absl::string_view kUsageKey = "usage";
+
+}  // namespace
+
+WriterState::WriterState(Database* db, std::function<absl::Time()> time_source)
+    : database(db), clock(time_source ? std::move(time_source) : absl::Now) {}
+
+absl::Status WriterState::Load() {
+  absl::MutexLock lock(&mutex);
+  const absl::Status status = database->GetMessage(Family::kDefault, kUsageKey, "totals of the store", &usage);
+  return absl::IsNotFound(status) ? absl::OkStatus() : status;
+}
+
+int64_t WriterState::NextTimeUs() {
+  last_time_us = std::max(last_time_us + 1, absl::ToUnixMicros(clock()));
+  return last_time_us;
+}
+
+absl::Status WriterState::Write(Batch* batch, const v1::UsageEntry& new_usage, Database::Room room) {
+  batch->PutMessage(Family::kDefault, kUsageKey, new_usage);
+  absl::Status status = database->Write(batch, room);
+  if (status.ok()) usage = new_usage;
+  return status;
+}
+
+}  // namespace quicksave::storage
