@@ -1,0 +1,125 @@
+#ifndef QUICKSAVE_SERVER_ARCHIVE_ARCHIVE_H_
+#define QUICKSAVE_SERVER_ARCHIVE_ARCHIVE_H_
+
+// Turns session states into nodes and back: the only place that knows sessions, codecs and the store together.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "compressor/codec.h"
+#include "server/engine/page_pool.h"
+#include "server/scheduler/session_state.h"
+#include "server/worker_pool.h"
+#include "storage/store.h"
+
+namespace quicksave::server {
+
+// Which model the states belong to.
+struct ModelIdentity {
+  std::string fingerprint;
+  std::string numerics;  // engine::cpu::kNumericsVersion
+  int vocab_size = 0;
+};
+
+struct SaveRequest {
+  SessionState state;  // must have next_logits
+  std::string tenant;
+  std::map<std::string, std::string> labels;
+  std::string note;
+  // Unset: CONTINUATION when the state has all of its origin's tokens, else COUNTERFACTUAL.
+  std::optional<storage::EdgeType> edge_type;
+  // Last characters of the text, for lists.
+  std::string text_tail;
+  // Remembered with the node in the same atomic step.
+  std::optional<storage::AnsweredRequest> request;
+};
+
+// Times are summed over threads, but for commit and total.
+struct SaveReport {
+  int64_t written_bytes = 0;  // new blocks, logits and record
+  int64_t encoded_bytes = 0;  // raw bytes of K and V that were encoded
+  int new_blocks = 0;
+  int shared_blocks = 0;
+  absl::Duration gather;
+  absl::Duration encode;
+  absl::Duration commit;
+  absl::Duration total;
+};
+
+struct SavedNode {
+  storage::NodeRecord record;  // without contents
+  // The same state with the new node as its origin.
+  std::shared_ptr<const Origin> origin;
+  SaveReport report;
+};
+
+struct RestoreReport {
+  int64_t bytes_read = 0;
+  int64_t bytes_restored = 0;
+  std::string codec;
+  absl::Duration read;
+  absl::Duration decode;
+  absl::Duration load;
+  absl::Duration total;
+};
+
+struct RestoredState {
+  // With next_logits only when all tokens of the node were restored. A rewound state has an empty text state but for the detokenizer, which
+  // starts after its last token.
+  SessionState state;
+  storage::NodeRecord record;
+  RestoreReport report;
+};
+
+struct VerifiedNode {
+  int blocks = 0;
+  int64_t bytes_read = 0;
+};
+
+// Thread-safe. Methods block on the store and on encoding; call them from workers, never from the engine thread or a gRPC callback.
+class Archive {
+ public:
+  struct Dependencies {
+    storage::Store* store;
+    compressor::CodecRegistry* codecs;
+    engine::PagePool* pool;
+    WorkerPool* workers;
+    ModelIdentity model;
+  };
+  // Registers the model's stored profile of the exact codec, when there is one, so that every block of the store can be read.
+  static absl::StatusOr<std::unique_ptr<Archive>> Create(const Dependencies& dependencies);
+
+  // Whether the exact codec has a profile for this model; without one it uses generic tables.
+  bool has_profile() const;
+  // Calibrates the exact codec on states of this model, stores the profile and uses it from now on.
+  absl::Status Calibrate(const std::vector<engine::Sequence>& sequences);
+
+  // Saves a state as a new node, in one atomic step: what its origin already has is referred to, the rest is gathered from pages, encoded
+  // in parallel and written. Blocks end at multiples of 128 tokens. A window of 128 tokens that earlier saves cut into pieces keeps them until
+  // there would be more than kMaxPieces, then it is stored anew as one block.
+  // FAILED_PRECONDITION when the state has no logits; RESOURCE_EXHAUSTED when the disk is full; ALREADY_EXISTS and ABORTED of the store.
+  absl::StatusOr<SavedNode> Save(const SaveRequest& request);
+
+  // Reads a node back into pages. `at_token` keeps that many tokens only (1 to all). Blocks are read, decoded straight into pages and checked
+  // against their identity, in parallel.
+  // NOT_FOUND; OUT_OF_RANGE for at_token; FAILED_PRECONDITION for a node of another model or numerics, saying which;
+  // DATA_LOSS naming node and part; RESOURCE_EXHAUSTED when there are no pages.
+  absl::StatusOr<RestoredState> Restore(const std::string& tenant, const std::string& node_id, std::optional<int> at_token);
+
+  // Reads and decodes everything that a node refers to. DATA_LOSS names the part that is not whole.
+  absl::StatusOr<VerifiedNode> Verify(const std::string& tenant, const std::string& node_id);
+
+ private:
+  explicit Archive(const Dependencies& dependencies) : d_(dependencies) {}
+  Dependencies d_;
+};
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_ARCHIVE_ARCHIVE_H_
