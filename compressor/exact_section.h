@@ -25,8 +25,8 @@ struct SectionScratch {
   std::vector<uint16_t> words;
   std::vector<uint16_t> escapes;
   std::vector<ChannelModel> models;
-  std::vector<const EncodeTable*> encode_tables;
-  std::vector<const DecodeTable*> decode_tables;
+  // The table of each symbol.
+  std::vector<uint8_t> table_of;
 };
 
 // Encodes sections with one set of tables. Immutable.

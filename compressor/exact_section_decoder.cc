@@ -85,11 +85,12 @@ absl::Status SectionDecoder::Decode(std::string_view bytes, size_t tokens, absl:
   const std::string_view raw_bits = reader.Bytes((values.size() + 1) / 2);
   if (!reader.ok()) return Damaged();
   scratch.symbols.resize(std::max(scratch.symbols.size(), values.size()));
-  scratch.decode_tables.clear();
+  scratch.table_of.resize(scratch.symbols.size());
   for (size_t c = 0; c < channels; ++c) {
-    scratch.decode_tables.push_back(&tables_[models[c / channels_per_model].table]);
+    std::fill_n(scratch.table_of.begin() + static_cast<ptrdiff_t>(c * tokens), tokens,
+                models[c / channels_per_model].table);
   }
-  absl::Status status = RansDecode(reader.rest(), tokens, scratch.decode_tables,
+  absl::Status status = RansDecode(reader.rest(), absl::MakeConstSpan(scratch.table_of.data(), values.size()), tables_,
                                    absl::MakeSpan(scratch.symbols.data(), values.size()));
   if (!status.ok()) return status;
   UnpackRawBits(raw_bits, values);

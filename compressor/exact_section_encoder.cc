@@ -72,8 +72,8 @@ void SectionEncoder::Encode(absl::Span<const uint16_t> values, size_t tokens, ab
   }
   const size_t channels = values.size() / tokens;
   scratch.symbols.resize(std::max(scratch.symbols.size(), values.size()));
+  scratch.table_of.resize(scratch.symbols.size());
   scratch.escapes.clear();
-  scratch.encode_tables.clear();
   for (size_t c = 0; c < channels; ++c) {
     const ChannelModel& model = models[c / channels_per_model];
     const EncodeTable& table = tables_[model.table];
@@ -82,7 +82,7 @@ void SectionEncoder::Encode(absl::Span<const uint16_t> values, size_t tokens, ab
     PlaceInWindow(channel, model, symbols);
     for (size_t i = 0; i < tokens; ++i) symbols[i] = table.available[symbols[i]];
     CollectEscapes(channel, symbols, scratch.escapes);
-    scratch.encode_tables.push_back(&table);
+    std::fill_n(scratch.table_of.begin() + static_cast<ptrdiff_t>(c * tokens), tokens, model.table);
   }
   AppendInteger(out, static_cast<uint8_t>(own_models ? SectionMode::kOwnModels : SectionMode::kProfileModels));
   AppendInteger(out, static_cast<uint8_t>(own_models ? channels_per_model : 0));
@@ -90,8 +90,8 @@ void SectionEncoder::Encode(absl::Span<const uint16_t> values, size_t tokens, ab
   for (const ChannelModel& model : scratch.models) AppendInteger(out, model.Pack());
   AppendWords(scratch.escapes, out);
   AppendRawBits(values, out);
-  RansEncode(absl::MakeConstSpan(scratch.symbols.data(), values.size()), tokens, scratch.encode_tables, scratch.words,
-             out);
+  RansEncode(absl::MakeConstSpan(scratch.symbols.data(), values.size()),
+             absl::MakeConstSpan(scratch.table_of.data(), values.size()), tables_, scratch.words, out);
   const size_t raw_bytes = 1 + values.size() * sizeof(uint16_t);
   if (out.size() - first_byte < raw_bytes) return;
   out.resize(first_byte);

@@ -5,123 +5,86 @@
 #include <cstring>
 
 #include "absl/numeric/int128.h"
+#include "compressor/rans_groups.h"
 
 namespace quicksave::compressor {
 namespace {
 
-using States = std::array<uint32_t, kStreams>;
-
 // Writes words from the end of a buffer towards its beginning, as rANS encoding runs backwards.
-uint32_t PushSymbol(uint32_t state, const EncodeSymbol& symbol, uint16_t*& words) {
+inline uint32_t PushSymbol(uint32_t state, const EncodeSymbol& symbol, uint16_t*& words) {
   constexpr int kLimitShift = 32 - kFrequencyBits;
-  const bool full = state >= symbol.frequency << kLimitShift;
+  const uint32_t full = state >= symbol.frequency << kLimitShift ? 1 : 0;
   words[-1] = static_cast<uint16_t>(state);
   words -= full;
-  state = full ? state >> 16 : state;
+  state >>= 16 * full;
   const auto quotient = static_cast<uint32_t>(
       absl::Uint128High64(absl::uint128(uint64_t{state} + 1) * symbol.reciprocal));
   return state + quotient * (kFrequencyTotal - symbol.frequency) + symbol.start;
 }
 
-// The words to read. Loads go through memcpy: the payload has no alignment.
-class WordReader {
- public:
-  explicit WordReader(std::string_view bytes) : next_(bytes.data()), end_(bytes.data() + bytes.size() / 2 * 2) {}
-
-  size_t remaining() const { return static_cast<size_t>(end_ - next_) / 2; }
-  // Reads ahead without taking; the caller made sure that a word remains.
-  uint32_t Peek() const {
-    uint16_t word;
-    std::memcpy(&word, next_, sizeof(word));
-    return word;
-  }
-  void Skip(size_t words) { next_ += 2 * words; }
-
- private:
-  const char* next_;
-  const char* end_;
-};
-
-// Takes a symbol off the state; the state may now be below kStateLow.
-inline uint8_t PopSymbol(uint32_t& state, const DecodeTable& table) {
-  const uint32_t slot = table.slots[state % kFrequencyTotal];
-  state = (slot >> 8 & (kFrequencyTotal - 1)) * (state >> kFrequencyBits) + (slot >> 20);
-  return static_cast<uint8_t>(slot);
-}
-
-// One symbol from every stream, for which kStreams words must remain.
-inline void DecodeGroup(States& states, const DecodeTable& table, WordReader& words, uint8_t* symbols) {
-  for (size_t j = 0; j < kStreams; ++j) {
-    uint32_t state = states[j];
-    symbols[j] = PopSymbol(state, table);
-    const bool low = state < kStateLow;
-    states[j] = low ? state << 16 | words.Peek() : state;
-    words.Skip(low);
-  }
-}
-
-// Symbols of one run with a bounds check for each word. `stream` is the stream of the first one. False at the end of input.
-bool DecodeCarefully(States& states, size_t stream, const DecodeTable& table, WordReader& words,
+// Symbols with a bounds check for each word; the first one belongs to stream 0. False at the end of input.
+bool DecodeCarefully(RansCursor& cursor, absl::Span<const DecodeTable> tables, const uint8_t* table_of,
                      absl::Span<uint8_t> symbols) {
-  for (uint8_t& symbol : symbols) {
-    uint32_t& state = states[stream];
-    symbol = PopSymbol(state, table);
-    if (state < kStateLow) {
-      if (words.remaining() == 0) return false;
-      state = state << 16 | words.Peek();
-      words.Skip(1);
-    }
-    stream = (stream + 1) % kStreams;
+  for (size_t i = 0; i < symbols.size(); ++i) {
+    uint32_t& state = cursor.states[i % kStreams];
+    symbols[i] = PopSymbol(state, tables[table_of[i]]);
+    if (state >= kStateLow) continue;
+    if (cursor.words_left() == 0) return false;
+    state = state << 16 | cursor.PeekWord();
+    cursor.next += sizeof(uint16_t);
   }
   return true;
 }
 
-bool DecodeRun(States& states, size_t first, const DecodeTable& table, WordReader& words, absl::Span<uint8_t> symbols) {
-  size_t done = 0;
-  if (first % kStreams == 0) {
-    while (symbols.size() - done >= kStreams && words.remaining() >= kStreams) {
-      DecodeGroup(states, table, words, symbols.data() + done);
-      done += kStreams;
-    }
-  }
-  return DecodeCarefully(states, (first + done) % kStreams, table, words, symbols.subspan(done));
-}
-
 }  // namespace
 
-void RansEncode(absl::Span<const uint8_t> symbols, size_t run_length, absl::Span<const EncodeTable* const> tables,
-                std::vector<uint16_t>& scratch, std::string& out) {
+size_t DecodeGroupsPortable(RansCursor& cursor, const DecodeTable* tables, const uint8_t* table_of, size_t groups,
+                            uint8_t* symbols) {
+  size_t group = 0;
+  for (; group < groups && cursor.words_left() >= kWordsForGroup; ++group) {
+    for (size_t j = 0; j < kStreams; ++j) {
+      uint32_t state = cursor.states[j];
+      *symbols++ = PopSymbol(state, tables[*table_of++]);
+      // No branch: whether a word is due is as good as random.
+      const uint32_t low = state < kStateLow ? 1 : 0;
+      cursor.states[j] = state << (16 * low) | (cursor.PeekWord() & (0 - low));
+      cursor.next += sizeof(uint16_t) * low;
+    }
+  }
+  return group;
+}
+
+void RansEncode(absl::Span<const uint8_t> symbols, absl::Span<const uint8_t> table_of,
+                absl::Span<const EncodeTable> tables, std::vector<uint16_t>& scratch, std::string& out) {
   // A symbol never makes more than one word, and one more place is written to without being used.
   if (scratch.size() < symbols.size() + 1) scratch.resize(symbols.size() + 1);
   uint16_t* const end = scratch.data() + symbols.size() + 1;
   uint16_t* words = end;
-  States states;
+  std::array<uint32_t, kStreams> states;
   states.fill(kStateLow);
-  for (size_t run = tables.size(); run-- > 0;) {
-    const auto& coding = tables[run]->symbols;
-    for (size_t i = (run + 1) * run_length; i-- > run * run_length;) {
-      uint32_t& state = states[i % kStreams];
-      state = PushSymbol(state, coding[symbols[i]], words);
-    }
+  for (size_t i = symbols.size(); i-- > 0;) {
+    uint32_t& state = states[i % kStreams];
+    state = PushSymbol(state, tables[table_of[i]].symbols[symbols[i]], words);
   }
   out.append(reinterpret_cast<const char*>(states.data()), kStateBytes);
   out.append(reinterpret_cast<const char*>(words), static_cast<size_t>(end - words) * sizeof(uint16_t));
 }
 
-absl::Status RansDecode(std::string_view bytes, size_t run_length, absl::Span<const DecodeTable* const> tables,
-                        absl::Span<uint8_t> symbols) {
+absl::Status RansDecode(std::string_view bytes, absl::Span<const uint8_t> table_of, absl::Span<const DecodeTable> tables,
+                        absl::Span<uint8_t> symbols, RansPath path) {
   if (bytes.size() < kStateBytes || bytes.size() % 2 != 0) return absl::DataLossError("entropy coded data cut short");
-  States states;
-  std::memcpy(states.data(), bytes.data(), kStateBytes);
-  WordReader words(bytes.substr(kStateBytes));
-  for (size_t run = 0; run < tables.size(); ++run) {
-    const size_t first = run * run_length;
-    if (!DecodeRun(states, first, *tables[run], words, symbols.subspan(first, run_length))) {
-      return absl::DataLossError("entropy coded data cut short");
-    }
+  RansCursor cursor{.next = bytes.data() + kStateBytes, .end = bytes.data() + bytes.size()};
+  std::memcpy(cursor.states, bytes.data(), kStateBytes);
+  const bool avx2 = path == RansPath::kFastest && HaveAvx2();
+  const size_t groups = symbols.size() / kStreams;
+  const size_t done = kStreams * (avx2 ? DecodeGroupsAvx2 : DecodeGroupsPortable)(cursor, tables.data(), table_of.data(),
+                                                                                 groups, symbols.data());
+  if (!DecodeCarefully(cursor, tables, table_of.data() + done, symbols.subspan(done))) {
+    return absl::DataLossError("entropy coded data cut short");
   }
-  const bool initial = std::all_of(states.begin(), states.end(), [](uint32_t state) { return state == kStateLow; });
-  if (!initial || words.remaining() != 0) return absl::DataLossError("entropy coded data damaged");
+  const bool initial = std::all_of(std::begin(cursor.states), std::end(cursor.states),
+                                   [](uint32_t state) { return state == kStateLow; });
+  if (!initial || cursor.words_left() != 0) return absl::DataLossError("entropy coded data damaged");
   return absl::OkStatus();
 }
 

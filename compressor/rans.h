@@ -1,7 +1,7 @@
-// Range asymmetric numeral systems (Duda 2013, arXiv:1311.2540), 32 interleaved streams of 32-bit states that share one
+// Range asymmetric numeral systems (Duda 2013, arXiv:1311.2540): 32 interleaved streams of 32-bit states that share one
 // sequence of 16-bit words (Giesen 2014, arXiv:1402.3392).
 //
-// Symbol i belongs to stream i % 32. All symbols of one *run* (one channel) use the same table.
+// Symbol i belongs to stream i % 32 and may use any of the tables, which the caller tells for each symbol.
 
 #ifndef QUICKSAVE_COMPRESSOR_RANS_H_
 #define QUICKSAVE_COMPRESSOR_RANS_H_
@@ -23,15 +23,18 @@ inline constexpr size_t kStreams = 32;
 inline constexpr uint32_t kStateLow = 1u << 16;
 inline constexpr size_t kStateBytes = kStreams * sizeof(uint32_t);
 
-// Appends the final states and the words of `symbols` to `out`. Run r holds `run_length` symbols and uses tables[r];
-// every symbol must be in its table. `scratch` is working memory that calls may share.
-void RansEncode(absl::Span<const uint8_t> symbols, size_t run_length, absl::Span<const EncodeTable* const> tables,
-                std::vector<uint16_t>& scratch, std::string& out);
+// Which instructions to use; every path makes and reads the same bytes.
+enum class RansPath { kFastest, kPortable };
 
-// Fills `symbols` from what RansEncode appended, which `bytes` must be exactly. DATA_LOSS if bytes are missing, left over
-// or do not lead back to the initial states.
-absl::Status RansDecode(std::string_view bytes, size_t run_length, absl::Span<const DecodeTable* const> tables,
-                        absl::Span<uint8_t> symbols);
+// Appends the final states and the words of `symbols` to `out`. Symbol i is coded with tables[table_of[i]], which must
+// have it. `scratch` is working memory that calls may share.
+void RansEncode(absl::Span<const uint8_t> symbols, absl::Span<const uint8_t> table_of,
+                absl::Span<const EncodeTable> tables, std::vector<uint16_t>& scratch, std::string& out);
+
+// Fills `symbols` from what RansEncode appended, which `bytes` must be exactly. Each of `table_of` must be below the
+// number of tables. DATA_LOSS if bytes are missing, left over or do not lead back to the initial states.
+absl::Status RansDecode(std::string_view bytes, absl::Span<const uint8_t> table_of, absl::Span<const DecodeTable> tables,
+                        absl::Span<uint8_t> symbols, RansPath path = RansPath::kFastest);
 
 }  // namespace quicksave::compressor
 
