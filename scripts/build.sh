@@ -29,7 +29,9 @@ main() {
   cd "$QUICKSAVE_ROOT"
   say "Configuring '$preset'"
   cmake --preset "$preset" \
-    -DQUICKSAVE_LIBTORCH="$QUICKSAVE_LIBTORCH" -DQUICKSAVE_GOOGLEAPIS="$QUICKSAVE_GOOGLEAPIS"
+    -DQUICKSAVE_LIBTORCH="$QUICKSAVE_LIBTORCH" -DQUICKSAVE_GOOGLEAPIS="$QUICKSAVE_GOOGLEAPIS" \
+    -DQUICKSAVE_MODEL_DIR="$QUICKSAVE_MODEL_DIR" -DQUICKSAVE_PYTHON="$QUICKSAVE_VENV/bin/python" \
+    -DQUICKSAVE_CARGO_TARGET_DIR="$QUICKSAVE_CARGO_TARGET_DIR"
   say "Building '$preset' with $jobs jobs"
   local targets=()
   [ $# -eq 0 ] || targets=(--target "$@")

@@ -156,8 +156,9 @@ def to_bfloat16(values: Float32Array) -> npt.NDArray[np.uint16]:
     """Bit patterns of the nearest bfloat16, ties to even; raises ConversionError for values that are not finite."""
     if not np.isfinite(values).all():
         raise ConversionError("a weight is not finite")
-    bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    half = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return ((bits + half) >> np.uint32(16)).astype(np.uint16)
 
 
 def huggingface_name(name: str, architecture: Architecture) -> tuple[str, str]:

@@ -35,12 +35,13 @@ QUESTION = "What is the capital of France? Answer in one sentence."
 CONTINUATION_LENGTH = 16
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-PROSE = """The ferry left at 6:45 in the morning, ten minutes late, with 213 people and a grey dog on board. Nobody had \
-told the captain about the fog. "We will go slowly," she said, "and we will arrive." In the kitchen someone dropped a \
-tray of cups; the sound went through the ship like a bell. La mer était calme, das Wasser war grün, и никто не спал. \
-An old man explained to a child how a compass works: the needle follows the Earth's magnetic field, and the field is \
-made by molten iron that moves 2,900 kilometres below. "Is it always right?" asked the child. "It is always honest," \
-said the man, "which is not the same." At noon the sun came through, the harbour appeared, and the dog began to bark.
+PROSE = """The ferry left at 6:45 in the morning, ten minutes late, with 213 people and a grey dog on board. \
+Nobody had told the captain about the fog. "We will go slowly," she said, "and we will arrive." In the kitchen \
+someone dropped a tray of cups; the sound went through the ship like a bell. La mer était calme, das Wasser war \
+grün, и никто не спал. An old man explained to a child how a compass works: the needle follows the Earth's \
+magnetic field, and the field is made by molten iron that moves 2,900 kilometres below. "Is it always right?" \
+asked the child. "It is always honest," said the man, "which is not the same." At noon the sun came through, the \
+harbour appeared, and the dog began to bark.
 """
 LIST = """Shopping list for the week: 12 eggs, 2 litres of milk, 500 g of flour, a jar of honey (local), rice, three \
 lemons, 1.5 kg of potatoes. Temperatures: Monday 14 °C, Tuesday 16 °C, Wednesday 11 °C with rain 🌧️. 東京は晴れ。
@@ -146,7 +147,7 @@ def main() -> int:
     for ids in prompt_ids(tokenizer):
         prompts.append(run_prompt(models, ids, sample_ids))
         last = prompts[-1]["bfloat16_against_float32"][-1]
-        print(f"{len(ids):5} tokens: bf16 against fp32 max {last['max_abs']:.4f} rms {last['rms']:.4f} KL {last['kl']:.6f}")
+        print(f"{len(ids):5} tokens, bf16 against fp32:", {name: round(value, 6) for name, value in last.items()})
     result = {
         "description": "Logits of Hugging Face transformers; see README.md beside this file",
         "command": f"record_reference.py {arguments.model.name} {arguments.output.name}",

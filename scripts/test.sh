@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# test.sh [--fast] [--no-lint] [--no-sanitizers]
+#
+# Checks everything, on a fresh Debian 12 machine too: sets up, fetches the model, builds the release preset, lints, builds
+# with the address and undefined-behaviour sanitizers and runs the fast tests there, then runs every test of the
+# release build. A stage that fails does not keep the others from running, as far as they can; the exit status is 1
+# when one did. The last lines are the summary of the release build's tests. Can be run again; what is done is kept.
+#
+#   --fast            the inner loop: only tests labelled fast, no sanitizers
+#   --no-lint         without the linters
+#   --no-sanitizers   without the sanitizers
+#
+# TIDY_BUDGET: seconds that clang-tidy may take (default 900; what was not reached is counted).
+# TEST_JOBS: tests to run at a time (default 2). JOBS: see scripts/build.sh.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+FAST=0
+LINT=1
+SANITIZERS=1
+FAILED_STAGES=()
+STAGE_TABLE=()
+
+# stage NAME COMMAND...: runs it, keeps its time and whether it failed; returns its status.
+stage() {
+  local name="$1" start=$SECONDS code=0 status=passed
+  shift
+  printf '\n'
+  say "Stage: $name"
+  "$@" </dev/null || code=$?
+  [ $code -eq 0 ] || { status=FAILED && FAILED_STAGES+=("$name"); }
+  STAGE_TABLE+=("$(printf '%-22s %-8s %5d s' "$name" "$status" $((SECONDS - start)))")
+  note "${STAGE_TABLE[-1]}"
+  return $code
+}
+
+# require_stage NAME COMMAND...: a stage without which nothing after it makes sense.
+require_stage() { stage "$@" || fail "Stage '$1' failed; the rest needs it."; }
+
+# run_tests PRESET [ARGUMENT...]: ctest in the build tree of the preset.
+run_tests() {
+  local preset="$1"
+  shift
+  ctest --test-dir "build/$preset" --output-on-failure --no-tests=error --parallel "${TEST_JOBS:-2}" "$@"
+}
+
+check_with_sanitizers() {
+  stage "build asan-ubsan" scripts/build.sh asan-ubsan || return 0
+  UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1}" stage "test asan-ubsan" run_tests asan-ubsan -L fast || true
+}
+
+print_stages() {
+  printf '\n'
+  printf 'stage: %s\n' "${STAGE_TABLE[@]}"
+  printf '\n'
+}
+
+main() {
+  local argument groups=build,test labels=()
+  for argument in "$@"; do
+    case "$argument" in
+      --fast) FAST=1 ;;
+      --no-lint) LINT=0 ;;
+      --no-sanitizers) SANITIZERS=0 ;;
+      -h | --help) usage && exit 0 ;;
+      *) fail "unknown argument '$argument'" "See: $0 --help" ;;
+    esac
+  done
+  [ $FAST -eq 0 ] || { SANITIZERS=0 && labels=(-L fast); }
+  [ $LINT -eq 0 ] || groups+=,lint
+
+  cd "$QUICKSAVE_ROOT"
+  require_stage "setup" scripts/setup.sh "--only=$groups"
+  require_stage "model" scripts/fetch_model.sh
+  require_stage "build release" scripts/build.sh release
+  [ $LINT -eq 0 ] || stage "lint" scripts/lint.sh "--tidy-budget=${TIDY_BUDGET:-900}" || true
+  [ $SANITIZERS -eq 0 ] || check_with_sanitizers
+  print_stages
+
+  local code=0
+  run_tests release "${labels[@]}" </dev/null || code=$?
+  [ ${#FAILED_STAGES[@]} -eq 0 ] || fail "Failed before the tests above: ${FAILED_STAGES[*]}"
+  exit $code
+}
+
+main "$@"
