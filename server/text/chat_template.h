@@ -69,7 +69,17 @@ class ChatTemplate {
                                                           absl::Time now = absl::Now()) const;
 
  private:
+  struct Options {
+    bool add_generation_prompt;
+    bool continuation;
+    int64_t now_us;
+  };
+
   ChatTemplate(std::string model_dir, quicksave_chat_template* handle);
+
+  absl::StatusOr<std::string> RenderWith(absl::Span<const ChatMessage> messages, const Options& options) const;
+  absl::StatusOr<std::vector<int32_t>> EncodeWith(const Tokenizer& tokenizer, absl::Span<const ChatMessage> messages,
+                                                  const Options& options) const;
 
   std::string model_dir_;
   quicksave_chat_template* handle_;  // Null without a template.

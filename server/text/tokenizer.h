@@ -54,12 +54,15 @@ class Tokenizer {
   // alone are shown as \xNN. Empty for an id without a token. INVALID_ARGUMENT outside [0, vocab_size()).
   absl::StatusOr<std::string> TokenText(int32_t id) const;
 
-  // Whether `id` is a special token; false for ids outside the vocabulary.
-  bool IsSpecial(int32_t id) const;
-
-  // Whether `id` is a byte-fallback token ("<0x0A>") whose text depends on the byte tokens around it; false for
-  // vocabularies without byte fallback.
-  bool IsByteFallback(int32_t id) const;
+  // What `id` stands for.
+  enum class Kind {
+    kNone,          // No token: outside the vocabulary, or a gap in it.
+    kOrdinary,      // Text, or a part of a character.
+    kSpecial,       // A special token.
+    kByteFallback,  // One byte ("<0x0A>") of a vocabulary whose byte tokens mean something only together.
+  };
+  Kind KindOf(int32_t id) const;
+  bool IsSpecial(int32_t id) const { return KindOf(id) == Kind::kSpecial; }
 
  private:
   friend class ChatTemplate;
