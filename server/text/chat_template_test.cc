@@ -94,6 +94,14 @@ TEST(ChatTemplateTest, OtherFailuresOfTheTemplateAreInvalidArgument) {
             absl::StatusCode::kInvalidArgument);
 }
 
+// Python reverses an empty list; minijinja 2.24 panics.
+TEST(ChatTemplateTest, APanicOfTheLibraryIsInvalidArgument) {
+  const auto chat = Template("{% for m in messages[::-1] %}{{ m.role }}{% endfor %}");
+  EXPECT_EQ(*chat->Render(Messages{{"user", ""}, {"tool", ""}}, false), "tooluser");
+  EXPECT_EQ(chat->Render({}, false).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(*chat->Render(Messages{{"user", ""}}, false), "user");
+}
+
 TEST(ChatTemplateTest, RefusesTextThatIsNotUtf8) {
   const absl::Status status = Template(kTemplate)->Render(Messages{{"user", "ok"}, {"user", "a\xC3"}}, false).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);

@@ -7,8 +7,9 @@ use minijinja::{context, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::Value as Json;
 
 use crate::clock::Clock;
-use crate::failure::Failure;
+use crate::failure::{catch, Failure};
 use crate::python_format;
+use crate::python_strings;
 use crate::tokenizer::Tokenizer;
 
 const TEMPLATE_NAME: &str = "chat_template";
@@ -109,10 +110,12 @@ impl ChatTemplate {
             strftime_now => Value::from_function(move |format: &str| clock.strftime(format)),
             ..self.special_tokens.clone()
         };
-        self.environment
-            .get_template(TEMPLATE_NAME)
-            .and_then(|template| template.render(variables))
-            .map_err(|e| render_failure(&e))
+        let rendered = catch(|| {
+            let template = self.environment.get_template(TEMPLATE_NAME).map_err(|e| render_failure(&e))?;
+            template.render(variables).map_err(|e| render_failure(&e))
+        });
+        // minijinja panics on a few operations that Python can do, such as reversing an empty list by `[::-1]`.
+        rendered.map_err(|failure| Failure::invalid_argument(failure.message))
     }
 
     fn render_after_reply(
@@ -156,7 +159,8 @@ fn new_environment() -> Environment<'static> {
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(python_strings::call_method);
+    environment.add_filter("trim", python_strings::trim);
     environment.set_formatter(python_format::format);
     environment.add_filter("tojson", |value: &Value, kwargs: Kwargs| python_format::tojson(value, kwargs));
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {

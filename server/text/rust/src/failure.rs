@@ -46,13 +46,17 @@ thread_local! {
     static PANIC_LOCATION: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// Runs `body`; a panic inside becomes an INTERNAL failure that names the place. The panic's own message is dropped,
 /// because it may quote the text that was being worked on.
 pub fn catch<T>(body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         panic::set_hook(Box::new(|info| {
-            let place = info.location().map(|l| l.to_string()).unwrap_or_default();
+            let place = info.location().map(|l| format!("{}:{}", file_name(l.file()), l.line())).unwrap_or_default();
             PANIC_LOCATION.with(|slot| *slot.borrow_mut() = place);
         }));
     });

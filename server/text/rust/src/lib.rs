@@ -9,6 +9,7 @@ mod chat_template;
 mod clock;
 mod failure;
 mod python_format;
+mod python_strings;
 mod tokenizer;
 
 use std::slice;
