@@ -12,19 +12,23 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "compressor/byte_io.h"
 #include "compressor/entropy_table.h"
+#include "compressor/model_adjuster.h"
 
 namespace quicksave::compressor {
 
 // How a section's values are coded; the first byte of a section.
-enum class SectionMode : uint8_t { kRaw = 0, kProfileModels = 1, kOwnModels = 2 };
+enum class SectionMode : uint8_t { kRaw = 0, kProfileModels = 1, kOwnModels = 2, kAdjustedModels = 3 };
 
 // Working memory of one Encode or Decode call, reused from section to section.
 struct SectionScratch {
   std::vector<uint8_t> symbols;
   std::vector<uint16_t> words;
   std::vector<uint16_t> escapes;
+  // The model of each channel, and the bytes that tell them.
   std::vector<ChannelModel> models;
+  std::string stored_models;
   // The table of each symbol.
   std::vector<uint8_t> table_of;
 };
@@ -40,7 +44,12 @@ class SectionEncoder {
               SectionScratch& scratch, std::string& out) const;
 
  private:
+  SectionMode ChooseModels(absl::Span<const uint16_t> values, size_t tokens, absl::Span<const ChannelModel> models,
+                           SectionScratch& scratch) const;
+  void MakeSymbols(absl::Span<const uint16_t> values, size_t tokens, SectionScratch& scratch) const;
+
   std::vector<EncodeTable> tables_;
+  ModelAdjuster adjuster_;
 };
 
 // Decodes sections with one set of tables. Immutable.
@@ -54,6 +63,9 @@ class SectionDecoder {
                       SectionScratch& scratch, absl::Span<uint16_t> values) const;
 
  private:
+  absl::Status ReadModels(SectionMode mode, size_t channels, absl::Span<const ChannelModel> models, ByteReader& reader,
+                          SectionScratch& scratch) const;
+
   std::vector<DecodeTable> tables_;
 };
 

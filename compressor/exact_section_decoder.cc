@@ -16,12 +16,27 @@ absl::Status DecodeRaw(std::string_view bytes, absl::Span<uint16_t> values) {
   return absl::OkStatus();
 }
 
-bool ReadModels(ByteReader& reader, size_t count, size_t tables, std::vector<ChannelModel>& models) {
-  models.clear();
-  if (reader.rest().size() / sizeof(uint16_t) < count) return false;
-  for (size_t i = 0; i < count; ++i) {
-    models.push_back(ChannelModel::Unpack(reader.Integer<uint16_t>()));
-    if (!models.back().Valid(tables)) return false;
+bool ReadOwnModels(size_t channels, size_t tables, ByteReader& reader, std::vector<ChannelModel>& models) {
+  const size_t channels_per_model = reader.Integer<uint8_t>();
+  if (channels_per_model == 0) return false;
+  while (models.size() < channels) {
+    const ChannelModel model = ChannelModel::Unpack(reader.Integer<uint16_t>());
+    if (!reader.ok() || !model.Valid(tables)) return false;
+    models.insert(models.end(), std::min(channels_per_model, channels - models.size()), model);
+  }
+  return true;
+}
+
+bool ReadAdjustedModels(absl::Span<const ChannelModel> unadjusted, size_t tables, ByteReader& reader,
+                        std::vector<ChannelModel>& models) {
+  const std::string_view adjusted = reader.Bytes((unadjusted.size() + 7) / 8);
+  if (!reader.ok()) return false;
+  models.assign(unadjusted.begin(), unadjusted.end());
+  for (size_t c = 0; c < models.size(); ++c) {
+    if ((adjusted[c / 8] >> (c % 8) & 1) == 0) continue;
+    const auto model = ModelAdjustment::Unpack(reader.Integer<uint8_t>()).Apply(models[c], tables);
+    if (!reader.ok() || !model) return false;
+    models[c] = *model;
   }
   return true;
 }
@@ -62,33 +77,37 @@ bool ApplyEscapes(const uint8_t* symbols, ByteReader& escapes, absl::Span<uint16
 
 SectionDecoder::SectionDecoder(absl::Span<const TableFrequencies> tables) : tables_(tables.begin(), tables.end()) {}
 
+absl::Status SectionDecoder::ReadModels(SectionMode mode, size_t channels, absl::Span<const ChannelModel> models,
+                                        ByteReader& reader, SectionScratch& scratch) const {
+  scratch.models.clear();
+  bool good = models.empty() == (mode == SectionMode::kOwnModels);
+  if (mode == SectionMode::kOwnModels) {
+    good = good && ReadOwnModels(channels, tables_.size(), reader, scratch.models);
+  } else if (mode == SectionMode::kAdjustedModels) {
+    good = good && ReadAdjustedModels(models, tables_.size(), reader, scratch.models);
+  } else if (mode == SectionMode::kProfileModels) {
+    scratch.models.assign(models.begin(), models.end());
+  } else {
+    good = false;
+  }
+  return good ? absl::OkStatus() : Damaged();
+}
+
 absl::Status SectionDecoder::Decode(std::string_view bytes, size_t tokens, absl::Span<const ChannelModel> models,
                                     SectionScratch& scratch, absl::Span<uint16_t> values) const {
   ByteReader reader(bytes);
   const auto mode = static_cast<SectionMode>(reader.Integer<uint8_t>());
-  if (!reader.ok()) return Damaged();
-  if (mode == SectionMode::kRaw) return DecodeRaw(reader.rest(), values);
-  const bool own_models = mode == SectionMode::kOwnModels;
-  if (own_models == !models.empty() || mode > SectionMode::kOwnModels) return Damaged();
-  const size_t channels = values.size() / tokens;
-  size_t channels_per_model = reader.Integer<uint8_t>();
+  if (reader.ok() && mode == SectionMode::kRaw) return DecodeRaw(reader.rest(), values);
   const auto escape_count = reader.Integer<uint32_t>();
-  if (own_models != (channels_per_model != 0)) return Damaged();
-  if (own_models) {
-    const size_t count = (channels + channels_per_model - 1) / channels_per_model;
-    if (!ReadModels(reader, count, tables_.size(), scratch.models)) return Damaged();
-    models = scratch.models;
-  } else {
-    channels_per_model = 1;
-  }
+  const size_t channels = values.size() / tokens;
+  if (absl::Status status = ReadModels(mode, channels, models, reader, scratch); !status.ok()) return status;
   ByteReader escapes(reader.Bytes(escape_count * sizeof(uint16_t)));
   const std::string_view raw_bits = reader.Bytes((values.size() + 1) / 2);
   if (!reader.ok()) return Damaged();
   scratch.symbols.resize(std::max(scratch.symbols.size(), values.size()));
   scratch.table_of.resize(scratch.symbols.size());
   for (size_t c = 0; c < channels; ++c) {
-    std::fill_n(scratch.table_of.begin() + static_cast<ptrdiff_t>(c * tokens), tokens,
-                models[c / channels_per_model].table);
+    std::fill_n(scratch.table_of.begin() + static_cast<ptrdiff_t>(c * tokens), tokens, scratch.models[c].table);
   }
   absl::Status status = RansDecode(reader.rest(), absl::MakeConstSpan(scratch.table_of.data(), values.size()), tables_,
                                    absl::MakeSpan(scratch.symbols.data(), values.size()));
@@ -97,7 +116,7 @@ absl::Status SectionDecoder::Decode(std::string_view bytes, size_t tokens, absl:
   for (size_t c = 0; c < channels; ++c) {
     const uint8_t* const symbols = scratch.symbols.data() + c * tokens;
     const absl::Span<uint16_t> channel = values.subspan(c * tokens, tokens);
-    ApplySymbols(symbols, models[c / channels_per_model], channel);
+    ApplySymbols(symbols, scratch.models[c], channel);
     if (!ApplyEscapes(symbols, escapes, channel)) return Damaged();
   }
   return escapes.rest().empty() ? absl::OkStatus() : Damaged();

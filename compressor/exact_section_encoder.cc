@@ -10,12 +10,34 @@ namespace {
 
 // A model of a section's own serves as many channels as it takes to have this many values.
 constexpr size_t kValuesPerModel = 128;
+// Adjustments do not pay with fewer values to the channel.
+constexpr size_t kMinTokensToAdjust = 32;
 
 constexpr size_t ChannelsPerModel(size_t tokens) { return (kValuesPerModel + tokens - 1) / tokens; }
 
-void EstimateModels(absl::Span<const uint16_t> values, size_t values_per_model, std::vector<ChannelModel>& models) {
-  for (size_t first = 0; first < values.size(); first += values_per_model) {
-    models.push_back(EstimateBuiltinModel(values.subspan(first, values_per_model)));
+// Models fitted to the values, each stored whole, for `channels_per_model` channels.
+void EstimateModels(absl::Span<const uint16_t> values, size_t tokens, SectionScratch& scratch) {
+  const size_t channels_per_model = ChannelsPerModel(tokens);
+  AppendInteger(scratch.stored_models, static_cast<uint8_t>(channels_per_model));
+  const size_t channels = values.size() / tokens;
+  for (size_t first = 0; first < channels; first += channels_per_model) {
+    const size_t count = std::min(channels_per_model, channels - first);
+    const ChannelModel model = EstimateBuiltinModel(values.subspan(first * tokens, count * tokens));
+    AppendInteger(scratch.stored_models, model.Pack());
+    scratch.models.insert(scratch.models.end(), count, model);
+  }
+}
+
+// The given models, adjusted where that pays: a bit for each channel, then the adjustments of those whose bit is set.
+void AdjustModels(absl::Span<const uint16_t> values, size_t tokens, absl::Span<const ChannelModel> models,
+                  const ModelAdjuster& adjuster, size_t tables, SectionScratch& scratch) {
+  scratch.stored_models.assign((models.size() + 7) / 8, '\0');
+  for (size_t c = 0; c < models.size(); ++c) {
+    const auto adjustment = adjuster.Search(values.subspan(c * tokens, tokens), models[c]);
+    scratch.models.push_back(adjustment ? *adjustment->Apply(models[c], tables) : models[c]);
+    if (!adjustment) continue;
+    scratch.stored_models[c / 8] = static_cast<char>(scratch.stored_models[c / 8] | 1 << (c % 8));
+    AppendInteger(scratch.stored_models, adjustment->Pack());
   }
 }
 
@@ -58,24 +80,31 @@ void AppendRawBits(absl::Span<const uint16_t> values, std::string& out) {
 
 }  // namespace
 
-SectionEncoder::SectionEncoder(absl::Span<const TableFrequencies> tables) : tables_(tables.begin(), tables.end()) {}
+SectionEncoder::SectionEncoder(absl::Span<const TableFrequencies> tables)
+    : tables_(tables.begin(), tables.end()), adjuster_(tables) {}
 
-void SectionEncoder::Encode(absl::Span<const uint16_t> values, size_t tokens, absl::Span<const ChannelModel> models,
-                            SectionScratch& scratch, std::string& out) const {
-  const size_t first_byte = out.size();
-  const bool own_models = models.empty();
-  const size_t channels_per_model = own_models ? ChannelsPerModel(tokens) : 1;
+SectionMode SectionEncoder::ChooseModels(absl::Span<const uint16_t> values, size_t tokens,
+                                         absl::Span<const ChannelModel> models, SectionScratch& scratch) const {
   scratch.models.clear();
-  if (own_models) {
-    EstimateModels(values, channels_per_model * tokens, scratch.models);
-    models = scratch.models;
+  scratch.stored_models.clear();
+  if (models.empty()) {
+    EstimateModels(values, tokens, scratch);
+    return SectionMode::kOwnModels;
   }
-  const size_t channels = values.size() / tokens;
+  if (tokens >= kMinTokensToAdjust) {
+    AdjustModels(values, tokens, models, adjuster_, tables_.size(), scratch);
+    return SectionMode::kAdjustedModels;
+  }
+  scratch.models.assign(models.begin(), models.end());
+  return SectionMode::kProfileModels;
+}
+
+void SectionEncoder::MakeSymbols(absl::Span<const uint16_t> values, size_t tokens, SectionScratch& scratch) const {
   scratch.symbols.resize(std::max(scratch.symbols.size(), values.size()));
   scratch.table_of.resize(scratch.symbols.size());
   scratch.escapes.clear();
-  for (size_t c = 0; c < channels; ++c) {
-    const ChannelModel& model = models[c / channels_per_model];
+  for (size_t c = 0; c < scratch.models.size(); ++c) {
+    const ChannelModel& model = scratch.models[c];
     const EncodeTable& table = tables_[model.table];
     uint8_t* const symbols = scratch.symbols.data() + c * tokens;
     const absl::Span<const uint16_t> channel = values.subspan(c * tokens, tokens);
@@ -84,10 +113,16 @@ void SectionEncoder::Encode(absl::Span<const uint16_t> values, size_t tokens, ab
     CollectEscapes(channel, symbols, scratch.escapes);
     std::fill_n(scratch.table_of.begin() + static_cast<ptrdiff_t>(c * tokens), tokens, model.table);
   }
-  AppendInteger(out, static_cast<uint8_t>(own_models ? SectionMode::kOwnModels : SectionMode::kProfileModels));
-  AppendInteger(out, static_cast<uint8_t>(own_models ? channels_per_model : 0));
+}
+
+void SectionEncoder::Encode(absl::Span<const uint16_t> values, size_t tokens, absl::Span<const ChannelModel> models,
+                            SectionScratch& scratch, std::string& out) const {
+  const size_t first_byte = out.size();
+  const SectionMode mode = ChooseModels(values, tokens, models, scratch);
+  MakeSymbols(values, tokens, scratch);
+  AppendInteger(out, static_cast<uint8_t>(mode));
   AppendInteger(out, static_cast<uint32_t>(scratch.escapes.size()));
-  for (const ChannelModel& model : scratch.models) AppendInteger(out, model.Pack());
+  out += scratch.stored_models;
   AppendWords(scratch.escapes, out);
   AppendRawBits(values, out);
   RansEncode(absl::MakeConstSpan(scratch.symbols.data(), values.size()),
