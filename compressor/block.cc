@@ -41,8 +41,8 @@ std::string BlockShape::DebugString() const {
 absl::Status BlockView::Validate() const {
   if (absl::Status status = shape.Validate(); !status.ok()) return status;
   if (values.size() != shape.values()) {
-    return absl::InvalidArgumentError(absl::StrCat("block of ", shape.DebugString(), " needs ", shape.values(),
-                                                   " values, got ", values.size()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("block of ", shape.DebugString(), " needs ", shape.values(), " values, got ", values.size()));
   }
   return absl::OkStatus();
 }
@@ -67,9 +67,9 @@ absl::StatusOr<Digest128> Digest128::FromBytes(std::string_view bytes) {
 
 BlockId ComputeBlockId(BlockView block) {
   const BlockShape& shape = block.shape;
-  const std::array<uint32_t, 4> dimensions = {static_cast<uint32_t>(shape.layers), static_cast<uint32_t>(shape.kv_heads),
-                                              static_cast<uint32_t>(shape.head_dim),
-                                              static_cast<uint32_t>(shape.tokens)};
+  const std::array<uint32_t, 4> dimensions = {
+      static_cast<uint32_t>(shape.layers), static_cast<uint32_t>(shape.kv_heads), static_cast<uint32_t>(shape.head_dim),
+      static_cast<uint32_t>(shape.tokens)};
   XXH3_state_t state;
   XXH3_128bits_reset(&state);
   XXH3_128bits_update(&state, dimensions.data(), sizeof(dimensions));

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 
@@ -12,14 +13,25 @@ constexpr float kSigmaPerMeanDeviation = 1.2533141F;
 
 float ToFloat(uint16_t value) { return std::bit_cast<float>(uint32_t{value} << 16); }
 
-// Mean of f(value), where infinities and NaN count as zero. Four sums, so that additions need not wait for each other.
+// The magnitude, as a bit pattern, above which a value is an outlier that says nothing about the others (attention
+// sinks are such, NaN and infinities, too): four octaves above the upper quartile of a sample.
+uint16_t OutlierLimit(absl::Span<const uint16_t> values) {
+  constexpr size_t kSamples = 16;
+  constexpr int kFourOctaves = 4 << 7;
+  constexpr int kLargestFinite = 0x7f7f;
+  std::array<uint16_t, kSamples> sample;
+  for (size_t i = 0; i < kSamples; ++i) sample[i] = values[i * values.size() / kSamples] & 0x7fff;
+  std::nth_element(sample.begin(), sample.begin() + kSamples * 3 / 4, sample.end());
+  return static_cast<uint16_t>(std::min(sample[kSamples * 3 / 4] + kFourOctaves, kLargestFinite));
+}
+
+// Mean of f(value), where outliers count as zero. Four sums, so that additions need not wait for each other.
 template <typename Function>
-float Mean(absl::Span<const uint16_t> values, Function f) {
-  constexpr uint16_t kExponentMask = 0x7f80;
+float Mean(absl::Span<const uint16_t> values, uint16_t limit, Function f) {
   float sums[4] = {0, 0, 0, 0};
   for (size_t i = 0; i < values.size(); ++i) {
-    const bool finite = (values[i] & kExponentMask) != kExponentMask;
-    sums[i % 4] += f(finite ? ToFloat(values[i]) : 0.0F);
+    const bool usual = (values[i] & 0x7fff) <= limit;
+    sums[i % 4] += f(usual ? ToFloat(values[i]) : 0.0F);
   }
   return (sums[0] + sums[1] + sums[2] + sums[3]) / static_cast<float>(values.size());
 }
@@ -35,8 +47,9 @@ size_t NearestTable(float means_per_quarter_sigma) {
 }  // namespace
 
 ChannelModel EstimateBuiltinModel(absl::Span<const uint16_t> values) {
-  const float mean = Mean(values, [](float value) { return value; });
-  float sigma = kSigmaPerMeanDeviation * Mean(values, [mean](float value) { return std::fabs(value - mean); });
+  const uint16_t limit = OutlierLimit(values);
+  const float mean = Mean(values, limit, [](float value) { return value; });
+  float sigma = kSigmaPerMeanDeviation * Mean(values, limit, [mean](float value) { return std::fabs(value - mean); });
   // A narrower curve than the narrowest table's is coded with that one.
   sigma = std::max(sigma, std::fabs(mean) * 4 / kBuiltinMeans.back());
   const float quarters = sigma > 0 && std::isfinite(sigma) ? 4 * std::fabs(mean) / sigma : 0.0F;

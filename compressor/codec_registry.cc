@@ -27,8 +27,8 @@ absl::Status CodecRegistry::Register(std::unique_ptr<const Codec> codec) {
   auto& same_name = codecs_[std::string(codec->name())];
   for (const auto& other : same_name) {
     if (other->profile_id() == codec->profile_id()) {
-      return absl::AlreadyExistsError(
-          absl::StrCat("codec '", std::string(codec->name()), "' with profile ", codec->profile_id().ToHex(), " is registered"));
+      return absl::AlreadyExistsError(absl::StrCat("codec '", std::string(codec->name()), "' with profile ",
+                                                   codec->profile_id().ToHex(), " is registered"));
     }
   }
   same_name.push_back(std::move(codec));
@@ -45,7 +45,8 @@ absl::StatusOr<const Codec*> CodecRegistry::Find(std::string_view name) const {
 absl::StatusOr<const Codec*> CodecRegistry::Find(std::string_view name, const Digest128& profile_id) const {
   absl::MutexLock lock(&mutex_);
   const auto found = codecs_.find(name);
-  if (found == codecs_.end()) return absl::UnimplementedError(absl::StrCat("no codec '", std::string(name), "' in this program"));
+  if (found == codecs_.end())
+    return absl::UnimplementedError(absl::StrCat("no codec '", std::string(name), "' in this program"));
   for (const auto& codec : found->second) {
     if (codec->profile_id() == profile_id) return codec.get();
   }

@@ -38,8 +38,8 @@ absl::StatusOr<std::string_view> CheckHeader(std::string_view bytes) {
   if (!ChecksumMatches(bytes.substr(0, header_bytes))) return Damaged("header checksum mismatch");
   if (version == 0) return Damaged("version 0");
   if (version > kContainerVersion) {
-    return absl::UnimplementedError(absl::StrCat("block container of version ", version,
-                                                 ", this program reads up to ", kContainerVersion));
+    return absl::UnimplementedError(
+        absl::StrCat("block container of version ", version, ", this program reads up to ", kContainerVersion));
   }
   return bytes.substr(0, header_bytes - sizeof(uint64_t));
 }
@@ -178,8 +178,8 @@ absl::Status DecodeBlock(const CodecRegistry& registry, std::string_view bytes, 
   if (!container.ok()) return container.status();
   const ContainerInfo& info = container->info;
   if (info.shape != out.shape) {
-    return absl::InvalidArgumentError(absl::StrCat("container holds ", info.shape.DebugString(), ", room is for ",
-                                                   out.shape.DebugString()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("container holds ", info.shape.DebugString(), ", room is for ", out.shape.DebugString()));
   }
   absl::StatusOr<const Codec*> codec = FindDecoder(registry, info);
   if (!codec.ok()) return codec.status();

@@ -70,9 +70,9 @@ absl::StatusOr<std::string> EncodeBlock(const CodecRegistry& registry, std::stri
                                         const BlockId& block_id, const BlockContext& context);
 
 // Decodes a container into `out` and verifies, if the codec is lossless, that the values have the header's BlockId, so
-// that damage can make an error but never other values. INVALID_ARGUMENT if the shape of `out` differs from the header's;
-// UNIMPLEMENTED for an unknown codec or a newer container or codec version; FAILED_PRECONDITION if the profile is not
-// registered; DATA_LOSS for damage. On error `out` holds unspecified values.
+// that damage can make an error but never other values. INVALID_ARGUMENT if the shape of `out` differs from the
+// header's; UNIMPLEMENTED for an unknown codec or a newer container or codec version; FAILED_PRECONDITION if the
+// profile is not registered; DATA_LOSS for damage. On error `out` holds unspecified values.
 absl::Status DecodeBlock(const CodecRegistry& registry, std::string_view bytes, const BlockContext& context,
                          MutableBlockView out);
 

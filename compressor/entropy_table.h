@@ -83,8 +83,8 @@ struct DecodeTable {
   explicit DecodeTable(const TableFrequencies& frequencies);
 };
 
-// The built-in tables: kMaxTables bell curves whose mean is kBuiltinMeans[i] / 4 standard deviations from zero. A window
-// that starts at class c fits a standard deviation of about the c + kBuiltinSigmaClass'th class.
+// The built-in tables: kMaxTables bell curves whose mean is kBuiltinMeans[i] / 4 standard deviations from zero. A
+// window that starts at class c fits a standard deviation of about the c + kBuiltinSigmaClass'th class.
 extern const std::array<uint16_t, kMaxTables> kBuiltinMeans;
 inline constexpr int kBuiltinSigmaClass = 96;
 TableFrequencies BuiltinTable(size_t index);

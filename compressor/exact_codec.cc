@@ -96,10 +96,9 @@ class ExactCodec final : public Codec {
     if (profile_ == nullptr) return absl::OkStatus();
     if (shape.layers != profile_->layers() || shape.kv_heads != profile_->kv_heads() ||
         shape.head_dim != profile_->head_dim()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("block of ", shape.DebugString(), " does not fit exact profile ", profile_->id().ToHex(), " (",
-                       profile_->layers(), " layers x ", profile_->kv_heads(), " heads x ", profile_->head_dim(),
-                       " dims)"));
+      return absl::FailedPreconditionError(absl::StrCat(
+          "block of ", shape.DebugString(), " does not fit exact profile ", profile_->id().ToHex(), " (",
+          profile_->layers(), " layers x ", profile_->kv_heads(), " heads x ", profile_->head_dim(), " dims)"));
     }
     if (!context.model_fingerprint.empty() && context.model_fingerprint != profile_->model_fingerprint()) {
       return absl::FailedPreconditionError(absl::StrCat("exact profile ", profile_->id().ToHex(), " is for model ",

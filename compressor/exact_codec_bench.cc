@@ -122,8 +122,8 @@ void BenchZstd(const Blocks& blocks) {
   std::vector<uint16_t> decoded(blocks.shape.values());
   const double encode = Speed(blocks, [&](size_t i) {
     encoded[i].resize(ZSTD_compressBound(blocks.shape.bytes()));
-    encoded[i].resize(ZSTD_compress(encoded[i].data(), encoded[i].size(), blocks.values[i].data(), blocks.shape.bytes(),
-                                    kZstdLevel));
+    encoded[i].resize(
+        ZSTD_compress(encoded[i].data(), encoded[i].size(), blocks.values[i].data(), blocks.shape.bytes(), kZstdLevel));
   });
   const double decode = Speed(blocks, [&](size_t i) {
     ZSTD_decompress(decoded.data(), blocks.shape.bytes(), encoded[i].data(), encoded[i].size());
@@ -133,9 +133,8 @@ void BenchZstd(const Blocks& blocks) {
 
 void BenchCopyAndHash(const Blocks& blocks) {
   std::vector<uint16_t> copy(blocks.shape.values());
-  const double memcpy_speed = Speed(blocks, [&](size_t i) {
-    std::memcpy(copy.data(), blocks.values[i].data(), blocks.shape.bytes());
-  });
+  const double memcpy_speed =
+      Speed(blocks, [&](size_t i) { std::memcpy(copy.data(), blocks.values[i].data(), blocks.shape.bytes()); });
   Print("memcpy", blocks, blocks.bytes(), memcpy_speed, memcpy_speed);
   uint64_t sink = 0;
   const double hash = Speed(blocks, [&](size_t i) { sink += ComputeBlockId(blocks.view(i)).low; });

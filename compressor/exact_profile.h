@@ -1,7 +1,8 @@
 // The profile of the `exact` codec: static entropy tables of one model, calibrated once from some thousand tokens.
 //
 // Each channel refers to one of a few shared tables, with its own offset of magnitude and its own sign, so that the
-// tables fit the cache. A profile never changes; blocks name it by its id. Byte format: docs/formats/block_container.md.
+// tables fit the cache. A profile never changes; blocks name it by its id. Byte format:
+// docs/formats/block_container.md.
 //
 //   ExactProfileBuilder builder("model-fingerprint");
 //   for (BlockView block : calibration_blocks) { if (auto s = builder.AddBlock(block); !s.ok()) return s; }
@@ -68,8 +69,8 @@ class ExactProfileBuilder {
   // Tokens counted so far.
   int64_t tokens() const { return tokens_; }
 
-  // Clusters the channels and makes the tables; the same blocks in any order give the same profile. Some thousand tokens,
-  // spread over the positions that will be used, make a good one. FAILED_PRECONDITION if there were no blocks,
+  // Clusters the channels and makes the tables; the same blocks in any order give the same profile. Some thousand
+  // tokens, spread over the positions that will be used, make a good one. FAILED_PRECONDITION if there were no blocks,
   // INVALID_ARGUMENT if the fingerprint is longer than 4,096 bytes. Costs about a second for a small model.
   absl::StatusOr<ExactProfile> Build() const;
 

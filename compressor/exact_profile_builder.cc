@@ -1,5 +1,6 @@
-// Clusters channels by their distributions, as k-means does with code length for a distance: each channel joins the table
-// that codes it in the fewest bits, after moving its window by a few classes, and each table becomes its channels' sum.
+// Clusters channels by their distributions, as k-means does with code length for a distance: each channel joins the
+// table that codes it in the fewest bits, after moving its window by a few classes, and each table becomes its
+// channels' sum.
 
 #include <algorithm>
 #include <array>
@@ -158,8 +159,8 @@ absl::Status ExactProfileBuilder::AddBlock(BlockView block) {
     counts_.assign(shape_.channels() * kCountsPerChannel, 0);
     outside_.assign(shape_.channels(), 0);
   } else if (block.shape != expected) {
-    return absl::InvalidArgumentError(absl::StrCat("calibration block of ", block.shape.DebugString(), " after one of ",
-                                                   shape_.DebugString()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("calibration block of ", block.shape.DebugString(), " after one of ", shape_.DebugString()));
   }
   const auto tokens = static_cast<size_t>(block.shape.tokens);
   for (size_t c = 0; c < shape_.channels(); ++c) {

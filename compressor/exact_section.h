@@ -1,5 +1,5 @@
-// One section of the `exact` codec's payload: some whole channels, coded together. docs/formats/block_container.md gives
-// the bytes.
+// One section of the `exact` codec's payload: some whole channels, coded together. docs/formats/block_container.md
+// gives the bytes.
 
 #ifndef QUICKSAVE_COMPRESSOR_EXACT_SECTION_H_
 #define QUICKSAVE_COMPRESSOR_EXACT_SECTION_H_
@@ -57,8 +57,8 @@ class SectionDecoder {
  public:
   explicit SectionDecoder(absl::Span<const TableFrequencies> tables);
 
-  // Decodes `bytes`, a whole section, into `values`, channels of `tokens` values each. `models` holds the profile's model
-  // of each channel, or nothing without a profile. DATA_LOSS if Encode cannot have written the bytes.
+  // Decodes `bytes`, a whole section, into `values`, channels of `tokens` values each. `models` holds the profile's
+  // model of each channel, or nothing without a profile. DATA_LOSS if Encode cannot have written the bytes.
   absl::Status Decode(std::string_view bytes, size_t tokens, absl::Span<const ChannelModel> models,
                       SectionScratch& scratch, absl::Span<uint16_t> values) const;
 

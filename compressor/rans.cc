@@ -17,8 +17,8 @@ inline uint32_t PushSymbol(uint32_t state, const EncodeSymbol& symbol, uint16_t*
   words[-1] = static_cast<uint16_t>(state);
   words -= full;
   state >>= 16 * full;
-  const auto quotient = static_cast<uint32_t>(
-      absl::Uint128High64(absl::uint128(uint64_t{state} + 1) * symbol.reciprocal));
+  const auto quotient =
+      static_cast<uint32_t>(absl::Uint128High64(absl::uint128(uint64_t{state} + 1) * symbol.reciprocal));
   return state + quotient * (kFrequencyTotal - symbol.frequency) + symbol.start;
 }
 
@@ -70,15 +70,15 @@ void RansEncode(absl::Span<const uint8_t> symbols, absl::Span<const uint8_t> tab
   out.append(reinterpret_cast<const char*>(words), static_cast<size_t>(end - words) * sizeof(uint16_t));
 }
 
-absl::Status RansDecode(std::string_view bytes, absl::Span<const uint8_t> table_of, absl::Span<const DecodeTable> tables,
-                        absl::Span<uint8_t> symbols, RansPath path) {
+absl::Status RansDecode(std::string_view bytes, absl::Span<const uint8_t> table_of,
+                        absl::Span<const DecodeTable> tables, absl::Span<uint8_t> symbols, RansPath path) {
   if (bytes.size() < kStateBytes || bytes.size() % 2 != 0) return absl::DataLossError("entropy coded data cut short");
   RansCursor cursor{.next = bytes.data() + kStateBytes, .end = bytes.data() + bytes.size()};
   std::memcpy(cursor.states, bytes.data(), kStateBytes);
   const bool avx2 = path == RansPath::kFastest && HaveAvx2();
   const size_t groups = symbols.size() / kStreams;
-  const size_t done = kStreams * (avx2 ? DecodeGroupsAvx2 : DecodeGroupsPortable)(cursor, tables.data(), table_of.data(),
-                                                                                 groups, symbols.data());
+  const size_t done = kStreams * (avx2 ? DecodeGroupsAvx2 : DecodeGroupsPortable)(
+                                     cursor, tables.data(), table_of.data(), groups, symbols.data());
   if (!DecodeCarefully(cursor, tables, table_of.data() + done, symbols.subspan(done))) {
     return absl::DataLossError("entropy coded data cut short");
   }

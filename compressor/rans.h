@@ -33,8 +33,9 @@ void RansEncode(absl::Span<const uint8_t> symbols, absl::Span<const uint8_t> tab
 
 // Fills `symbols` from what RansEncode appended, which `bytes` must be exactly. Each of `table_of` must be below the
 // number of tables. DATA_LOSS if bytes are missing, left over or do not lead back to the initial states.
-absl::Status RansDecode(std::string_view bytes, absl::Span<const uint8_t> table_of, absl::Span<const DecodeTable> tables,
-                        absl::Span<uint8_t> symbols, RansPath path = RansPath::kFastest);
+absl::Status RansDecode(std::string_view bytes, absl::Span<const uint8_t> table_of,
+                        absl::Span<const DecodeTable> tables, absl::Span<uint8_t> symbols,
+                        RansPath path = RansPath::kFastest);
 
 }  // namespace quicksave::compressor
 

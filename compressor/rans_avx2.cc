@@ -37,8 +37,7 @@ __attribute__((target("avx2"), always_inline)) inline __m256i DecodeEight(__m256
   const auto mask = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(low)));
   const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(next)));
   const __m256i order = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kWordOrder[mask])));
-  const __m256i refilled =
-      _mm256_or_si256(_mm256_slli_epi32(popped, 16), _mm256_permutevar8x32_epi32(words, order));
+  const __m256i refilled = _mm256_or_si256(_mm256_slli_epi32(popped, 16), _mm256_permutevar8x32_epi32(words, order));
   states = _mm256_blendv_epi8(popped, refilled, low);
   next += sizeof(uint16_t) * static_cast<size_t>(std::popcount(mask));
   return slot;
@@ -51,8 +50,7 @@ __attribute__((target("avx2"), always_inline)) inline __m256i LoadTables(const u
 // The low bytes of four times eight slots, in order.
 __attribute__((target("avx2"), always_inline)) inline __m256i PackSymbols(const __m256i (&slots)[4]) {
   const __m256i byte = _mm256_set1_epi32(0xff);
-  const __m256i front =
-      _mm256_packus_epi32(_mm256_and_si256(slots[0], byte), _mm256_and_si256(slots[1], byte));
+  const __m256i front = _mm256_packus_epi32(_mm256_and_si256(slots[0], byte), _mm256_and_si256(slots[1], byte));
   const __m256i back = _mm256_packus_epi32(_mm256_and_si256(slots[2], byte), _mm256_and_si256(slots[3], byte));
   // Packing works within halves, which leaves groups of four in the order 0 2 4 6 1 3 5 7.
   return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(front, back), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));

@@ -12,7 +12,8 @@
 
 namespace quicksave::compressor {
 
-// As many words must remain for a group to be decoded without a bounds check: one for each symbol, and what is read ahead.
+// As many words must remain for a group to be decoded without a bounds check: one for each symbol, and what is read
+// ahead.
 inline constexpr size_t kWordsForGroup = kStreams + 8;
 
 // Where decoding stands. Words have no alignment.
