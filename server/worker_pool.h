@@ -12,8 +12,8 @@
 
 namespace quicksave::server {
 
-// Threads for everything that is neither the engine's nor gRPC's: encoding, decoding, hashing, the store, and calls that wait for these.
-// Thread-safe.
+// Threads for everything that is neither the engine's nor gRPC's: encoding, decoding, hashing, the store, and calls
+// that wait for these. Thread-safe.
 class WorkerPool {
  public:
   explicit WorkerPool(int threads);
@@ -25,8 +25,8 @@ class WorkerPool {
   // Runs `task` on one of the threads.
   void Schedule(std::function<void()> task);
 
-  // Calls work(index) for each index in [0, count) on this and other threads; returns when all have returned. The caller works too, so it may
-  // itself be a task of this pool.
+  // Calls work(index) for each index in [0, count) on this and other threads; returns when all have returned. The
+  // caller works too, so it may itself be a task of this pool.
   void ParallelFor(int count, absl::FunctionRef<void(int)> work);
 
  private:

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -65,10 +66,17 @@ class PageReservation {
  public:
   PageReservation() = default;
   PageReservation(PageReservation&& other) noexcept : pool_(other.pool_), pages_(other.pages_) { other.pages_ = 0; }
+  // What was left of the old one goes back.
   PageReservation& operator=(PageReservation&& other) noexcept {
-    std::swap(pool_, other.pool_);
-    std::swap(pages_, other.pages_);
+    PageReservation old(std::move(*this));
+    pool_ = other.pool_;
+    pages_ = std::exchange(other.pages_, 0);
     return *this;
+  }
+  // Takes over the pages of another one of the same pool.
+  void Add(PageReservation&& other) {
+    pool_ = other.pool_;
+    pages_ += std::exchange(other.pages_, 0);
   }
   ~PageReservation();
 

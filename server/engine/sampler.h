@@ -24,8 +24,8 @@ struct SamplingParameters {
 // INVALID_ARGUMENT, naming the field and its range, unless every value is in range and finite.
 absl::Status Validate(const SamplingParameters& parameters);
 
-// Draws the token that follows `tokens`, given its logits [vocabulary]. A pure function: the randomness is Philox4x32-10 (Salmon et al., 2011)
-// with the seed as key and the position, tokens.size(), as counter. O(vocabulary).
+// Draws the token that follows `tokens`, given its logits [vocabulary]. A pure function: the randomness is
+// Philox4x32-10 (Salmon et al., 2011) with the seed as key and the position, tokens.size(), as counter. O(vocabulary).
 int32_t Sample(absl::Span<const float> logits, const SamplingParameters& parameters, absl::Span<const int32_t> tokens);
 
 // A token and the natural logarithm of its probability.

@@ -1,0 +1,133 @@
+#include "server/engine/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <unordered_set>
+
+#include "Random123/philox.h"
+#include "absl/strings/str_cat.h"
+
+namespace quicksave::engine {
+namespace {
+
+// Uniform in [0, 1), with 53 bits.
+double UniformDraw(uint64_t seed, uint64_t position) {
+  const r123::Philox4x32::key_type key = {{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)}};
+  const r123::Philox4x32::ctr_type counter = {
+      {static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), 0, 0}};
+  const auto bits = r123::Philox4x32()(counter, key);
+  return static_cast<double>(((uint64_t{bits[0]} << 32) | bits[1]) >> 11) * 0x1p-53;
+}
+
+void Penalise(std::vector<float>& logits, float penalty, absl::Span<const int32_t> tokens) {
+  const std::unordered_set<int32_t> seen(tokens.begin(), tokens.end());
+  for (const int32_t id : seen) logits[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
+}
+
+int32_t Largest(absl::Span<const float> logits) {
+  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+struct Candidate {
+  int32_t id;
+  double weight;  // unnormalised probability
+};
+
+// For std heaps and sorts: likelier first, the lower id first on a tie.
+bool Before(const Candidate& a, const Candidate& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; }
+
+// The tokens that the filters leave, likelier first when top-k or top-p had to order them.
+std::vector<Candidate> Filter(absl::Span<const float> logits, const SamplingParameters& parameters) {
+  const double largest = logits[Largest(logits)];
+  std::vector<Candidate> candidates;
+  candidates.reserve(logits.size());
+  for (size_t id = 0; id < logits.size(); ++id) {
+    candidates.push_back({static_cast<int32_t>(id), std::exp((logits[id] - largest) / parameters.temperature)});
+  }
+  if (parameters.top_k > 0 && parameters.top_k < static_cast<int>(candidates.size())) {
+    std::nth_element(candidates.begin(), candidates.begin() + parameters.top_k, candidates.end(), Before);
+    candidates.resize(parameters.top_k);
+  }
+  if (parameters.top_p < 1) {
+    double total = 0;
+    for (const Candidate& candidate : candidates) total += candidate.weight;
+    // A heap, because the set kept is usually small.
+    const auto after = [](const Candidate& a, const Candidate& b) { return Before(b, a); };
+    std::make_heap(candidates.begin(), candidates.end(), after);
+    auto end = candidates.end();
+    for (double kept = 0; end != candidates.begin() && kept < parameters.top_p * total;) {
+      std::pop_heap(candidates.begin(), end, after);
+      kept += (--end)->weight;
+    }
+    candidates.erase(candidates.begin(), end);
+  }
+  // Weights are relative to the likeliest token, whose weight is 1.
+  std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.weight < parameters.min_p; });
+  return candidates;
+}
+
+int32_t Draw(absl::Span<const Candidate> candidates, double uniform) {
+  double total = 0;
+  for (const Candidate& candidate : candidates) total += candidate.weight;
+  double left = uniform * total;
+  for (const Candidate& candidate : candidates) {
+    left -= candidate.weight;
+    if (left < 0) return candidate.id;
+  }
+  return candidates.back().id;
+}
+
+absl::Status CheckRange(const char* name, double value, double low, double high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("sampling.", name, " is ", value, "; it must be from ", low, " to ", high));
+}
+
+}  // namespace
+
+absl::Status Validate(const SamplingParameters& parameters) {
+  const absl::Status checks[] = {
+      CheckRange("temperature", parameters.temperature, 0, 100),
+      CheckRange("top_k", parameters.top_k, 0, std::numeric_limits<int32_t>::max()),
+      CheckRange("top_p", parameters.top_p, 1e-9, 1),
+      CheckRange("min_p", parameters.min_p, 0, 0.999999),
+      CheckRange("repetition_penalty", parameters.repetition_penalty, 0.01, 100),
+  };
+  for (const absl::Status& check : checks) {
+    if (!check.ok()) return check;
+  }
+  return absl::OkStatus();
+}
+
+int32_t Sample(absl::Span<const float> logits, const SamplingParameters& parameters, absl::Span<const int32_t> tokens) {
+  std::vector<float> penalised;
+  if (parameters.repetition_penalty != 1) {
+    penalised.assign(logits.begin(), logits.end());
+    Penalise(penalised, parameters.repetition_penalty, tokens);
+    logits = penalised;
+  }
+  if (parameters.temperature == 0) return Largest(logits);
+  return Draw(Filter(logits, parameters), UniformDraw(parameters.seed, tokens.size()));
+}
+
+LogProbabilities::LogProbabilities(absl::Span<const float> logits) : logits_(logits) {
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(logit - largest);
+  log_sum_ = largest + std::log(sum);
+}
+
+std::vector<TokenLogprob> LogProbabilities::Top(int k) const {
+  std::vector<int32_t> ids(logits_.size());
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
+  k = std::clamp<int>(k, 0, static_cast<int>(ids.size()));
+  std::partial_sort(ids.begin(), ids.begin() + k, ids.end(), [this](int32_t a, int32_t b) {
+    return logits_[a] != logits_[b] ? logits_[a] > logits_[b] : a < b;
+  });
+  std::vector<TokenLogprob> top;
+  for (int i = 0; i < k; ++i) top.push_back({ids[i], of(ids[i])});
+  return top;
+}
+
+}  // namespace quicksave::engine

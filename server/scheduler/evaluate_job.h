@@ -1,0 +1,52 @@
+#ifndef QUICKSAVE_SERVER_SCHEDULER_EVALUATE_JOB_H_
+#define QUICKSAVE_SERVER_SCHEDULER_EVALUATE_JOB_H_
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "server/scheduler/job.h"
+
+namespace quicksave::server {
+
+// Feeds known tokens to a sequence and hands out the logits: for scores, proofs, replays and calibration.
+class EvaluateJob : public Job {
+ public:
+  // Called on the engine thread with the index (in `tokens`) of the first row and the rows' logits [rows, vocabulary].
+  using Consumer = std::function<void(size_t first_token, absl::Span<const float> logits)>;
+
+  // `consumer` may be empty when `wanted` is kNone.
+  EvaluateJob(engine::Sequence sequence, std::vector<int32_t> tokens, engine::LogitsWanted wanted, Consumer consumer)
+      : sequence_(std::move(sequence)), tokens_(std::move(tokens)), wanted_(wanted), consumer_(std::move(consumer)) {}
+
+  // Tokens that it appends, for Scheduler::Run.
+  int count() const { return static_cast<int>(tokens_.size()); }
+
+  engine::Sequence& sequence() override { return sequence_; }
+  int backlog() const override { return static_cast<int>(tokens_.size() - fed_); }
+  Feed Next(int budget) override {
+    feeding_ = std::min<size_t>(budget, tokens_.size() - fed_);
+    const bool last = fed_ + feeding_ == tokens_.size();
+    const bool none = wanted_ == engine::LogitsWanted::kLast && !last;
+    return {absl::MakeConstSpan(tokens_).subspan(fed_, feeding_), none ? engine::LogitsWanted::kNone : wanted_};
+  }
+  void Consume(absl::Span<const float> logits) override {
+    const bool all = wanted_ == engine::LogitsWanted::kAll;
+    if (!logits.empty()) consumer_(all ? fed_ : fed_ + feeding_ - 1, logits);
+    fed_ += feeding_;
+  }
+  void Finish(const absl::Status& status) override {}
+
+ private:
+  engine::Sequence sequence_;
+  const std::vector<int32_t> tokens_;
+  const engine::LogitsWanted wanted_;
+  const Consumer consumer_;
+  size_t fed_ = 0;
+  size_t feeding_ = 0;
+};
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_SCHEDULER_EVALUATE_JOB_H_

@@ -1,0 +1,119 @@
+#ifndef QUICKSAVE_SERVER_SCHEDULER_GENERATE_JOB_H_
+#define QUICKSAVE_SERVER_SCHEDULER_GENERATE_JOB_H_
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/engine/sampler.h"
+#include "server/scheduler/job.h"
+#include "server/scheduler/session_state.h"
+#include "server/text/stop_matcher.h"
+#include "server/text/tokenizer.h"
+
+namespace quicksave::server {
+
+struct GeneratedToken {
+  int32_t id = 0;
+  std::optional<float> logprob;
+  std::vector<engine::TokenLogprob> top;
+};
+
+enum class FinishReason { kNone, kEndOfTurn, kStop, kMaxTokens, kContextFull };
+
+struct GenerateResult {
+  FinishReason reason = FinishReason::kNone;
+  std::string stop;  // the stop string or the text of the stop token
+  int generated_tokens = 0;
+  std::string pending_text;
+  absl::Duration prefill_time;
+  absl::Duration decode_time;
+};
+
+// Hears of a generation's progress. All calls come from the engine thread and must not block.
+class GenerateListener {
+ public:
+  virtual ~GenerateListener() = default;
+  // Whether its buffer is full; the job is left out of steps while it is.
+  virtual bool Full() const = 0;
+  virtual void OnTokens(std::string text, std::vector<GeneratedToken> tokens) = 0;
+  // The state after every so many tokens, when checkpoints were asked for. Without origin.
+  virtual void OnCheckpoint(SessionState state) = 0;
+  // Last. The state is whole whatever the status is. Without origin.
+  virtual void OnFinish(const absl::Status& status, const GenerateResult& result, SessionState state) = 0;
+};
+
+struct GenerateOptions {
+  std::vector<int32_t> input;  // appended first; may be empty when the state has tokens
+  int max_tokens = 0;
+  std::vector<std::string> stop_strings;
+  std::vector<int32_t> stop_token_ids;
+  std::vector<int32_t> end_of_turn_ids;  // the model's own; empty to ignore them
+  std::optional<int> top_logprobs;
+  int checkpoint_tokens = 0;  // 0: none
+  int context_length = 0;
+};
+
+// Appends the input to a state, then draws tokens until something ends it. A token is part of the state when it has
+// been fed, so at the end K, V and next-token logits cover every token that was given out, and going on from there is
+// going on as if never stopped.
+class GenerateJob : public Job {
+ public:
+  // `state` brings the sampler settings, and the text state when there is no input. INVALID_ARGUMENT for bad stop
+  // strings.
+  static absl::StatusOr<std::shared_ptr<GenerateJob>> Create(SessionState state, GenerateOptions options,
+                                                             const text::Tokenizer* tokenizer,
+                                                             std::shared_ptr<GenerateListener> listener);
+
+  // Tokens that it may append, for Scheduler::Submit.
+  int max_appended() const { return static_cast<int>(input_.size()) + options_.max_tokens; }
+  // Tokens of its sequence now. Any thread.
+  int length() const { return length_.load(std::memory_order_relaxed); }
+  // The state at a step boundary. Engine thread.
+  SessionState Capture() const { return state_; }
+  // Gives the state back when the job was never submitted.
+  SessionState TakeState() { return std::move(state_); }
+
+  engine::Sequence& sequence() override { return state_.sequence; }
+  int backlog() const override;
+  bool paused() const override { return listener_->Full(); }
+  Feed Next(int budget) override;
+  void Consume(absl::Span<const float> logits) override;
+  void Finish(const absl::Status& status) override;
+
+ private:
+  GenerateJob(SessionState state, GenerateOptions options, const text::Tokenizer* tokenizer, text::StopMatcher stops,
+              std::shared_ptr<GenerateListener> listener);
+  void BeginText();
+  // Decides what follows the logits that the state now has.
+  void Decide();
+  void Emit(int32_t token);
+  void EndAfterFeed(FinishReason reason, std::string stop);
+  bool IsStopToken(int32_t token) const;
+
+  SessionState state_;
+  GenerateOptions options_;
+  const text::Tokenizer* tokenizer_;
+  text::StopMatcher stops_;
+  text::Detokenizer detokenizer_;
+  std::shared_ptr<GenerateListener> listener_;
+
+  std::vector<int32_t> input_;
+  size_t fed_input_ = 0;
+  size_t feeding_ = 0;  // tokens handed out by the last Next
+  int32_t next_token_ = 0;
+  bool decided_ = false;  // next_token_ waits to be fed, or the end is known
+  bool ends_after_feed_ = false;
+  bool done_ = false;
+  GenerateResult result_;
+  std::atomic<int> length_;
+  absl::Time start_ = absl::InfinitePast();
+  absl::Time prefilled_ = absl::InfinitePast();
+};
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_SCHEDULER_GENERATE_JOB_H_

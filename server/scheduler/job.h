@@ -1,0 +1,59 @@
+#ifndef QUICKSAVE_SERVER_SCHEDULER_JOB_H_
+#define QUICKSAVE_SERVER_SCHEDULER_JOB_H_
+
+#include <atomic>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "server/engine/model/decoder.h"
+#include "server/engine/page_pool.h"
+#include "server/engine/sequence.h"
+
+namespace quicksave::server {
+
+// Work for the engine: feeds tokens to a sequence, looks at logits, and decides what to feed next. The scheduler runs
+// many at once.
+//
+// The scheduler calls, on the engine thread: Next, then (when it returned tokens) a forward pass and Consume, and so on
+// until Next returns nothing; and last, exactly once, Finish. Cancel may be called from any thread.
+class Job {
+ public:
+  struct Feed {
+    absl::Span<const int32_t> tokens;  // valid until Consume
+    engine::LogitsWanted logits = engine::LogitsWanted::kNone;
+  };
+
+  virtual ~Job() = default;
+
+  // The sequence that is fed.
+  virtual engine::Sequence& sequence() = 0;
+  // Tokens that are waiting to be fed: 1 while decoding. Jobs with one come before those with many.
+  virtual int backlog() const = 0;
+  // Whether to leave the job out of this step, because its reader is slow.
+  virtual bool paused() const { return false; }
+  // Tokens to feed now, at most `budget`; none when the job is done. They have been appended to the sequence when
+  // Consume is called.
+  virtual Feed Next(int budget) = 0;
+  // Takes the logits of the rows that Next asked for: [rows, vocabulary], valid during the call.
+  virtual void Consume(absl::Span<const float> logits) = 0;
+  // The end: OK when done, else CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED (pages) or UNAVAILABLE (shutdown).
+  // The sequence is whole: it has exactly the tokens that were fed.
+  virtual void Finish(const absl::Status& status) = 0;
+
+  // Makes the job end with CANCELLED before its next step.
+  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+
+  // After this time the job ends with DEADLINE_EXCEEDED.
+  absl::Time deadline = absl::InfiniteFuture();
+  // Pages that the job's appends take from.
+  engine::PageReservation reservation;
+
+ private:
+  std::atomic<bool> cancelled_{false};
+};
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_SCHEDULER_JOB_H_

@@ -1,0 +1,228 @@
+#include "server/scheduler/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+
+namespace quicksave::server {
+namespace {
+
+// Tells a waiting caller how its job ended.
+class AwaitedJob : public Job {
+ public:
+  explicit AwaitedJob(std::shared_ptr<Job> job) : job_(std::move(job)) { deadline = job_->deadline; }
+
+  engine::Sequence& sequence() override { return job_->sequence(); }
+  int backlog() const override { return job_->backlog(); }
+  Feed Next(int budget) override {
+    if (job_->cancelled()) Cancel();
+    return job_->Next(budget);
+  }
+  void Consume(absl::Span<const float> logits) override { job_->Consume(logits); }
+  void Finish(const absl::Status& status) override {
+    job_->Finish(status);
+    status_ = status;
+    done_.Notify();
+  }
+  absl::Status Await() {
+    done_.WaitForNotification();
+    return status_;
+  }
+
+ private:
+  std::shared_ptr<Job> job_;
+  absl::Status status_;
+  absl::Notification done_;
+};
+
+}  // namespace
+
+Scheduler::Scheduler(const Options& options, engine::Decoder* decoder, engine::PagePool* pool)
+    : options_(options), decoder_(decoder), pool_(pool), thread_([this] { Loop(); }) {}
+
+Scheduler::~Scheduler() {
+  Shutdown();
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  thread_.join();
+}
+
+absl::Status Scheduler::Submit(std::shared_ptr<Job> job, int tokens) {
+  absl::StatusOr<engine::PageReservation> reservation = pool_->Reserve(job->sequence().PagesToAppend(tokens));
+  if (!reservation.ok()) return reservation.status();
+  job->reservation = *std::move(reservation);
+  absl::MutexLock lock(&mutex_);
+  if (shutdown_) return absl::UnavailableError("the server is shutting down");
+  if (static_cast<int>(jobs_.size()) >= options_.max_jobs) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("max_queued_requests: ", jobs_.size(), " calls compute or wait already; try again later"));
+  }
+  jobs_.push_back(std::move(job));
+  return absl::OkStatus();
+}
+
+absl::Status Scheduler::Run(const std::shared_ptr<Job>& job, int tokens) {
+  const auto awaited = std::make_shared<AwaitedJob>(job);
+  if (absl::Status status = Submit(awaited, tokens); !status.ok()) return status;
+  return awaited->Await();
+}
+
+void Scheduler::AtStepBoundary(absl::FunctionRef<void()> action) {
+  Boundary boundary{action};
+  absl::MutexLock lock(&mutex_);
+  boundaries_.push_back(&boundary);
+  mutex_.Await(absl::Condition(&boundary.done));
+}
+
+void Scheduler::Shutdown() {
+  absl::MutexLock lock(&mutex_);
+  shutdown_ = true;
+}
+
+Scheduler::Counters Scheduler::counters() const {
+  absl::MutexLock lock(&mutex_);
+  Counters counters = counters_;
+  counters.active_jobs = static_cast<int>(jobs_.size());
+  return counters;
+}
+
+bool Scheduler::HasWork() const { return stopping_ || !boundaries_.empty() || !jobs_.empty(); }
+
+void Scheduler::Loop() {
+  for (;;) {
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(this, &Scheduler::HasWork));
+      if (stopping_ && jobs_.empty() && boundaries_.empty()) return;
+    }
+    RunBoundaries();
+    if (!Step()) {
+      // All jobs are paused: their readers are looked at again soon.
+      absl::MutexLock lock(&mutex_);
+      const auto boundary_or_stop = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return stopping_ || !boundaries_.empty();
+      };
+      if (!jobs_.empty()) mutex_.AwaitWithTimeout(absl::Condition(&boundary_or_stop), absl::Milliseconds(2));
+    }
+  }
+}
+
+void Scheduler::RunBoundaries() {
+  for (;;) {
+    Boundary* boundary;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (boundaries_.empty()) return;
+      boundary = boundaries_.front();
+      boundaries_.pop_front();
+    }
+    boundary->action();
+    absl::MutexLock lock(&mutex_);
+    boundary->done = true;
+  }
+}
+
+bool Scheduler::Step() {
+  std::vector<std::shared_ptr<Job>> jobs;
+  {
+    absl::MutexLock lock(&mutex_);
+    jobs.assign(jobs_.begin(), jobs_.end());
+  }
+  EndJobs(jobs);
+  std::erase_if(jobs, [](const auto& job) { return job->paused(); });
+  // Decoding jobs first; prefill takes what is left of the step, first come first served.
+  std::stable_partition(jobs.begin(), jobs.end(), [](const auto& job) { return job->backlog() <= 1; });
+  std::vector<Fed> fed;
+  fed.reserve(jobs.size());
+  int rows = 0;
+  int decode_rows = 0;
+  for (const std::shared_ptr<Job>& job : jobs) {
+    const bool decoding = job->backlog() <= 1;
+    const int limit = decode_rows == 0 ? options_.prefill_rows : decode_rows + options_.mixed_prefill_rows;
+    const int budget = decoding ? 1 : limit - rows;
+    if (budget <= 0) break;
+    if (!FeedJob(job, budget, fed)) continue;
+    rows += static_cast<int>(fed.back().feed.tokens.size());
+    if (decoding) ++decode_rows;
+  }
+  if (fed.empty()) return false;
+
+  std::vector<engine::Slice> slices;
+  for (const Fed& part : fed) {
+    slices.push_back(
+        {.tokens = part.feed.tokens, .first_position = part.position, .pages = part.pages, .logits = part.feed.logits});
+  }
+  absl::Span<const float> logits = decoder_->Forward(slices);
+  const size_t vocabulary = decoder_->config().vocab_size;
+  for (const Fed& part : fed) {
+    const size_t wanted = part.feed.logits == engine::LogitsWanted::kAll    ? part.feed.tokens.size()
+                          : part.feed.logits == engine::LogitsWanted::kLast ? 1
+                                                                            : 0;
+    part.job->Consume(logits.subspan(0, wanted * vocabulary));
+    logits.remove_prefix(wanted * vocabulary);
+  }
+  absl::MutexLock lock(&mutex_);
+  ++counters_.steps;
+  counters_.decoded_tokens += decode_rows;
+  counters_.prefilled_tokens += rows - decode_rows;
+  return true;
+}
+
+void Scheduler::EndJobs(const std::vector<std::shared_ptr<Job>>& jobs) {
+  for (const std::shared_ptr<Job>& job : jobs) {
+    if (absl::Status status = WhyEnd(*job); !status.ok()) Remove(job, status);
+  }
+}
+
+absl::Status Scheduler::WhyEnd(const Job& job) const {
+  if (job.cancelled()) return absl::CancelledError("the caller cancelled the call");
+  if (job.deadline < absl::Now()) return absl::DeadlineExceededError("the call's deadline passed");
+  absl::MutexLock lock(&mutex_);
+  if (shutdown_) return absl::UnavailableError("the server is shutting down");
+  return absl::OkStatus();
+}
+
+bool Scheduler::FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector<Fed>& fed) {
+  {
+    // EndJobs may have removed it.
+    absl::MutexLock lock(&mutex_);
+    if (std::find(jobs_.begin(), jobs_.end(), job) == jobs_.end()) return false;
+  }
+  const Job::Feed feed = job->Next(budget);
+  if (feed.tokens.empty()) {
+    Remove(job, absl::OkStatus());
+    return false;
+  }
+  engine::Sequence& sequence = job->sequence();
+  // A save in flight shares the last page, which then takes a page more than was reserved.
+  const int missing = sequence.PagesToAppend(static_cast<int>(feed.tokens.size())) - job->reservation.pages();
+  if (missing > 0) {
+    absl::StatusOr<engine::PageReservation> more = pool_->Reserve(missing);
+    if (!more.ok()) {
+      Remove(job, more.status());
+      return false;
+    }
+    job->reservation.Add(*std::move(more));
+  }
+  Fed part{job, feed, {}, sequence.length()};
+  sequence.Append(feed.tokens, job->reservation);
+  for (const engine::PageRef& page : sequence.pages()) part.pages.push_back(page.data());
+  fed.push_back(std::move(part));
+  return true;
+}
+
+void Scheduler::Remove(const std::shared_ptr<Job>& job, const absl::Status& status) {
+  {
+    absl::MutexLock lock(&mutex_);
+    jobs_.remove(job);
+  }
+  job->reservation = {};
+  job->Finish(status);
+}
+
+}  // namespace quicksave::server

@@ -1,0 +1,96 @@
+#ifndef QUICKSAVE_SERVER_SCHEDULER_SCHEDULER_H_
+#define QUICKSAVE_SERVER_SCHEDULER_SCHEDULER_H_
+
+#include <atomic>
+#include <list>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "server/engine/model/decoder.h"
+#include "server/engine/page_pool.h"
+#include "server/scheduler/job.h"
+
+namespace quicksave::server {
+
+// Runs jobs on the engine thread. Each step takes one token of every decoding job and a chunk of those that prefill,
+// and puts them through the model in one forward pass (continuous batching: Yu et al., Orca, 2022; chunked prefill:
+// Agrawal et al., Sarathi, 2023). Thread-safe.
+class Scheduler {
+ public:
+  struct Options {
+    int max_jobs = 256;
+    // Rows of a forward pass at most, when all are prefill, and when some are decode, which wait for the rest.
+    int prefill_rows = 128;
+    int mixed_prefill_rows = 48;
+  };
+  struct Counters {
+    int64_t steps = 0;
+    int64_t decoded_tokens = 0;
+    int64_t prefilled_tokens = 0;
+    int active_jobs = 0;
+  };
+
+  // `decoder` and `pool` must outlive the scheduler; the decoder is used by the engine thread only.
+  Scheduler(const Options& options, engine::Decoder* decoder, engine::PagePool* pool);
+  // Ends all jobs with UNAVAILABLE.
+  ~Scheduler();
+
+  // Starts a job that will append at most `tokens` tokens. RESOURCE_EXHAUSTED, and no Finish, when there are too many
+  // jobs or the pages for those tokens are not free; UNAVAILABLE during shutdown.
+  absl::Status Submit(std::shared_ptr<Job> job, int tokens);
+
+  // Submits and waits. Not on the engine thread.
+  absl::Status Run(const std::shared_ptr<Job>& job, int tokens);
+
+  // Calls `action` on the engine thread between two steps and waits for it. Not on the engine thread.
+  void AtStepBoundary(absl::FunctionRef<void()> action);
+
+  // Ends all jobs with UNAVAILABLE and refuses new ones. AtStepBoundary goes on to work.
+  void Shutdown();
+
+  Counters counters() const;
+
+ private:
+  struct Boundary {
+    absl::FunctionRef<void()> action;
+    bool done = false;
+  };
+  struct Fed {
+    std::shared_ptr<Job> job;
+    Job::Feed feed;
+    std::vector<std::byte*> pages;
+    int position;
+  };
+
+  void Loop();
+  void RunBoundaries();
+  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // One forward pass; false when no job had anything to feed.
+  bool Step();
+  void EndJobs(const std::vector<std::shared_ptr<Job>>& jobs);
+  absl::Status WhyEnd(const Job& job) const;
+  // Asks the job for tokens and appends them to its sequence. Nothing when the job has ended.
+  bool FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector<Fed>& fed);
+  void Remove(const std::shared_ptr<Job>& job, const absl::Status& status);
+
+  const Options options_;
+  engine::Decoder* const decoder_;
+  engine::PagePool* const pool_;
+
+  mutable absl::Mutex mutex_;
+  std::list<std::shared_ptr<Job>> jobs_ ABSL_GUARDED_BY(mutex_);
+  std::list<Boundary*> boundaries_ ABSL_GUARDED_BY(mutex_);
+  bool shutdown_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  Counters counters_ ABSL_GUARDED_BY(mutex_);
+  std::thread thread_;
+};
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_SCHEDULER_SCHEDULER_H_

@@ -1,0 +1,197 @@
+#include "server/service/convert.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace quicksave::server {
+namespace {
+
+constexpr int kTailTokens = 24;
+constexpr size_t kTailBytes = 80;
+
+template <class Seconds>
+bool IsWellFormed(Seconds seconds, int nanos, Seconds limit) {
+  return seconds >= -limit && seconds <= limit && nanos > -1'000'000'000 && nanos < 1'000'000'000;
+}
+
+void ContentsToProto(const storage::NodeRecord& record, const Core& core, v1::Node* out) {
+  std::vector<int32_t> tokens(record.contents().token_ids().begin(), record.contents().token_ids().end());
+  out->mutable_token_ids()->Assign(tokens.begin(), tokens.end());
+  out->set_text(TextOf(core, tokens));
+  for (const storage::BlockRef& block : record.contents().blocks()) {
+    v1::Block* to = out->add_blocks();
+    to->set_id(absl::BytesToHexString(block.id()));
+    to->set_first_token(static_cast<int32_t>(block.first_token()));
+    to->set_token_count(static_cast<int32_t>(block.token_count()));
+    to->set_raw_bytes(static_cast<int64_t>(block.raw_bytes()));
+    to->set_stored_bytes(static_cast<int64_t>(block.stored_bytes()));
+  }
+}
+
+}  // namespace
+
+void ToProto(absl::Duration duration, google::protobuf::Duration* out) {
+  const int64_t seconds = absl::IDivDuration(duration, absl::Seconds(1), &duration);
+  out->set_seconds(seconds);
+  out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
+}
+
+void ToProto(absl::Time time, google::protobuf::Timestamp* out) {
+  const int64_t micros = absl::ToUnixMicros(time);
+  out->set_seconds(micros / 1'000'000);
+  out->set_nanos(static_cast<int32_t>(micros % 1'000'000) * 1000);
+}
+
+void ToProto(const engine::SamplingParameters& sampling, v1::SamplingParameters* out) {
+  out->set_temperature(sampling.temperature);
+  out->set_top_k(sampling.top_k);
+  out->set_top_p(sampling.top_p);
+  out->set_min_p(sampling.min_p);
+  out->set_repetition_penalty(sampling.repetition_penalty);
+  out->set_seed(sampling.seed);
+}
+
+void ToProto(const SaveReport& report, v1::SaveReport* out) {
+  out->set_written_bytes(report.written_bytes);
+  out->set_encoded_bytes(report.encoded_bytes);
+  out->set_new_blocks(report.new_blocks);
+  out->set_shared_blocks(report.shared_blocks);
+  ToProto(report.gather, out->mutable_gather());
+  ToProto(report.encode, out->mutable_encode());
+  ToProto(report.commit, out->mutable_commit());
+  ToProto(report.total, out->mutable_total());
+}
+
+void ToProto(const SessionInfo& info, const Core& core, v1::Session* out) {
+  out->set_name(absl::StrCat("sessions/", info.id));
+  out->set_model_fingerprint(core.identity.fingerprint);
+  out->set_token_count(info.token_count);
+  out->set_pages(info.pages);
+  if (!info.node_id.empty()) {
+    out->set_node(absl::StrCat("nodes/", info.node_id));
+    out->set_node_token_count(info.node_tokens);
+  }
+  ToProto(info.sampling, out->mutable_sampling());
+  ToProto(info.create_time, out->mutable_create_time());
+  ToProto(info.expire_time, out->mutable_expire_time());
+}
+
+v1::EdgeType ToProto(storage::EdgeType type) {
+  switch (type) {
+    case storage::v1::EDGE_TYPE_CONTINUATION:
+      return v1::EDGE_TYPE_CONTINUATION;
+    case storage::v1::EDGE_TYPE_INTERVENTION:
+      return v1::EDGE_TYPE_INTERVENTION;
+    case storage::v1::EDGE_TYPE_COUNTERFACTUAL:
+      return v1::EDGE_TYPE_COUNTERFACTUAL;
+    case storage::v1::EDGE_TYPE_MERGE:
+      return v1::EDGE_TYPE_MERGE;
+    default:
+      return v1::EDGE_TYPE_UNSPECIFIED;
+  }
+}
+
+void ToProto(const storage::NodeRecord& record, const Core& core, v1::NodeView view, v1::Node* out) {
+  out->set_name(absl::StrCat("nodes/", record.node_id()));
+  out->set_model_fingerprint(record.model_fingerprint());
+  out->set_token_count(static_cast<int32_t>(record.token_count()));
+  for (const storage::ParentEdge& parent : record.parents()) {
+    v1::Edge* edge = out->add_parents();
+    edge->set_parent(absl::StrCat("nodes/", parent.node_id()));
+    edge->set_type(ToProto(parent.type()));
+    edge->set_at_token(static_cast<int32_t>(parent.at_token()));
+  }
+  *out->mutable_labels() = record.annotations().labels();
+  *out->mutable_rewards() = record.annotations().rewards();
+  out->set_note(record.annotations().note());
+  out->set_etag(storage::EtagOf(record));
+  ToProto(absl::FromUnixMicros(record.create_time_us()), out->mutable_create_time());
+  ToProto(absl::FromUnixMicros(record.update_time_us()), out->mutable_update_time());
+  v1::Storage* storage = out->mutable_storage();
+  storage->set_codec(record.codec());
+  storage->set_raw_bytes(static_cast<int64_t>(record.raw_bytes()));
+  storage->set_stored_bytes(static_cast<int64_t>(record.stored_bytes()));
+  storage->set_added_bytes(static_cast<int64_t>(record.new_stored_bytes()));
+  if (record.stored_bytes() > 0) {
+    storage->set_ratio(static_cast<double>(record.raw_bytes()) / static_cast<double>(record.stored_bytes()));
+  }
+  storage->set_blocks(static_cast<int32_t>(record.block_count()));
+  for (const storage::v1::StateRef& state : record.state()) {
+    if (state.name() == "logits") storage->set_logits_bytes(static_cast<int64_t>(state.size_bytes()));
+  }
+  *out->mutable_lacks() = record.lacks();
+  out->set_text_tail(record.text_tail());
+  if (record.has_contents()) {
+    const storage::v1::SamplerState& sampler = record.contents().sampler();
+    ToProto(engine::SamplingParameters{.temperature = sampler.temperature(),
+                                       .top_k = static_cast<int32_t>(sampler.top_k()),
+                                       .top_p = sampler.top_p(),
+                                       .min_p = sampler.min_p(),
+                                       .repetition_penalty = sampler.repetition_penalty(),
+                                       .seed = sampler.seed()},
+            out->mutable_sampling());
+    if (view == v1::NODE_VIEW_FULL) ContentsToProto(record, core, out);
+  }
+}
+
+absl::StatusOr<absl::Duration> FromProto(const google::protobuf::Duration& duration) {
+  if (!IsWellFormed<int64_t>(duration.seconds(), duration.nanos(), 315'576'000'000)) {
+    return absl::InvalidArgumentError("a duration is out of range");
+  }
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+}
+
+absl::StatusOr<absl::Time> FromProto(const google::protobuf::Timestamp& time) {
+  if (!IsWellFormed<int64_t>(time.seconds(), time.nanos(), 253'402'300'799)) {
+    return absl::InvalidArgumentError("a timestamp is out of range");
+  }
+  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
+}
+
+absl::StatusOr<engine::SamplingParameters> FromProto(const v1::SamplingParameters& sampling,
+                                                     engine::SamplingParameters base) {
+  if (sampling.has_temperature()) base.temperature = sampling.temperature();
+  if (sampling.has_top_k()) base.top_k = sampling.top_k();
+  if (sampling.has_top_p()) base.top_p = sampling.top_p();
+  if (sampling.has_min_p()) base.min_p = sampling.min_p();
+  if (sampling.has_repetition_penalty()) base.repetition_penalty = sampling.repetition_penalty();
+  if (sampling.has_seed()) base.seed = sampling.seed();
+  if (absl::Status status = engine::Validate(base); !status.ok()) return status;
+  return base;
+}
+
+absl::StatusOr<std::string> ParseName(const std::string& name, const char* collection) {
+  const std::string prefix = absl::StrCat(collection, "/");
+  const std::string id = absl::StartsWith(name, prefix) ? name.substr(prefix.size()) : "";
+  const bool valid = !id.empty() && id.size() <= 63 && std::all_of(id.begin(), id.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+  });
+  if (valid) return id;
+  return absl::InvalidArgumentError(absl::StrCat("'", absl::CEscape(name.substr(0, 80)),
+                                                 "' is not a resource name of the form ", collection,
+                                                 "/ID, with an ID of at most 63 of [a-z0-9-]"));
+}
+
+std::string TextOf(const Core& core, absl::Span<const int32_t> tokens) {
+  return core.tokenizer->Decode(tokens, /*skip_special=*/false).value_or("");
+}
+
+std::string TextTail(const Core& core, absl::Span<const int32_t> tokens) {
+  const size_t first = tokens.size() > kTailTokens ? tokens.size() - kTailTokens : 0;
+  std::string text = core.tokenizer->Decode(tokens.subspan(first), /*skip_special=*/true).value_or("");
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < ' '; }, ' ');
+  if (text.size() > kTailBytes) {
+    size_t begin = text.size() - kTailBytes;
+    while (begin < text.size() && (static_cast<unsigned char>(text[begin]) & 0xc0) == 0x80) ++begin;
+    text.erase(0, begin);
+  }
+  return text;
+}
+
+}  // namespace quicksave::server

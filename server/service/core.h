@@ -1,0 +1,56 @@
+#ifndef QUICKSAVE_SERVER_SERVICE_CORE_H_
+#define QUICKSAVE_SERVER_SERVICE_CORE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/time/time.h"
+#include "server/archive/archive.h"
+#include "server/engine/model/decoder.h"
+#include "server/scheduler/scheduler.h"
+#include "server/scheduler/session_table.h"
+#include "server/text/chat_template.h"
+#include "server/text/tokenizer.h"
+#include "server/worker_pool.h"
+#include "storage/store.h"
+
+namespace quicksave::server {
+
+// Limits that requests are held to.
+struct ServiceLimits {
+  int max_tokens_per_call = 4096;
+  int default_max_tokens = 256;
+  int64_t max_message_bytes = int64_t{16} << 20;
+  // Unary calls in work or waiting for a worker; more are refused.
+  int max_concurrent_calls = 1024;
+};
+
+// Everything that the handlers work with. Made once when the model is loaded; outlives all calls.
+struct Core {
+  // Owner of all nodes while the server has no notion of users.
+  static constexpr char kTenant[] = "default";
+
+  ServiceLimits limits;
+  ModelIdentity identity;
+  std::string version;
+  absl::Time start_time;
+  storage::Durability durability = storage::Durability::kSync;
+
+  std::unique_ptr<storage::Store> store;
+  std::unique_ptr<compressor::CodecRegistry> codecs;
+  std::unique_ptr<text::Tokenizer> tokenizer;
+  std::unique_ptr<text::ChatTemplate> chat_template;
+  std::unique_ptr<engine::ThreadPool> engine_threads;
+  std::unique_ptr<engine::Decoder> decoder;
+  std::unique_ptr<engine::PagePool> pool;
+  std::unique_ptr<Scheduler> scheduler;
+  std::unique_ptr<SessionTable> sessions;
+  std::unique_ptr<Archive> archive;
+  // Last, so that it is destroyed first: its tasks use all the others.
+  std::unique_ptr<WorkerPool> workers;
+};
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_SERVICE_CORE_H_

@@ -1,0 +1,50 @@
+#include "server/service/status_mapping.h"
+
+#include <string>
+
+#include "absl/strings/str_split.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+
+namespace quicksave::server {
+namespace {
+
+constexpr char kDomain[] = "quicksave";
+
+// A message that begins with the name of a limit or a resource and a colon says what it is about: "max_sessions: ...".
+std::string Subject(absl::string_view message) {
+  const size_t colon = message.find(": ");
+  if (colon == absl::string_view::npos || colon > 63) return "";
+  const absl::string_view subject = message.substr(0, colon);
+  for (const char c : subject) {
+    const bool word = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '/' || c == '-';
+    if (!word) return "";
+  }
+  return std::string(subject);
+}
+
+}  // namespace
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  const auto code = static_cast<grpc::StatusCode>(status.code());
+  google::rpc::Status details;
+  details.set_code(static_cast<int>(status.code()));
+  details.set_message(std::string(status.message()));
+
+  google::rpc::ErrorInfo info;
+  info.set_reason(absl::StatusCodeToString(status.code()));
+  info.set_domain(kDomain);
+  if (const std::string subject = Subject(status.message()); !subject.empty()) {
+    (*info.mutable_metadata())["subject"] = subject;
+  }
+  details.add_details()->PackFrom(info);
+  if (absl::IsResourceExhausted(status) || absl::IsUnavailable(status)) {
+    google::rpc::RetryInfo retry;
+    retry.mutable_retry_delay()->set_seconds(1);
+    details.add_details()->PackFrom(retry);
+  }
+  return grpc::Status(code, std::string(status.message()), details.SerializeAsString());
+}
+
+}  // namespace quicksave::server
