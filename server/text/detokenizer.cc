@@ -13,10 +13,11 @@ constexpr absl::string_view kReplacement = "\xEF\xBF\xBD";
 // Whether the last token that has text is a lone byte. The bytes of such a run are decoded together, so that the next
 // token may still change the text of all of them.
 bool EndsInByteRun(const Tokenizer& tokenizer, absl::Span<const int32_t> tokens, bool skip_special) {
-  for (auto id = tokens.rbegin(); id != tokens.rend(); ++id) {
-    const Tokenizer::Kind kind = tokenizer.KindOf(*id);
+  while (!tokens.empty()) {
+    const Tokenizer::Kind kind = tokenizer.KindOf(tokens.back());
     const bool has_no_text = kind == Tokenizer::Kind::kNone || (skip_special && kind == Tokenizer::Kind::kSpecial);
     if (!has_no_text) return kind == Tokenizer::Kind::kByteFallback;
+    tokens.remove_suffix(1);
   }
   return false;
 }

@@ -149,6 +149,7 @@ TEST(TokenizerTest, ManyThreadsEncodeTheSame) {
   const Ids expected = *tokenizer->Encode(text, true, false);
   std::vector<Ids> results(8);
   std::vector<std::thread> threads;
+  threads.reserve(results.size());
   for (Ids& result : results) {
     threads.emplace_back([&] {
       for (int i = 0; i < 20; ++i) result = *tokenizer->Encode(text, true, false);

@@ -1,13 +1,14 @@
 /* C interface of the Rust library behind server/text: Hugging Face tokenizers and minijinja chat templates.
  *
  * Every function that can fail returns a status code of absl::StatusCode (0 is OK) and, on failure, sets `*error` to a
- * message and leaves its other results untouched. Panics become code 13 (INTERNAL). Buffers that a function sets belong to
- * the caller, who gives them back to the matching free function. Handles may be used from several threads at once,
+ * message and leaves its other results untouched. Panics become code 13 (INTERNAL). Buffers that a function sets belong
+ * to the caller, who gives them back to the matching free function. Handles may be used from several threads at once,
  * except for freeing them.
  */
 #ifndef QUICKSAVE_SERVER_TEXT_RUST_QUICKSAVE_TEXT_H_
 #define QUICKSAVE_SERVER_TEXT_RUST_QUICKSAVE_TEXT_H_
 
+/* This is C: NOLINTBEGIN(modernize-deprecated-headers,modernize-use-using,readability-identifier-naming) */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -93,5 +94,6 @@ int32_t quicksave_chat_template_encode(const quicksave_chat_template* chat_templ
 #ifdef __cplusplus
 }
 #endif
+/* NOLINTEND(modernize-deprecated-headers,modernize-use-using,readability-identifier-naming) */
 
 #endif /* QUICKSAVE_SERVER_TEXT_RUST_QUICKSAVE_TEXT_H_ */
