@@ -98,7 +98,19 @@ Database::~Database() {
 absl::Status Database::CheckFormatOnDisk() const {
   if (!env_->FileExists(absl::StrCat(options_.path, "/CURRENT")).ok()) return absl::OkStatus();
   const std::string what = absl::StrCat("store ", options_.path);
+  // Opening for reading takes no lock, and what another process changes meanwhile would look like damage.
+  const std::string lock_path = absl::StrCat(options_.path, "/LOCK");
+  rocksdb::FileLock* lock = nullptr;
+  if (rocksdb::Status locked = env_->LockFile(lock_path, &lock); !locked.ok()) return FromRocksDb(locked, what);
+  absl::Status status = ReadFormatOnDisk();
+  const absl::Status unlocked = FromRocksDb(env_->UnlockFile(lock), what);
+  return status.ok() ? unlocked : status;
+}
+
+absl::Status Database::ReadFormatOnDisk() const {
+  const std::string what = absl::StrCat("store ", options_.path);
   rocksdb::DBOptions read_only;
+  read_only.track_and_verify_wals_in_manifest = true;
   read_only.env = env_;
   read_only.info_log = std::make_shared<SilentLogger>();
   std::vector<rocksdb::ColumnFamilyHandle*> handles;

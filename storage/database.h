@@ -121,6 +121,8 @@ class Database {
 
   // Refuses a newer format before anything is changed.
   absl::Status CheckFormatOnDisk() const;
+  // The same with the lock held.
+  absl::Status ReadFormatOnDisk() const;
   absl::Status InitializeFormat();
   absl::Status CheckFreeSpace() const;
 

@@ -1,0 +1,213 @@
+// Bytes of the store's files are flipped; reads return the right bytes or DATA_LOSS, never other bytes.
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "rocksdb/db.h"
+#include "storage/keys.h"
+#include "storage/rocksdb_options.h"
+#include "storage/store.h"
+#include "storage/testing/store_fixture.h"
+
+namespace quicksave::storage {
+namespace {
+
+using absl::StatusCode;
+using testing::HasSubstr;
+namespace fs = std::filesystem;
+
+constexpr int kNodes = 6;
+
+class CorruptionTest : public StoreTest {
+ protected:
+  CorruptionTest() {
+    for (int i = 0; i < kNodes; ++i) {
+      std::vector<std::string> parents;
+      if (i > 0) parents.push_back(absl::StrCat("n", i - 1));
+      Commit(absl::StrCat("n", i), parents, {1, 2, static_cast<uint64_t>(10 + i)});
+    }
+    store_.reset();
+  }
+
+  std::vector<std::string> Files(const std::string& extension) const {
+    std::vector<std::string> files;
+    for (const auto& entry : fs::directory_iterator(options_.path)) {
+      if (entry.path().extension() == extension) files.push_back(entry.path().string());
+    }
+    std::sort(files.begin(), files.end());
+    return files;
+  }
+
+  static void FlipBit(const std::string& file, uint64_t bit) {
+    std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekg(bit / 8);
+    const char byte = static_cast<char>(stream.get() ^ (1 << bit % 8));
+    stream.seekp(bit / 8);
+    stream.put(byte);
+    ASSERT_TRUE(stream.good()) << file;
+  }
+
+  // OK, or DATA_LOSS; counts the latter.
+  void ExpectRightOrLost(const absl::Status& status) {
+    if (status.ok()) return;
+    EXPECT_EQ(status.code(), StatusCode::kDataLoss) << status;
+    ++lost_;
+  }
+
+  // Reads everything; only right bytes or DATA_LOSS may come.
+  void ReadAll() {
+    absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(options_);
+    if (!store.ok()) return ExpectRightOrLost(store.status());
+    for (int i = 0; i < kNodes; ++i) {
+      const std::string id = absl::StrCat("n", i);
+      const NodeCommit expected = TestCommit(id, {}, {1, 2, static_cast<uint64_t>(10 + i)});
+      absl::StatusOr<NodeRecord> node = (*store)->GetNode(kTenant, id);
+      ExpectRightOrLost(node.status());
+      if (node.ok()) {
+        EXPECT_EQ(node->contents().settings(), expected.record.contents().settings());
+      } else {
+        EXPECT_THAT(std::string(node.status().message()), HasSubstr(id));
+      }
+      absl::StatusOr<std::string> logits = (*store)->GetState(kTenant, id, "logits");
+      ExpectRightOrLost(logits.status());
+      if (logits.ok()) {
+        EXPECT_TRUE(*logits == expected.state[0].bytes);
+      }
+      for (const NewBlock& block : expected.blocks) {
+        absl::StatusOr<std::string> bytes = (*store)->ReadBlock(kTenant, kModel, block.id);
+        ExpectRightOrLost(bytes.status());
+        if (bytes.ok()) {
+          EXPECT_TRUE(*bytes == block.bytes);
+        }
+      }
+    }
+  }
+
+  void FlipBitsOneByOne(const std::string& extension, int count) {
+    const std::vector<std::string> files = Files(extension);
+    ASSERT_FALSE(files.empty());
+    const uint64_t seed = std::random_device()();
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    std::mt19937_64 random(seed);
+    for (int i = 0; i < count && !HasFailure(); ++i) {
+      const std::string& file = files[random() % files.size()];
+      const uint64_t bit = random() % (8 * fs::file_size(file));
+      SCOPED_TRACE(absl::StrCat(file, " bit ", bit));
+      // A store that is opened may write; each flip gets a fresh copy.
+      const std::string pristine = dir_.path() + "/pristine";
+      fs::copy(options_.path, pristine, fs::copy_options::recursive);
+      FlipBit(file, bit);
+      ReadAll();
+      fs::remove_all(options_.path);
+      fs::rename(pristine, options_.path);
+    }
+    EXPECT_GT(lost_, 0) << "no flip was noticed: does the test reach the data?";
+  }
+
+  int lost_ = 0;
+};
+
+TEST_F(CorruptionTest, FlippedBitInATableIsNeverServed) { FlipBitsOneByOne(".sst", 60); }
+
+TEST_F(CorruptionTest, FlippedBitInABlobFileIsNeverServed) { FlipBitsOneByOne(".blob", 60); }
+
+TEST_F(CorruptionTest, TruncatedOrMissingBlobFileIsDataLoss) {
+  for (const std::string& file : Files(".blob")) {
+    const uint64_t size = fs::file_size(file);
+    const std::string pristine = dir_.path() + "/pristine";
+    for (const uint64_t left : {size - 1, size / 2, uint64_t{0}}) {
+      fs::copy(options_.path, pristine, fs::copy_options::recursive);
+      fs::resize_file(file, left);
+      ReadAll();
+      fs::remove_all(options_.path);
+      fs::rename(pristine, options_.path);
+    }
+    fs::copy(options_.path, pristine, fs::copy_options::recursive);
+    fs::remove(file);
+    ReadAll();
+    fs::remove_all(options_.path);
+    fs::rename(pristine, options_.path);
+  }
+  EXPECT_GT(lost_, 0);
+}
+
+// Damage that RocksDB's own checksums cannot see.
+class TamperingTest : public CorruptionTest {
+ protected:
+  // Opens RocksDB below the store, lets `change` tamper, and opens the store again.
+  template <typename Change>
+  void Tamper(Change change) {
+    store_.reset();
+    std::vector<rocksdb::ColumnFamilyHandle*> handles;
+    rocksdb::DB* db = nullptr;
+    ASSERT_TRUE(
+        rocksdb::DB::Open(DatabaseOptions(options_), options_.path, FamilyDescriptors(options_), &handles, &db).ok());
+    change(db, [&](Family family) { return handles[static_cast<size_t>(family)]; });
+    for (rocksdb::ColumnFamilyHandle* handle : handles) ASSERT_TRUE(db->DestroyColumnFamilyHandle(handle).ok());
+    delete db;
+    store_ = OpenOrDie(options_);
+  }
+
+  const std::string block_key_ = BlockKey(kTenant, kModel, TestBlockId(1));
+};
+
+TEST_F(TamperingTest, MissingBlockIsDataLossByName) {
+  Tamper([&](rocksdb::DB* db, auto family) {
+    ASSERT_TRUE(db->Delete(rocksdb::WriteOptions(), family(Family::kBlocks), block_key_).ok());
+  });
+  const absl::Status status = store_->ReadBlock(kTenant, kModel, TestBlockId(1)).status();
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("block "));
+  EXPECT_EQ(store_->ReadBlocks(kTenant, kModel, {TestBlockId(2), TestBlockId(1)}).status().code(),
+            StatusCode::kDataLoss);
+  absl::StatusOr<VerifyReport> report = store_->VerifyNode(kTenant, "n0");
+  ASSERT_TRUE(report.ok());
+  EXPECT_EQ(report->problems.size(), 1u);
+  EXPECT_EQ(report->blocks, 3u);  // Two blocks and the logits.
+}
+
+TEST_F(TamperingTest, BlockUnderAnotherBlocksKeyIsDataLoss) {
+  Tamper([&](rocksdb::DB* db, auto family) {
+    std::string other;
+    ASSERT_TRUE(
+        db->Get(rocksdb::ReadOptions(), family(Family::kBlocks), BlockKey(kTenant, kModel, TestBlockId(2)), &other)
+            .ok());
+    ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), family(Family::kBlocks), block_key_, other).ok());
+  });
+  EXPECT_EQ(store_->ReadBlock(kTenant, kModel, TestBlockId(1)).status().code(), StatusCode::kDataLoss);
+  EXPECT_EQ(store_->VerifyNode(kTenant, "n0")->problems.size(), 1u);
+}
+
+TEST_F(TamperingTest, MissingStateAndContentsAreDataLossByName) {
+  Tamper([&](rocksdb::DB* db, auto family) {
+    ASSERT_TRUE(db->Delete(rocksdb::WriteOptions(), family(Family::kState), StateKey(kTenant, "n1", "logits")).ok());
+    ASSERT_TRUE(db->Delete(rocksdb::WriteOptions(), family(Family::kContents), NodeKey(kTenant, "n2")).ok());
+  });
+  absl::Status status = store_->GetState(kTenant, "n1", "logits").status();
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("tenant/n1"));
+  EXPECT_EQ(store_->GetState(kTenant, "n1", "taps").status().code(), StatusCode::kNotFound);
+  status = store_->GetNode(kTenant, "n2").status();
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("tenant/n2"));
+  ExpectIntact(*store_, "n3");
+}
+
+TEST_F(TamperingTest, VerifyNamesMissingReferencesEdgesAndIndexes) {
+  Tamper([&](rocksdb::DB* db, auto family) {
+    const rocksdb::WriteOptions write;
+    ASSERT_TRUE(db->Delete(write, family(Family::kReferences), ReferenceKey(block_key_, "n1")).ok());
+    ASSERT_TRUE(db->Delete(write, family(Family::kEdges), ChildKey(kTenant, "n0", "n1")).ok());
+  });
+  EXPECT_EQ(store_->VerifyNode(kTenant, "n1")->problems.size(), 2u);
+  EXPECT_THAT(store_->VerifyNode(kTenant, "n0")->problems, testing::IsEmpty());
+}
+
+}  // namespace
+}  // namespace quicksave::storage

@@ -1,0 +1,151 @@
+#include "storage/testing/store_fixture.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace quicksave::storage {
+namespace {
+
+// FNV-1a: the same in every process, unlike absl::Hash.
+uint64_t SeedOf(absl::string_view text) {
+  uint64_t hash = 14695981039346656037u;
+  for (unsigned char c : text) hash = (hash ^ c) * 1099511628211u;
+  return hash;
+}
+
+constexpr size_t kLogitsBytes = 6000;
+constexpr uint32_t kTokensPerBlock = 4;
+
+}  // namespace
+
+TempDir::TempDir() {
+  std::string pattern = (std::filesystem::temp_directory_path() / "quicksave-storage-XXXXXX").string();
+  if (mkdtemp(pattern.data()) == nullptr) std::abort();
+  path_ = pattern;
+}
+
+TempDir::~TempDir() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+std::string PseudoRandomBytes(uint64_t seed, size_t count) {
+  std::mt19937_64 random(seed);
+  std::string bytes;
+  while (bytes.size() < count) {
+    const uint64_t word = random();
+    bytes.append(reinterpret_cast<const char*>(&word), sizeof(word));
+  }
+  bytes.resize(count);
+  return bytes;
+}
+
+BlockId TestBlockId(uint64_t n) { return {PseudoRandomBytes(n, 16), kCodec}; }
+
+std::string TestBlockBytes(const BlockId& id) {
+  const uint64_t seed = SeedOf(id.content_id);
+  // A third are below the size from which RocksDB uses blob files.
+  return PseudoRandomBytes(seed, 16 + seed % (seed % 3 == 0 ? 3000 : 48000));
+}
+
+BlockRef TestBlockRef(uint64_t n, uint32_t first_token) {
+  const BlockId id = TestBlockId(n);
+  BlockRef ref;
+  ref.set_id(id.content_id);
+  ref.set_codec(id.codec);
+  ref.set_first_token(first_token);
+  ref.set_token_count(kTokensPerBlock);
+  ref.set_raw_bytes(2 * TestBlockBytes(id).size());
+  return ref;
+}
+
+NodeCommit TestCommit(absl::string_view node_id, const std::vector<std::string>& parents,
+                      const std::vector<uint64_t>& blocks) {
+  NodeCommit commit;
+  NodeRecord& record = commit.record;
+  record.set_tenant(kTenant);
+  record.set_node_id(std::string(node_id));
+  record.set_model_fingerprint(kModel);
+  record.set_codec(kCodec);
+  (*record.mutable_annotations()->mutable_labels())["name"] = std::string(node_id);
+  for (const std::string& parent : parents) {
+    ParentEdge* edge = record.add_parents();
+    edge->set_node_id(parent);
+    edge->set_type(parents.size() > 1 ? v1::EDGE_TYPE_MERGE : v1::EDGE_TYPE_CONTINUATION);
+    edge->set_at_token(7);
+  }
+  uint32_t tokens = 0;
+  for (uint64_t n : blocks) {
+    *record.mutable_contents()->add_blocks() = TestBlockRef(n, tokens);
+    tokens += kTokensPerBlock;
+    const BlockId id = TestBlockId(n);
+    commit.blocks.push_back({id, TestBlockBytes(id)});
+  }
+  record.set_token_count(tokens);
+  for (uint32_t i = 0; i < tokens; ++i) record.mutable_contents()->add_token_ids(i);
+  record.mutable_contents()->set_settings(PseudoRandomBytes(SeedOf(node_id) + 1, 100));
+  commit.state.push_back({"logits", PseudoRandomBytes(SeedOf(node_id), kLogitsBytes)});
+  return commit;
+}
+
+void ExpectIntact(const Store& store, absl::string_view node_id) {
+  absl::StatusOr<NodeRecord> record = store.GetNode(kTenant, node_id);
+  ASSERT_TRUE(record.ok()) << record.status();
+  EXPECT_EQ(record->contents().settings(), PseudoRandomBytes(SeedOf(node_id) + 1, 100));
+  EXPECT_EQ(static_cast<uint32_t>(record->contents().token_ids_size()), record->token_count());
+  absl::StatusOr<std::string> logits = store.GetState(kTenant, node_id, "logits");
+  ASSERT_TRUE(logits.ok()) << logits.status();
+  EXPECT_TRUE(*logits == PseudoRandomBytes(SeedOf(node_id), kLogitsBytes));
+  std::vector<BlockId> ids;
+  for (const BlockRef& ref : record->contents().blocks()) ids.push_back(IdOf(ref));
+  absl::StatusOr<std::vector<std::string>> blocks = store.ReadBlocks(kTenant, kModel, ids);
+  ASSERT_TRUE(blocks.ok()) << blocks.status();
+  for (size_t i = 0; i < ids.size(); ++i) EXPECT_TRUE((*blocks)[i] == TestBlockBytes(ids[i])) << "block " << i;
+  absl::StatusOr<VerifyReport> report = store.VerifyNode(kTenant, node_id);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_TRUE(report->problems.empty()) << report->problems.front();
+}
+
+std::vector<std::string> AllNodeIds(const Store& store) {
+  std::vector<std::string> ids;
+  ListRequest request;
+  request.tenant = kTenant;
+  request.page_size = 1000;
+  do {
+    absl::StatusOr<NodePage> page = store.ListNodes(request);
+    EXPECT_TRUE(page.ok()) << page.status();
+    if (!page.ok()) break;
+    for (const NodeRecord& record : page->nodes) ids.push_back(record.node_id());
+    request.page_token = page->next_page_token;
+  } while (!request.page_token.empty());
+  return ids;
+}
+
+std::unique_ptr<Store> OpenOrDie(const StoreOptions& options) {
+  absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(options);
+  EXPECT_TRUE(store.ok()) << store.status();
+  return store.ok() ? *std::move(store) : nullptr;
+}
+
+StoreOptions TestOptions(const std::string& path) {
+  StoreOptions options;
+  options.path = path;
+  options.durability = Durability::kProcess;
+  options.min_free_disk_bytes = 0;
+  options.cache_bytes = 1 << 20;
+  options.write_buffer_bytes = 4 << 20;
+  return options;
+}
+
+NodeRecord StoreTest::Commit(absl::string_view node_id, const std::vector<std::string>& parents,
+                             const std::vector<uint64_t>& blocks) {
+  absl::StatusOr<NodeRecord> record = store_->CommitNode(TestCommit(node_id, parents, blocks));
+  EXPECT_TRUE(record.ok()) << record.status();
+  return record.ok() ? *std::move(record) : NodeRecord();
+}
+
+}  // namespace quicksave::storage
