@@ -3,7 +3,6 @@
 
 // Turns session states into nodes and back: the only place that knows sessions, codecs and the store together.
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -19,6 +18,8 @@
 #include "storage/store.h"
 
 namespace quicksave::server {
+
+class BlockCoder;
 
 // Which model the states belong to.
 struct ModelIdentity {
@@ -46,7 +47,7 @@ struct SaveReport {
   int64_t encoded_bytes = 0;  // raw bytes of K and V that were encoded
   int new_blocks = 0;
   int shared_blocks = 0;
-  absl::Duration gather;
+  absl::Duration gather;  // from pages, with the computation of the identity
   absl::Duration encode;
   absl::Duration commit;
   absl::Duration total;
@@ -54,24 +55,25 @@ struct SaveReport {
 
 struct SavedNode {
   storage::NodeRecord record;  // without contents
-  // The same state with the new node as its origin.
+  // The same state with the new node as its origin. The stored_bytes of blocks that other nodes had stored are 0.
   std::shared_ptr<const Origin> origin;
   SaveReport report;
 };
 
+// Times are summed over threads, but for total.
 struct RestoreReport {
-  int64_t bytes_read = 0;
-  int64_t bytes_restored = 0;
+  int64_t bytes_read = 0;      // blocks and logits, as stored
+  int64_t bytes_restored = 0;  // K, V and logits
   std::string codec;
-  absl::Duration read;
-  absl::Duration decode;
-  absl::Duration load;
+  absl::Duration read;    // from the store, with its checksum
+  absl::Duration decode;  // with the check of the identity
+  absl::Duration load;    // into pages
   absl::Duration total;
 };
 
 struct RestoredState {
-  // With next_logits only when all tokens of the node were restored. A rewound state has an empty text state but for the detokenizer, which
-  // starts after its last token.
+  // With next_logits only when all tokens of the node were restored. A rewound state has an empty text state but for
+  // the detokenizer, which starts after its last token.
   SessionState state;
   storage::NodeRecord record;
   RestoreReport report;
@@ -79,10 +81,11 @@ struct RestoredState {
 
 struct VerifiedNode {
   int blocks = 0;
-  int64_t bytes_read = 0;
+  int64_t bytes_read = 0;  // blocks and logits, as stored
 };
 
-// Thread-safe. Methods block on the store and on encoding; call them from workers, never from the engine thread or a gRPC callback.
+// Thread-safe. Methods block on the store and on encoding; call them from workers, never from the engine thread or a
+// gRPC callback.
 class Archive {
  public:
   struct Dependencies {
@@ -92,32 +95,44 @@ class Archive {
     WorkerPool* workers;
     ModelIdentity model;
   };
-  // Registers the model's stored profile of the exact codec, when there is one, so that every block of the store can be read.
+  // Registers the codecs that need no profile, unless they are registered, and the model's stored profile of the exact
+  // codec, when there is one. DATA_LOSS when that profile is damaged. What is given must outlive the archive.
   static absl::StatusOr<std::unique_ptr<Archive>> Create(const Dependencies& dependencies);
+  ~Archive();
 
   // Whether the exact codec has a profile for this model; without one it uses generic tables.
   bool has_profile() const;
-  // Calibrates the exact codec on states of this model, stores the profile and uses it from now on.
+  // Calibrates the exact codec on states of this model, stores the profile and uses it from now on. FAILED_PRECONDITION
+  // when the states have no tokens; the store's errors.
   absl::Status Calibrate(const std::vector<engine::Sequence>& sequences);
 
-  // Saves a state as a new node, in one atomic step: what its origin already has is referred to, the rest is gathered from pages, encoded
-  // in parallel and written. Blocks end at multiples of 128 tokens. A window of 128 tokens that earlier saves cut into pieces keeps them until
-  // there would be more than kMaxPieces, then it is stored anew as one block.
-  // FAILED_PRECONDITION when the state has no logits; RESOURCE_EXHAUSTED when the disk is full; ALREADY_EXISTS and ABORTED of the store.
+  // Saves a state as a new node, in one atomic step: what its origin already has is referred to, the rest is gathered
+  // from pages, encoded in parallel and written. Blocks end at multiples of 128 tokens. A window of 128 tokens that
+  // earlier saves cut into pieces keeps them until there would be more than kMaxPieces, then it is stored anew as one
+  // block. When the origin or some of its blocks were deleted meanwhile, the missing blocks are stored again, and
+  // without the origin the node is a root. FAILED_PRECONDITION when the state has no logits; RESOURCE_EXHAUSTED when
+  // the disk is full; ABORTED when the request was answered meanwhile; the store's other errors.
   absl::StatusOr<SavedNode> Save(const SaveRequest& request);
 
-  // Reads a node back into pages. `at_token` keeps that many tokens only (1 to all). Blocks are read, decoded straight into pages and checked
-  // against their identity, in parallel.
-  // NOT_FOUND; OUT_OF_RANGE for at_token; FAILED_PRECONDITION for a node of another model or numerics, saying which;
-  // DATA_LOSS naming node and part; RESOURCE_EXHAUSTED when there are no pages.
-  absl::StatusOr<RestoredState> Restore(const std::string& tenant, const std::string& node_id, std::optional<int> at_token);
+  // Reads a node back into pages. `at_token` keeps that many tokens only (1 to all). Blocks are read, decoded straight
+  // into pages and checked against their identity, in parallel. NOT_FOUND; OUT_OF_RANGE for at_token;
+  // FAILED_PRECONDITION for a node of another model or numerics, saying which, or one that lacks something; DATA_LOSS
+  // naming node and part; UNIMPLEMENTED when a newer program encoded a block; RESOURCE_EXHAUSTED when there are no
+  // pages.
+  absl::StatusOr<RestoredState> Restore(const std::string& tenant, const std::string& node_id,
+                                        std::optional<int> at_token);
 
-  // Reads and decodes everything that a node refers to. DATA_LOSS names the part that is not whole.
+  // Reads and decodes everything that a node, of whatever model, refers to. NOT_FOUND; DATA_LOSS names the part that is
+  // not whole; UNIMPLEMENTED.
   absl::StatusOr<VerifiedNode> Verify(const std::string& tenant, const std::string& node_id);
 
  private:
-  explicit Archive(const Dependencies& dependencies) : d_(dependencies) {}
-  Dependencies d_;
+  Archive(const Dependencies& dependencies, std::unique_ptr<BlockCoder> coder);
+  // Reads the first `tokens` tokens of restored.record into restored.state.
+  absl::Status Load(int tokens, RestoredState& restored) const;
+
+  const Dependencies d_;
+  const std::unique_ptr<BlockCoder> coder_;
 };
 
 }  // namespace quicksave::server

@@ -1,0 +1,163 @@
+#include "server/archive/archive.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "compressor/exact_profile.h"
+#include "server/archive/block_coder.h"
+#include "server/archive/block_pages.h"
+#include "server/archive/block_plan.h"
+#include "server/archive/node_reader.h"
+#include "server/archive/node_record.h"
+#include "server/archive/node_saver.h"
+#include "server/archive/stopwatch.h"
+
+namespace quicksave::server {
+namespace {
+
+// Pages for `tokens` tokens, content undefined.
+absl::StatusOr<std::vector<engine::PageRef>> TakePages(engine::PagePool& pool, int tokens) {
+  const int count = engine::PagesFor(tokens);
+  absl::StatusOr<engine::PageReservation> reservation = pool.Reserve(count);
+  if (!reservation.ok()) return reservation.status();
+  std::vector<engine::PageRef> pages;
+  pages.reserve(count);
+  for (int i = 0; i < count; ++i) pages.push_back(reservation->Take());
+  return pages;
+}
+
+// Number of the node's blocks that hold any of its first `tokens` tokens.
+int BlocksFor(const storage::NodeRecord& record, int tokens) {
+  const auto& blocks = record.contents().blocks();
+  const auto end = std::partition_point(blocks.begin(), blocks.end(), [tokens](const storage::BlockRef& ref) {
+    return ref.first_token() < static_cast<uint32_t>(tokens);
+  });
+  return static_cast<int>(end - blocks.begin());
+}
+
+absl::Status CheckReferences(const storage::Store& store, const storage::NodeRecord& record) {
+  absl::StatusOr<storage::VerifyReport> report = store.VerifyNode(record.tenant(), record.node_id());
+  if (!report.ok()) return report.status();
+  if (report->problems.empty()) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("nodes/", record.node_id(), ": ", absl::StrJoin(report->problems, "; ")));
+}
+
+}  // namespace
+
+Archive::Archive(const Dependencies& dependencies, std::unique_ptr<BlockCoder> coder)
+    : d_(dependencies), coder_(std::move(coder)) {}
+
+Archive::~Archive() = default;
+
+absl::StatusOr<std::unique_ptr<Archive>> Archive::Create(const Dependencies& dependencies) {
+  absl::StatusOr<std::unique_ptr<BlockCoder>> coder = BlockCoder::Create(
+      dependencies.store, dependencies.codecs, dependencies.model.fingerprint, dependencies.pool->shape());
+  if (!coder.ok()) return coder.status();
+  return std::unique_ptr<Archive>(new Archive(dependencies, *std::move(coder)));
+}
+
+bool Archive::has_profile() const { return !coder_->profile_id().IsNone(); }
+
+absl::Status Archive::Calibrate(const std::vector<engine::Sequence>& sequences) {
+  compressor::ExactProfileBuilder builder(d_.model.fingerprint);
+  for (const engine::Sequence& sequence : sequences) {
+    for (const PlannedBlock& planned : PlanBlocks({}, 0, sequence.length())) {
+      RawBlock block(ShapeOfBlock(d_.pool->shape(), planned.token_count));
+      GatherBlock(sequence.pages(), planned.first_token, block.mutable_view());
+      if (absl::Status status = builder.AddBlock(block.view()); !status.ok()) return status;
+    }
+  }
+  absl::StatusOr<compressor::ExactProfile> profile = builder.Build();
+  if (!profile.ok()) return profile.status();
+  return coder_->AdoptProfile(*profile);
+}
+
+absl::StatusOr<SavedNode> Archive::Save(const SaveRequest& request) { return NodeSaver(d_, *coder_, request).Save(); }
+
+absl::StatusOr<RestoredState> Archive::Restore(const std::string& tenant, const std::string& node_id,
+                                               std::optional<int> at_token) {
+  Stopwatch total;
+  absl::StatusOr<storage::NodeRecord> record = d_.store->GetNode(tenant, node_id);
+  if (!record.ok()) return record.status();
+  if (absl::Status status = CheckRestorable(*record, d_.model); !status.ok()) return status;
+  if (absl::Status status = CheckConsistent(*record); !status.ok()) return status;
+  if (absl::Status status = CheckFitsModel(*record, d_.model, d_.pool->shape()); !status.ok()) return status;
+  const int count = static_cast<int>(record->token_count());
+  const int tokens = at_token.value_or(count);
+  if (tokens < 1 || tokens > count) {
+    return absl::OutOfRangeError(
+        absl::StrCat("nodes/", node_id, " has ", count, " tokens; at_token must be 1 to ", count, ", not ", tokens));
+  }
+  RestoredState restored{.record = *std::move(record)};
+  if (absl::Status status = Load(tokens, restored); !status.ok()) return status;
+  restored.report.codec = restored.record.codec();
+  restored.report.total = total.Lap();
+  return restored;
+}
+
+absl::Status Archive::Load(int tokens, RestoredState& restored) const {
+  const storage::NodeRecord& record = restored.record;
+  absl::StatusOr<std::vector<engine::PageRef>> pages = TakePages(*d_.pool, tokens);
+  if (!pages.ok()) return pages.status();
+  const int blocks = BlocksFor(record, tokens);
+  const bool whole = static_cast<uint32_t>(tokens) == record.token_count();
+  const NodeReader reader(d_, *coder_, record);
+  std::vector<absl::Duration> load(blocks);
+  std::shared_ptr<const engine::Logits> logits;
+  const auto work = [&](int i, ReadCost& cost) -> absl::Status {
+    if (i == blocks) {
+      auto read = reader.ReadLogits(d_.model.vocab_size, cost);
+      if (read.ok()) logits = *std::move(read);
+      return read.status();
+    }
+    const storage::BlockRef& ref = record.contents().blocks(i);
+    const int first = static_cast<int>(ref.first_token());
+    absl::StatusOr<RawBlock> block = reader.ReadBlock(ref, cost);
+    if (!block.ok()) return block.status();
+    Stopwatch watch;
+    ScatterBlock(block->view(), std::min(block->shape.tokens, tokens - first), first, *pages);
+    load[i] = watch.Lap();
+    return absl::OkStatus();
+  };
+  ReadCost cost;
+  if (absl::Status status = reader.ForEach(blocks + (whole ? 1 : 0), work, cost); !status.ok()) return status;
+  RestoreReport& report = restored.report;
+  report.bytes_read = cost.bytes;
+  report.bytes_restored = static_cast<int64_t>(ShapeOfBlock(d_.pool->shape(), 1).bytes()) * tokens +
+                          (whole ? int64_t{4} * d_.model.vocab_size : 0);
+  report.read = cost.read;
+  report.decode = cost.decode;
+  for (const absl::Duration& duration : load) report.load += duration;
+  SessionState& state = restored.state;
+  state.sequence = engine::Sequence(TokensOf(record, tokens), *std::move(pages), std::move(logits));
+  state.sampling = SamplingOf(record);
+  state.text = TextStateOf(record, tokens);
+  state.origin = OriginOf(record);
+  state.origin_tokens = tokens;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<VerifiedNode> Archive::Verify(const std::string& tenant, const std::string& node_id) {
+  absl::StatusOr<storage::NodeRecord> record = d_.store->GetNode(tenant, node_id);
+  if (!record.ok()) return record.status();
+  if (absl::Status status = CheckConsistent(*record); !status.ok()) return status;
+  // A node of another model is read too; what only its model can tell is left out.
+  const bool same_model = record->model_fingerprint() == d_.model.fingerprint;
+  if (same_model) {
+    if (absl::Status status = CheckFitsModel(*record, d_.model, d_.pool->shape()); !status.ok()) return status;
+  }
+  const NodeReader reader(d_, *coder_, *record);
+  const int blocks = record->contents().blocks_size();
+  const auto work = [&](int i, ReadCost& cost) -> absl::Status {
+    if (i == blocks) return reader.ReadLogits(same_model ? d_.model.vocab_size : 0, cost).status();
+    return reader.ReadBlock(record->contents().blocks(i), cost).status();
+  };
+  ReadCost cost;
+  if (absl::Status status = reader.ForEach(blocks + 1, work, cost); !status.ok()) return status;
+  if (absl::Status status = CheckReferences(*d_.store, *record); !status.ok()) return status;
+  return VerifiedNode{.blocks = blocks, .bytes_read = cost.bytes};
+}
+
+}  // namespace quicksave::server

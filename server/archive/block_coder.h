@@ -1,0 +1,77 @@
+#ifndef QUICKSAVE_SERVER_ARCHIVE_BLOCK_CODER_H_
+#define QUICKSAVE_SERVER_ARCHIVE_BLOCK_CODER_H_
+
+// Encodes blocks with the exact codec and decodes any stored block, with the profiles that the store keeps.
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "compressor/codec.h"
+#include "compressor/container.h"
+#include "compressor/exact_profile.h"
+#include "server/engine/page_pool.h"
+#include "storage/store.h"
+
+namespace quicksave::server {
+
+// A block in canonical layout.
+struct RawBlock {
+  explicit RawBlock(const compressor::BlockShape& block_shape);
+  compressor::MutableBlockView mutable_view() { return {shape, {values.get(), shape.values()}}; }
+  compressor::BlockView view() const { return {shape, {values.get(), shape.values()}}; }
+
+  compressor::BlockShape shape;
+  std::unique_ptr<uint16_t[]> values;
+};
+
+// Thread-safe; each call works on one core.
+class BlockCoder {
+ public:
+  // Registers the codecs that need no profile, where they are not registered, and the model's current profile of the
+  // exact codec, if the store has one. DATA_LOSS when that is damaged or does not fit the model.
+  static absl::StatusOr<std::unique_ptr<BlockCoder>> Create(storage::Store* store, compressor::CodecRegistry* codecs,
+                                                            std::string model_fingerprint,
+                                                            const engine::KvShape& shape);
+
+  // The profile that blocks are encoded with; none for generic tables.
+  compressor::Digest128 profile_id() const;
+  // Stores a profile of this model and encodes with it from now on.
+  absl::Status AdoptProfile(const compressor::ExactProfile& profile);
+
+  // The key that a block encoded now gets, see storage::BlockId.
+  storage::BlockId KeyOf(const compressor::BlockId& id) const;
+  // Encodes a block of this model.
+  absl::StatusOr<storage::NewBlock> Encode(compressor::BlockView block, const compressor::BlockId& id,
+                                           const compressor::BlockContext& context) const;
+
+  // Decodes the stored bytes of the block that `ref` names; `context` names its model. Profiles that are not known yet
+  // are fetched from the store. DATA_LOSS when the bytes are damaged, another block's, or need a profile that
+  // is missing; UNIMPLEMENTED when a newer program wrote them.
+  absl::StatusOr<RawBlock> Decode(const storage::BlockRef& ref, std::string_view bytes,
+                                  const compressor::BlockContext& context);
+
+ private:
+  BlockCoder(storage::Store* store, compressor::CodecRegistry* codecs, std::string model_fingerprint,
+             const engine::KvShape& shape)
+      : store_(store), codecs_(codecs), model_fingerprint_(std::move(model_fingerprint)), shape_(shape) {}
+
+  absl::Status CheckFits(const compressor::ContainerInfo& info, const storage::BlockRef& ref,
+                         std::string_view model_fingerprint) const;
+  absl::StatusOr<const compressor::CodecRegistry*> RegistryFor(const compressor::ContainerInfo& info,
+                                                               std::string_view model_fingerprint);
+
+  storage::Store* const store_;
+  compressor::CodecRegistry* const codecs_;
+  const std::string model_fingerprint_;
+  const engine::KvShape shape_;
+  // Codecs with profiles of other models or earlier ones. Apart, because the last one registered is encoded with.
+  compressor::CodecRegistry decoders_;
+};
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_ARCHIVE_BLOCK_CODER_H_

@@ -1,0 +1,80 @@
+#include "server/archive/node_reader.h"
+
+#include <atomic>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "server/archive/node_record.h"
+#include "server/archive/stopwatch.h"
+
+namespace quicksave::server {
+
+absl::StatusOr<RawBlock> NodeReader::ReadBlock(const storage::BlockRef& ref, ReadCost& cost) const {
+  const auto name = [&ref] {
+    return absl::StrCat("block ", absl::BytesToHexString(ref.id()), " of tokens ", ref.first_token(), " to ",
+                        ref.first_token() + ref.token_count());
+  };
+  Stopwatch watch;
+  absl::StatusOr<std::string> bytes =
+      d_.store->ReadBlock(record_.tenant(), record_.model_fingerprint(), storage::IdOf(ref));
+  cost.read += watch.Lap();
+  if (!bytes.ok()) return Explain(bytes.status(), name());
+  cost.bytes += static_cast<int64_t>(bytes->size());
+  const compressor::BlockContext context{.model_fingerprint = record_.model_fingerprint(),
+                                         .first_position = ref.first_token()};
+  absl::StatusOr<RawBlock> block = coder_.Decode(ref, *bytes, context);
+  cost.decode += watch.Lap();
+  if (!block.ok()) return Explain(block.status(), name());
+  return block;
+}
+
+absl::StatusOr<std::shared_ptr<const engine::Logits>> NodeReader::ReadLogits(int vocab_size, ReadCost& cost) const {
+  Stopwatch watch;
+  absl::StatusOr<std::string> bytes = d_.store->GetState(record_.tenant(), record_.node_id(), kLogitsState);
+  cost.read += watch.Lap();
+  if (!bytes.ok()) return Explain(bytes.status(), "logits");
+  cost.bytes += static_cast<int64_t>(bytes->size());
+  const size_t count = bytes->size() / sizeof(float);
+  const bool whole = !bytes->empty() && bytes->size() % sizeof(float) == 0;
+  if (!whole || (vocab_size != 0 && count != static_cast<size_t>(vocab_size))) {
+    return Explain(absl::DataLossError(absl::StrCat(bytes->size(), " bytes for a vocabulary of ", vocab_size)),
+                   "logits");
+  }
+  return LogitsFromBytes(*bytes);
+}
+
+absl::Status NodeReader::ForEach(int count, absl::FunctionRef<absl::Status(int, ReadCost&)> work,
+                                 ReadCost& cost) const {
+  std::vector<ReadCost> costs(count);
+  std::vector<absl::Status> statuses(count);
+  std::atomic<bool> failed = false;
+  d_.workers->ParallelFor(count, [&](int i) {
+    if (failed) return;
+    statuses[i] = work(i, costs[i]);
+    if (!statuses[i].ok()) failed = true;
+  });
+  for (int i = 0; i < count; ++i) {
+    if (!statuses[i].ok()) return statuses[i];
+    cost.bytes += costs[i].bytes;
+    cost.read += costs[i].read;
+    cost.decode += costs[i].decode;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NodeReader::Explain(const absl::Status& status, const std::string& part) const {
+  const std::string name = absl::StrCat("nodes/", record_.node_id());
+  if (!absl::IsNotFound(status)) {
+    return absl::Status(status.code(), absl::StrCat(name, ": ", part, ": ", status.message()));
+  }
+  // The record names it, so it is either damage or a delete since the record was read.
+  const auto nodes = d_.store->GetNodes(record_.tenant(), {record_.node_id()});
+  if (nodes.ok() && !nodes->front().has_value()) {
+    return absl::NotFoundError(absl::StrCat(name, " was deleted while it was read"));
+  }
+  return absl::DataLossError(absl::StrCat(name, ": ", part, " is missing: ", status.message()));
+}
+
+}  // namespace quicksave::server

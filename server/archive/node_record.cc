@@ -1,0 +1,174 @@
+#include "server/archive/node_record.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "server/archive/block_plan.h"
+
+namespace quicksave::server {
+namespace {
+
+storage::EdgeType EdgeTypeOf(const SaveRequest& request) {
+  if (request.edge_type.has_value()) return *request.edge_type;
+  const bool whole = request.state.origin_tokens == request.state.origin->node_token_count;
+  return whole ? storage::v1::EDGE_TYPE_CONTINUATION : storage::v1::EDGE_TYPE_COUNTERFACTUAL;
+}
+
+void SetSampler(const SessionState& state, storage::v1::SamplerState& sampler) {
+  const engine::SamplingParameters& from = state.sampling;
+  sampler.set_temperature(from.temperature);
+  sampler.set_top_k(static_cast<uint32_t>(from.top_k));
+  sampler.set_top_p(from.top_p);
+  sampler.set_min_p(from.min_p);
+  sampler.set_repetition_penalty(from.repetition_penalty);
+  sampler.set_seed(from.seed);
+  // The generator counts positions.
+  sampler.set_counter(static_cast<uint64_t>(state.sequence.length()));
+}
+
+void SetText(const TextState& from, storage::v1::TextState& text) {
+  text.set_detokenizer_prefix_offset(from.detokenizer.prefix_offset);
+  text.set_detokenizer_read_offset(from.detokenizer.read_offset);
+  text.set_detokenizer_emitted_bytes(from.detokenizer.emitted_bytes);
+  text.set_held_back(from.held_text);
+  text.mutable_stop_strings()->Assign(from.stop_strings.begin(), from.stop_strings.end());
+}
+
+absl::Status Inconsistent(const storage::NodeRecord& record, std::string_view what) {
+  return absl::DataLossError(absl::StrCat("nodes/", record.node_id(), ": its record is damaged: ", std::string(what)));
+}
+
+}  // namespace
+
+storage::NodeRecord MakeRecord(const SaveRequest& request, const ModelIdentity& model) {
+  const SessionState& state = request.state;
+  storage::NodeRecord record;
+  record.set_tenant(request.tenant);
+  record.set_model_fingerprint(model.fingerprint);
+  record.set_numerics_version(model.numerics);
+  record.set_token_count(static_cast<uint32_t>(state.sequence.length()));
+  if (state.origin != nullptr) {
+    storage::ParentEdge* parent = record.add_parents();
+    parent->set_node_id(state.origin->node_id);
+    parent->set_type(EdgeTypeOf(request));
+    parent->set_at_token(static_cast<uint32_t>(state.origin_tokens));
+  }
+  record.mutable_annotations()->mutable_labels()->insert(request.labels.begin(), request.labels.end());
+  record.mutable_annotations()->set_note(request.note);
+  record.set_text_tail(request.text_tail);
+  storage::NodeContents& contents = *record.mutable_contents();
+  contents.mutable_token_ids()->Assign(state.sequence.tokens().begin(), state.sequence.tokens().end());
+  SetSampler(state, *contents.mutable_sampler());
+  SetText(state.text, *contents.mutable_text());
+  return record;
+}
+
+std::string LogitsToBytes(const engine::Logits& logits) {
+  return std::string(reinterpret_cast<const char*>(logits.data()), logits.size() * sizeof(float));
+}
+
+std::shared_ptr<const engine::Logits> LogitsFromBytes(std::string_view bytes) {
+  auto logits = std::make_shared<engine::Logits>(bytes.size() / sizeof(float));
+  std::memcpy(logits->data(), bytes.data(), logits->size() * sizeof(float));
+  return logits;
+}
+
+absl::Status CheckRestorable(const storage::NodeRecord& record, const ModelIdentity& model) {
+  if (record.model_fingerprint() != model.fingerprint || record.numerics_version() != model.numerics) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("nodes/", record.node_id(), " was saved by model ", record.model_fingerprint(), " with numerics ",
+                     record.numerics_version(), ", but this server runs model ", model.fingerprint, " with numerics ",
+                     model.numerics, "; start a server with the model and version that saved it"));
+  }
+  if (record.lacks_size() == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("nodes/", record.node_id(), " cannot be restored: it lacks ", absl::StrJoin(record.lacks(), ", ")));
+}
+
+absl::Status CheckConsistent(const storage::NodeRecord& record) {
+  const storage::NodeContents& contents = record.contents();
+  const uint32_t count = record.token_count();
+  if (count == 0 || static_cast<uint32_t>(contents.token_ids_size()) != count) {
+    return Inconsistent(record, absl::StrCat(contents.token_ids_size(), " token ids for ", count, " tokens"));
+  }
+  uint64_t next = 0;
+  for (const storage::BlockRef& ref : contents.blocks()) {
+    const uint64_t end = uint64_t{ref.first_token()} + ref.token_count();
+    if (ref.first_token() != next || end <= next || next / kWindowTokens != (end - 1) / kWindowTokens) {
+      return Inconsistent(record, absl::StrCat("a block of tokens ", ref.first_token(), " to ", end, " where token ",
+                                               next, " comes next"));
+    }
+    next = end;
+  }
+  if (next != count) return Inconsistent(record, absl::StrCat("blocks hold ", next, " of ", count, " tokens"));
+  const storage::v1::TextState& text = contents.text();
+  if (text.detokenizer_prefix_offset() < 0 || text.detokenizer_emitted_bytes() < 0 ||
+      text.detokenizer_read_offset() < text.detokenizer_prefix_offset() ||
+      text.detokenizer_read_offset() > int64_t{count}) {
+    return Inconsistent(record, "the detokenizer is not within the tokens");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckFitsModel(const storage::NodeRecord& record, const ModelIdentity& model,
+                            const engine::KvShape& shape) {
+  for (const uint32_t id : record.contents().token_ids()) {
+    if (id >= static_cast<uint32_t>(model.vocab_size)) {
+      return Inconsistent(record, absl::StrCat("token id ", id, " is not in the vocabulary of ", model.vocab_size));
+    }
+  }
+  const uint64_t token_bytes = shape.page_bytes() / engine::cpu::kPageTokens;
+  for (const storage::BlockRef& ref : record.contents().blocks()) {
+    if (ref.raw_bytes() == ref.token_count() * token_bytes) continue;
+    return Inconsistent(record, absl::StrCat("a block of ", ref.token_count(), " tokens with ", ref.raw_bytes(),
+                                             " bytes, the model has ", token_bytes, " bytes a token"));
+  }
+  return absl::OkStatus();
+}
+
+std::shared_ptr<const Origin> OriginOf(const storage::NodeRecord& record) {
+  auto origin = std::make_shared<Origin>();
+  origin->node_id = record.node_id();
+  origin->node_token_count = static_cast<int>(record.token_count());
+  for (const storage::BlockRef& ref : record.contents().blocks()) {
+    origin->blocks.push_back({.content_id = ref.id(),
+                              .codec = ref.codec(),
+                              .first_token = static_cast<int>(ref.first_token()),
+                              .token_count = static_cast<int>(ref.token_count()),
+                              .raw_bytes = static_cast<int64_t>(ref.raw_bytes()),
+                              .stored_bytes = static_cast<int64_t>(ref.stored_bytes())});
+  }
+  return origin;
+}
+
+std::vector<int32_t> TokensOf(const storage::NodeRecord& record, int tokens) {
+  const auto& ids = record.contents().token_ids();
+  return {ids.begin(), ids.begin() + tokens};
+}
+
+engine::SamplingParameters SamplingOf(const storage::NodeRecord& record) {
+  const storage::v1::SamplerState& sampler = record.contents().sampler();
+  return {.temperature = sampler.temperature(),
+          .top_k = static_cast<int32_t>(sampler.top_k()),
+          .top_p = sampler.top_p(),
+          .min_p = sampler.min_p(),
+          .repetition_penalty = sampler.repetition_penalty(),
+          .seed = sampler.seed()};
+}
+
+TextState TextStateOf(const storage::NodeRecord& record, int tokens) {
+  if (static_cast<uint32_t>(tokens) < record.token_count()) {
+    return {.detokenizer = {.prefix_offset = tokens, .read_offset = tokens}};
+  }
+  const storage::v1::TextState& text = record.contents().text();
+  return {.detokenizer = {.prefix_offset = text.detokenizer_prefix_offset(),
+                          .read_offset = text.detokenizer_read_offset(),
+                          .emitted_bytes = text.detokenizer_emitted_bytes()},
+          .held_text = text.held_back(),
+          .stop_strings = {text.stop_strings().begin(), text.stop_strings().end()}};
+}
+
+}  // namespace quicksave::server
