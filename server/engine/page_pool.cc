@@ -23,6 +23,8 @@ std::byte* PageRef::data() const { return pool_->memory_ + size_t(index_) * pool
 
 size_t PageRef::size() const { return pool_->shape().page_bytes(); }
 
+const KvShape& PageRef::shape() const { return pool_->shape(); }
+
 bool PageRef::unique() const { return pool_->references_[index_].load(std::memory_order_acquire) == 1; }
 
 PageReservation::~PageReservation() {

@@ -51,6 +51,8 @@ class PageRef {
 
   std::byte* data() const;
   size_t size() const;
+  // Of the pool's model.
+  const KvShape& shape() const;
   // Whether this is the only reference, so that the page may be written.
   bool unique() const;
 

@@ -53,6 +53,10 @@ class Sequence {
   std::shared_ptr<const Logits> next_logits_;
 };
 
+// Whether K and V of the token at `position` have the same bits in two sequences, in every layer. Both have that token,
+// and their pages are of one pool.
+bool SameKeyValues(const Sequence& a, const Sequence& b, int position);
+
 }  // namespace quicksave::engine
 
 #endif  // QUICKSAVE_SERVER_ENGINE_SEQUENCE_H_

@@ -59,7 +59,10 @@ absl::StatusOr<TensorView> ParseEntry(const Json& entry, absl::Span<const std::b
   return tensor;
 }
 
-absl::StatusOr<std::set<std::string>> ListFiles(const std::filesystem::path& dir) {
+}  // namespace
+
+absl::StatusOr<std::set<std::string>> ListWeightFiles(const std::string& model_dir) {
+  const std::filesystem::path dir(model_dir);
   if (std::filesystem::exists(dir / "model.safetensors")) return std::set<std::string>{"model.safetensors"};
   std::ifstream index(dir / "model.safetensors.index.json");
   if (!index) {
@@ -79,11 +82,9 @@ absl::StatusOr<std::set<std::string>> ListFiles(const std::filesystem::path& dir
   return files;
 }
 
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<SafetensorsModel>> SafetensorsModel::Open(const std::string& model_dir) {
   const std::filesystem::path dir(model_dir);
-  absl::StatusOr<std::set<std::string>> files = ListFiles(dir);
+  absl::StatusOr<std::set<std::string>> files = ListWeightFiles(model_dir);
   if (!files.ok()) return files.status();
   auto model = std::unique_ptr<SafetensorsModel>(new SafetensorsModel());
   for (const std::string& file : *files) {

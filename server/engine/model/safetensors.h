@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,10 @@ struct TensorView {
   std::vector<int64_t> shape;  // row-major
   absl::Span<const std::byte> data;
 };
+
+// Names of the weight files of a model directory: model.safetensors, or the shards that the index names. NOT_FOUND when
+// there is neither; INVALID_ARGUMENT when the index is damaged.
+absl::StatusOr<std::set<std::string>> ListWeightFiles(const std::string& model_dir);
 
 // All tensors of a model directory, memory-mapped. Immutable, so thread-safe.
 class SafetensorsModel {
