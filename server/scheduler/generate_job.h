@@ -48,7 +48,8 @@ class GenerateListener {
 
 struct GenerateOptions {
   std::vector<int32_t> input;  // appended first; may be empty when the state has tokens
-  int max_tokens = 0;
+  int max_tokens = 0;          // to generate
+  int max_appended = 0;        // of these, as many as the context has room for
   std::vector<std::string> stop_strings;
   std::vector<int32_t> stop_token_ids;
   std::vector<int32_t> end_of_turn_ids;  // the model's own; empty to ignore them
@@ -69,7 +70,7 @@ class GenerateJob : public Job {
                                                              std::shared_ptr<GenerateListener> listener);
 
   // Tokens that it may append, for Scheduler::Submit.
-  int max_appended() const { return static_cast<int>(input_.size()) + options_.max_tokens; }
+  int max_appended() const { return static_cast<int>(input_.size()) + options_.max_appended; }
   // Tokens of its sequence now. Any thread.
   int length() const { return length_.load(std::memory_order_relaxed); }
   // The state at a step boundary. Engine thread.

@@ -10,6 +10,7 @@
 #include "server/engine/model/decoder.h"
 #include "server/scheduler/scheduler.h"
 #include "server/scheduler/session_table.h"
+#include "server/service/request_memory.h"
 #include "server/text/chat_template.h"
 #include "server/text/tokenizer.h"
 #include "server/worker_pool.h"
@@ -38,6 +39,7 @@ struct Core {
   storage::Durability durability = storage::Durability::kSync;
 
   std::unique_ptr<storage::Store> store;
+  RequestMemory requests;  // attached to the store
   std::unique_ptr<compressor::CodecRegistry> codecs;
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::unique_ptr<text::ChatTemplate> chat_template;

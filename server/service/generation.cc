@@ -1,0 +1,344 @@
+#include "server/service/generation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "google/protobuf/util/delimited_message_util.h"
+#include "server/service/convert.h"
+#include "server/service/input_tokens.h"
+#include "server/service/restore.h"
+#include "server/service/saving.h"
+#include "server/service/start_state.h"
+
+namespace quicksave::server {
+namespace {
+
+constexpr int kMaxTopLogprobs = 100;
+// Checkpoints that wait to be saved before the generation waits for them.
+constexpr size_t kMaxPendingSaves = 2;
+
+v1::GenerateFinished::Reason ToProto(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kEndOfTurn:
+      return v1::GenerateFinished::REASON_END_OF_TURN;
+    case FinishReason::kStop:
+      return v1::GenerateFinished::REASON_STOP;
+    case FinishReason::kMaxTokens:
+      return v1::GenerateFinished::REASON_MAX_TOKENS;
+    case FinishReason::kContextFull:
+      return v1::GenerateFinished::REASON_CONTEXT_FULL;
+    case FinishReason::kNone:
+      break;
+  }
+  return v1::GenerateFinished::REASON_UNSPECIFIED;
+}
+
+absl::Status CheckRange(const char* field, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, "; it must be from ", low, " to ", high));
+}
+
+}  // namespace
+
+void Generation::Start() {
+  absl::Status status = Validate();
+  if (status.ok()) {
+    absl::StatusOr<RequestMemory::Attempt> attempt = core_.requests.Begin("Generate", request_.request_id(), request_);
+    status = attempt.status();
+    if (attempt.ok()) attempt_ = *std::move(attempt);
+  }
+  if (status.ok() && attempt_.answer) {
+    status = Replay(*attempt_.answer) ? absl::OkStatus() : absl::DataLossError("the remembered answer is damaged");
+    return sink_->Finish(status);
+  }
+  if (status.ok()) status = Prepare();
+  if (!status.ok()) sink_->Finish(status);
+}
+
+absl::Status Generation::Validate() const {
+  const v1::StopConditions& stop = request_.stop();
+  const bool saves_often = request_.has_save_every_tokens();
+  const absl::Status checks[] = {
+      CheckRange("max_tokens_per_call: stop.max_tokens", stop.max_tokens(), 0, core_.limits.max_tokens_per_call),
+      CheckRange("top_logprobs", request_.top_logprobs(), 0, kMaxTopLogprobs),
+      saves_often ? CheckRange("save_every_tokens", request_.save_every_tokens(), 1, INT32_MAX) : absl::OkStatus(),
+      CheckTokenIds(core_, stop.token_ids()),
+      CheckSaveOptions(request_.save()),
+      FromProto(request_.sampling(), {}).status(),
+      text::StopMatcher::Create({stop.strings().begin(), stop.strings().end()}).status(),
+      Lease(core_, request_.has_lease(), request_.lease()).status(),
+  };
+  for (const absl::Status& check : checks) {
+    if (!check.ok()) return check;
+  }
+  if (saves_often && !request_.has_save()) return absl::InvalidArgumentError("save_every_tokens needs save");
+  if (!request_.request_id().empty() && !request_.has_save()) {
+    return absl::InvalidArgumentError(
+        "request_id needs save: without it a Generate changes nothing that a repeat could find");
+  }
+  if (request_.has_at_token() && !request_.has_node()) return absl::InvalidArgumentError("at_token goes with a node");
+  return absl::OkStatus();
+}
+
+absl::Status Generation::Prepare() {
+  absl::StatusOr<std::vector<int32_t>> input =
+      InputTokens(core_, request_, request_.start_case() != v1::GenerateRequest::START_NOT_SET);
+  if (!input.ok()) return input.status();
+  if (absl::Status status = OpenSession(*input); !status.ok()) return status;
+  absl::Status status = Launch(*std::move(input));
+  if (!status.ok()) CloseSession();
+  return status;
+}
+
+// Makes or finds the session to run in, and announces it.
+absl::Status Generation::OpenSession(std::vector<int32_t>& input) {
+  v1::GenerateResponse event;
+  v1::GenerateStarted& started = *event.mutable_started();
+  started.set_input_tokens(static_cast<int32_t>(input.size()));
+  if (request_.has_session()) {
+    const absl::StatusOr<std::string> id = ParseName(request_.session(), "sessions");
+    if (!id.ok()) return id.status();
+    const absl::StatusOr<SessionInfo> info = core_.sessions->Info(*id);
+    if (!info.ok()) return info.status();
+    session_ = *id;
+    started.set_reused_tokens(info->token_count);
+  } else {
+    SessionState state;
+    if (request_.has_node()) {
+      absl::StatusOr<ProvenState> proven =
+          RestoreWithProof(core_, request_.node(), AtToken(request_), request_.skip_check(), deadline_);
+      if (!proven.ok()) return proven.status();
+      state = std::move(proven->state);
+      started.set_reused_tokens(state.sequence.length());
+      *started.mutable_proof() = std::move(proven->proof);
+    }
+    std::vector<SessionState> states = {std::move(state)};
+    const auto added = core_.sessions->Add(std::move(states), *Lease(core_, request_.has_lease(), request_.lease()));
+    if (!added.ok()) return added.status();
+    session_ = added->front().id;
+    owns_session_ = true;
+  }
+  started.set_session(absl::StrCat("sessions/", session_));
+  sink_->Write(std::move(event));
+  return absl::OkStatus();
+}
+
+absl::Status Generation::Launch(std::vector<int32_t> input) {
+  absl::StatusOr<SessionState> state = core_.sessions->Take(session_);
+  if (!state.ok()) return state.status();
+  origin_ = state->origin;
+  origin_tokens_ = state->origin_tokens;
+  const int length = state->sequence.length();
+  const int context = core_.decoder->config().context_length;
+  absl::Status status;
+  if (length + static_cast<int>(input.size()) > context) {
+    status = absl::InvalidArgumentError(absl::StrCat("context_length: ", input.size(), " tokens of input after ",
+                                                     length, " exceed the model's context of ", context));
+  } else if (length == 0 && input.empty()) {
+    status = absl::FailedPreconditionError(absl::StrCat("sessions/", session_, " has no tokens; give input"));
+  }
+  SessionState before = *state;
+  std::shared_ptr<GenerateJob> job;
+  if (status.ok()) {
+    state->sampling = *FromProto(request_.sampling(), state->sampling);
+    status = engine::Validate(state->sampling);
+  }
+  if (status.ok()) {
+    auto created = GenerateJob::Create(*std::move(state), JobOptions(std::move(input), length), core_.tokenizer.get(),
+                                       shared_from_this());
+    status = created.status();
+    if (created.ok()) job = *std::move(created);
+  }
+  if (status.ok()) {
+    job->deadline = deadline_;
+    absl::MutexLock lock(&mutex_);
+    job_ = job;
+    if (cancelled_) status = absl::CancelledError("the caller cancelled the call");
+  }
+  if (status.ok()) {
+    core_.sessions->SetJob(session_, job);
+    // From here on the copy must not share pages with the job, or its first token would have to copy one.
+    const int tokens = job->max_appended();
+    SessionState undo = std::exchange(before, {});
+    status = core_.scheduler->Submit(job, tokens);
+    if (!status.ok()) before = std::move(undo);
+  }
+  if (!status.ok()) core_.sessions->GiveBack(session_, std::move(before));
+  return status;
+}
+
+GenerateOptions Generation::JobOptions(std::vector<int32_t> input, int length) const {
+  const v1::StopConditions& stop = request_.stop();
+  const int context = core_.decoder->config().context_length;
+  const int wanted = stop.has_max_tokens() ? stop.max_tokens() : core_.limits.default_max_tokens;
+  const int room = context - length - static_cast<int>(input.size());
+  return {.input = std::move(input),
+          .max_tokens = wanted,
+          .max_appended = std::min(wanted, room),
+          .stop_strings = {stop.strings().begin(), stop.strings().end()},
+          .stop_token_ids = {stop.token_ids().begin(), stop.token_ids().end()},
+          .end_of_turn_ids = stop.ignore_eos() ? std::vector<int32_t>() : core_.decoder->config().end_of_turn_ids,
+          .top_logprobs = request_.has_top_logprobs() ? std::optional<int>(request_.top_logprobs()) : std::nullopt,
+          .checkpoint_tokens = request_.save_every_tokens(),
+          .context_length = context};
+}
+
+void Generation::CloseSession() {
+  if (owns_session_ && !request_.keep_session()) core_.sessions->Delete(session_).IgnoreError();
+}
+
+void Generation::Cancel() {
+  absl::MutexLock lock(&mutex_);
+  cancelled_ = true;
+  if (job_ != nullptr) job_->Cancel();
+}
+
+bool Generation::Full() const {
+  if (sink_->Full()) return true;
+  absl::MutexLock lock(&mutex_);
+  return saves_.size() > kMaxPendingSaves;
+}
+
+void Generation::OnTokens(std::string text, std::vector<GeneratedToken> tokens) {
+  v1::GenerateResponse event;
+  v1::GenerateDelta& delta = *event.mutable_delta();
+  delta.set_text(std::move(text));
+  for (const GeneratedToken& generated : tokens) {
+    v1::Token* token = delta.add_tokens();
+    token->set_id(generated.id);
+    if (generated.logprob) token->set_logprob(*generated.logprob);
+    for (const engine::TokenLogprob& alternative : generated.top) {
+      v1::TokenProbability* top = token->add_top();
+      top->set_id(alternative.id);
+      top->set_text(core_.tokenizer->TokenText(alternative.id).value_or(""));
+      top->set_logprob(alternative.logprob);
+    }
+  }
+  if (attempt_.request) {
+    answer_.mutable_text()->append(delta.text());
+    answer_.mutable_tokens()->MergeFrom(delta.tokens());
+  }
+  sink_->Write(std::move(event));
+}
+
+void Generation::OnCheckpoint(SessionState state) {
+  absl::MutexLock lock(&mutex_);
+  saves_.push_back(std::move(state));
+  if (std::exchange(saving_, true)) return;
+  core_.workers->Schedule([self = shared_from_this()] { self->RunSaves(); });
+}
+
+void Generation::OnFinish(const absl::Status& status, const GenerateResult& result, SessionState state) {
+  core_.sessions->GiveBack(session_, state);
+  absl::MutexLock lock(&mutex_);
+  ending_ = Ending{status, result, std::move(state)};
+  if (std::exchange(saving_, true)) return;
+  core_.workers->Schedule([self = shared_from_this()] { self->RunSaves(); });
+}
+
+void Generation::RunSaves() {
+  for (;;) {
+    SessionState state;
+    std::optional<Ending> ending;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!saves_.empty()) {
+        state = std::move(saves_.front());
+        saves_.pop_front();
+      } else if (ending_) {
+        ending = std::move(ending_);
+        if (!save_error_.ok()) ending->status = save_error_;
+      } else {
+        saving_ = false;
+        return;
+      }
+    }
+    if (ending) return End(*std::move(ending));
+    if (absl::Status status = SaveCheckpoint(std::move(state)); !status.ok()) {
+      absl::MutexLock lock(&mutex_);
+      if (save_error_.ok()) save_error_ = status;
+      job_->Cancel();
+    }
+  }
+}
+
+absl::Status Generation::SaveCheckpoint(SessionState state) {
+  state.origin = origin_;
+  state.origin_tokens = origin_tokens_;
+  absl::StatusOr<SavedNode> saved = SaveState(core_, state, request_.save(), std::nullopt);
+  if (!saved.ok()) return saved.status();
+  NoteSaved(*saved, state.sequence.length());
+  return absl::OkStatus();
+}
+
+void Generation::NoteSaved(const SavedNode& saved, int tokens) {
+  origin_ = saved.origin;
+  origin_tokens_ = tokens;
+  core_.sessions->SetOrigin(session_, saved.origin, tokens);
+  v1::GenerateResponse event;
+  ToProto(saved.record, core_, v1::NODE_VIEW_BASIC, event.mutable_saved()->mutable_node());
+  ToProto(saved.report, event.mutable_saved()->mutable_report());
+  sink_->Write(std::move(event));
+}
+
+void Generation::End(Ending ending) {
+  v1::GenerateResponse event;
+  v1::GenerateFinished& finished = *event.mutable_finished();
+  finished.set_reason(ToProto(ending.result.reason));
+  finished.set_stop(ending.result.stop);
+  finished.set_generated_tokens(ending.result.generated_tokens);
+  finished.set_token_count(ending.state.sequence.length());
+  finished.set_pending_text(ending.result.pending_text);
+  if (!owns_session_ || request_.keep_session()) finished.set_session(absl::StrCat("sessions/", session_));
+  server::ToProto(ending.result.prefill_time, finished.mutable_prefill_time());
+  server::ToProto(ending.result.decode_time, finished.mutable_decode_time());
+  absl::Status status = ending.status;
+  if (status.ok() && request_.has_save()) status = SaveFinal(ending.state, finished);
+  CloseSession();
+  {
+    // The job holds this; here the circle ends.
+    absl::MutexLock lock(&mutex_);
+    job_ = nullptr;
+  }
+  if (status.ok()) sink_->Write(std::move(event));
+  sink_->Finish(status);
+}
+
+absl::Status Generation::SaveFinal(SessionState& state, const v1::GenerateFinished& finished) {
+  state.origin = origin_;
+  state.origin_tokens = origin_tokens_;
+  std::optional<storage::AnsweredRequest> request = attempt_.request;
+  if (request) {
+    request->answer = [this, finished](const storage::NodeRecord& record) {
+      v1::GenerateResponse events[3];
+      *events[0].mutable_delta() = answer_;
+      ToProto(record, core_, v1::NODE_VIEW_BASIC, events[1].mutable_saved()->mutable_node());
+      *events[2].mutable_finished() = finished;
+      events[2].mutable_finished()->set_replayed(true);
+      std::string bytes;
+      google::protobuf::io::StringOutputStream stream(&bytes);
+      for (const v1::GenerateResponse& event : events) {
+        google::protobuf::util::SerializeDelimitedToZeroCopyStream(event, &stream);
+      }
+      return bytes;
+    };
+  }
+  absl::StatusOr<SavedNode> saved = SaveState(core_, state, request_.save(), std::move(request));
+  if (!saved.ok()) return saved.status();
+  NoteSaved(*saved, state.sequence.length());
+  return absl::OkStatus();
+}
+
+bool Generation::Replay(const std::string& answer) {
+  google::protobuf::io::ArrayInputStream stream(answer.data(), static_cast<int>(answer.size()));
+  for (;;) {
+    v1::GenerateResponse event;
+    bool clean_eof = false;
+    if (!google::protobuf::util::ParseDelimitedFromZeroCopyStream(&event, &stream, &clean_eof)) return clean_eof;
+    sink_->Write(std::move(event));
+  }
+}
+
+}  // namespace quicksave::server

@@ -1,0 +1,94 @@
+#ifndef QUICKSAVE_SERVER_SERVICE_GENERATION_H_
+#define QUICKSAVE_SERVER_SERVICE_GENERATION_H_
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "quicksave/v1/snapshot_service.pb.h"
+#include "server/scheduler/generate_job.h"
+#include "server/service/core.h"
+
+namespace quicksave::server {
+
+// Where the events of a generation go. Thread-safe; nothing blocks.
+class GenerateSink {
+ public:
+  virtual ~GenerateSink() = default;
+  // Whether the reader is so far behind that the generation should wait.
+  virtual bool Full() const = 0;
+  virtual void Write(v1::GenerateResponse event) = 0;
+  // Last; the sink may be gone afterwards.
+  virtual void Finish(const absl::Status& status) = 0;
+};
+
+// One Generate call, without gRPC: resolves where to start, runs the job, saves on the way and at the end, and reports.
+// It keeps itself alive until it has finished the sink.
+class Generation : public GenerateListener, public std::enable_shared_from_this<Generation> {
+ public:
+  Generation(Core* core, v1::GenerateRequest request, absl::Time deadline, GenerateSink* sink)
+      : core_(*core), request_(std::move(request)), deadline_(deadline), sink_(sink) {}
+
+  // Starts it; on a worker. Everything wrong with the request is said before any work is done.
+  void Start();
+  // Stops its work within one step. Any thread.
+  void Cancel();
+
+  // From the engine thread.
+  bool Full() const override;
+  void OnTokens(std::string text, std::vector<GeneratedToken> tokens) override;
+  void OnCheckpoint(SessionState state) override;
+  void OnFinish(const absl::Status& status, const GenerateResult& result, SessionState state) override;
+
+ private:
+  struct Ending {
+    absl::Status status;
+    GenerateResult result;
+    SessionState state;
+  };
+
+  absl::Status Validate() const;
+  absl::Status Prepare();
+  absl::Status OpenSession(std::vector<int32_t>& input);
+  absl::Status Launch(std::vector<int32_t> input);
+  GenerateOptions JobOptions(std::vector<int32_t> input, int length) const;
+  void CloseSession();
+  bool Replay(const std::string& answer);
+  // Runs queued saves, then the ending when there is one. One worker at a time.
+  void RunSaves();
+  absl::Status SaveCheckpoint(SessionState state);
+  void End(Ending ending);
+  absl::Status SaveFinal(SessionState& state, const v1::GenerateFinished& finished);
+  void NoteSaved(const SavedNode& saved, int tokens);
+
+  Core& core_;
+  const v1::GenerateRequest request_;
+  const absl::Time deadline_;
+  GenerateSink* const sink_;
+
+  // Set by Start, then only read, or touched by one worker at a time.
+  RequestMemory::Attempt attempt_;
+  std::string session_;        // id
+  bool owns_session_ = false;  // made by this call
+  std::shared_ptr<const Origin> origin_;
+  int origin_tokens_ = 0;
+  v1::GenerateDelta answer_;  // all that was given out, when the call has a request_id; engine thread until the end
+
+  mutable absl::Mutex mutex_;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::shared_ptr<GenerateJob> job_ ABSL_GUARDED_BY(mutex_);
+  std::deque<SessionState> saves_ ABSL_GUARDED_BY(mutex_);
+  bool saving_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<Ending> ending_ ABSL_GUARDED_BY(mutex_);
+  absl::Status save_error_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_SERVICE_GENERATION_H_

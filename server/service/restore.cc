@@ -1,0 +1,117 @@
+#include "server/service/restore.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/scheduler/evaluate_job.h"
+#include "server/service/convert.h"
+
+namespace quicksave::server {
+namespace {
+
+struct Evaluated {
+  engine::Sequence sequence;  // shares all pages but that of the last token
+  std::shared_ptr<const engine::Logits> logits;
+};
+
+// Feeds the last token of a sequence again, on a copy.
+absl::StatusOr<Evaluated> EvaluateLastToken(Core& core, const engine::Sequence& sequence, absl::Time deadline) {
+  Evaluated evaluated{sequence, nullptr};
+  evaluated.sequence.Truncate(sequence.length() - 1);
+  const auto job = std::make_shared<EvaluateJob>(
+      std::move(evaluated.sequence), std::vector<int32_t>{sequence.tokens().back()}, engine::LogitsWanted::kLast,
+      [&evaluated](size_t, absl::Span<const float> logits) {
+        evaluated.logits = std::make_shared<const engine::Logits>(logits.begin(), logits.end());
+      });
+  job->deadline = deadline;
+  if (absl::Status status = core.scheduler->Run(job, 1); !status.ok()) return status;
+  evaluated.sequence = job->sequence();
+  return evaluated;
+}
+
+void CompareLogits(const engine::Logits& stored, const engine::Logits& now, v1::DistributionCheck* check) {
+  check->set_logits_compared(static_cast<int32_t>(stored.size()));
+  const bool same = std::memcmp(stored.data(), now.data(), stored.size() * sizeof(float)) == 0;
+  check->set_outcome(same ? v1::DistributionCheck::OUTCOME_IDENTICAL : v1::DistributionCheck::OUTCOME_UNSPECIFIED);
+  if (same) return;
+  const engine::LogProbabilities p(stored);
+  const engine::LogProbabilities q(now);
+  double divergence = 0;
+  float largest = 0;
+  for (size_t id = 0; id < stored.size(); ++id) {
+    const float stored_logprob = p.of(static_cast<int32_t>(id));
+    divergence += std::exp(stored_logprob) * (stored_logprob - q.of(static_cast<int32_t>(id)));
+    largest = std::max(largest, std::abs(stored[id] - now[id]));
+  }
+  check->set_kl_divergence(divergence);
+  check->set_max_abs_difference(largest);
+}
+
+absl::Status Prove(Core& core, const std::string& node, SessionState& state, absl::Time deadline,
+                   v1::DistributionCheck* check) {
+  absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state.sequence, deadline);
+  if (!evaluated.ok()) return evaluated.status();
+  const int last = state.sequence.length() - 1;
+  if (!engine::SameKeyValues(state.sequence, evaluated->sequence, last)) {
+    return absl::DataLossError(
+        absl::StrCat(node, ": the K and V restored for token ", last,
+                     " are not what the model computes there from the restored tokens before it"));
+  }
+  if (state.sequence.next_logits() == nullptr) {
+    check->set_outcome(v1::DistributionCheck::OUTCOME_KV_IDENTICAL);
+    state.sequence.set_next_logits(std::move(evaluated->logits));
+    return absl::OkStatus();
+  }
+  CompareLogits(*state.sequence.next_logits(), *evaluated->logits, check);
+  if (check->outcome() == v1::DistributionCheck::OUTCOME_IDENTICAL) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(node, ": the restored next-token distribution is not the saved one: KL ",
+                                          check->kl_divergence(), ", largest difference ",
+                                          check->max_abs_difference()));
+}
+
+}  // namespace
+
+absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node, std::optional<int> at_token,
+                                             bool skip_check, absl::Time deadline) {
+  const absl::Time start = absl::Now();
+  const absl::StatusOr<std::string> id = ParseName(node, "nodes");
+  if (!id.ok()) return id.status();
+  absl::StatusOr<RestoredState> restored = core.archive->Restore(Core::kTenant, *id, at_token);
+  if (!restored.ok()) return restored.status();
+
+  ProvenState proven{std::move(restored->state), {}};
+  v1::Proof& proof = proven.proof;
+  proof.set_tokens_reused(proven.state.sequence.length());
+  proof.set_bytes_read(restored->report.bytes_read);
+  proof.set_bytes_restored(restored->report.bytes_restored);
+  proof.set_codec(restored->report.codec);
+  const absl::Time check_start = absl::Now();
+  if (skip_check) {
+    proof.mutable_check()->set_outcome(v1::DistributionCheck::OUTCOME_SKIPPED);
+  } else if (absl::Status status = Prove(core, node, proven.state, deadline, proof.mutable_check()); !status.ok()) {
+    return status;
+  }
+  const absl::Time end = absl::Now();
+  ToProto(restored->report.read, proof.mutable_timing()->mutable_read());
+  ToProto(restored->report.decode, proof.mutable_timing()->mutable_decode());
+  ToProto(restored->report.load, proof.mutable_timing()->mutable_load());
+  ToProto(end - check_start, proof.mutable_timing()->mutable_check());
+  ToProto(end - start, proof.mutable_timing()->mutable_total());
+  return proven;
+}
+
+absl::Status EnsureLogits(Core& core, SessionState& state, absl::Time deadline) {
+  if (state.sequence.next_logits() != nullptr) return absl::OkStatus();
+  if (state.sequence.length() == 0) return absl::FailedPreconditionError("the session has no tokens yet");
+  absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state.sequence, deadline);
+  if (!evaluated.ok()) return evaluated.status();
+  state.sequence.set_next_logits(std::move(evaluated->logits));
+  return absl::OkStatus();
+}
+
+}  // namespace quicksave::server

@@ -1,0 +1,35 @@
+#ifndef QUICKSAVE_SERVER_SERVICE_RESTORE_H_
+#define QUICKSAVE_SERVER_SERVICE_RESTORE_H_
+
+// Restoring a node with proof, and the start states of calls.
+
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "quicksave/v1/session.pb.h"
+#include "server/scheduler/session_state.h"
+#include "server/service/core.h"
+
+namespace quicksave::server {
+
+struct ProvenState {
+  SessionState state;
+  v1::Proof proof;
+};
+
+// Restores `node` ("nodes/..."), rewound to `at_token` when that is set, and unless `skip_check`, evaluates its last
+// token again over the restored K and V and compares: K and V of that token in every layer, and the logits when they
+// are stored. Every bit must be the same, because a state is a pure function of its tokens; otherwise DATA_LOSS. Other
+// errors are those of Archive::Restore and Scheduler::Run.
+absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node, std::optional<int> at_token,
+                                             bool skip_check, absl::Time deadline);
+
+// Computes the next-token logits of a state that lacks them (a rewound one), by feeding its last token again.
+// FAILED_PRECONDITION when the state has no token.
+absl::Status EnsureLogits(Core& core, SessionState& state, absl::Time deadline);
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_SERVICE_RESTORE_H_

@@ -1,0 +1,24 @@
+#include "server/service/start_state.h"
+
+namespace quicksave::server {
+
+absl::StatusOr<absl::Duration> Lease(const Core& core, bool given, const google::protobuf::Duration& lease) {
+  if (!given) return core.sessions->CheckLease(absl::ZeroDuration());
+  absl::StatusOr<absl::Duration> duration = FromProto(lease);
+  if (!duration.ok()) return duration.status();
+  if (*duration == absl::ZeroDuration()) return absl::InvalidArgumentError("lease is 0; it must be positive");
+  return core.sessions->CheckLease(*duration);
+}
+
+absl::StatusOr<SessionState> CaptureWithTokens(Core& core, const std::string& name) {
+  const absl::StatusOr<std::string> id = ParseName(name, "sessions");
+  if (!id.ok()) return id.status();
+  absl::StatusOr<SessionState> state = core.sessions->Capture(*id);
+  if (state.ok() && state->sequence.length() == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(name, " has no tokens yet; try again when its input has been computed"));
+  }
+  return state;
+}
+
+}  // namespace quicksave::server
