@@ -15,8 +15,6 @@ constexpr std::string_view kMagic = "QSBK";
 constexpr size_t kPrefixBytes = 12;
 constexpr size_t kFixedBytes = 96;
 constexpr size_t kBytesPerSection = sizeof(uint32_t) + sizeof(uint64_t);
-constexpr size_t kMaxSections = 8192;
-constexpr size_t kMaxHeaderBytes = kFixedBytes + kMaxSections * kBytesPerSection + sizeof(uint64_t);
 
 absl::Status Damaged(absl::string_view what) { return absl::DataLossError(absl::StrCat("block container: ", what)); }
 

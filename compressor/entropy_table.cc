@@ -125,7 +125,9 @@ EncodeTable::EncodeTable(const TableFrequencies& frequencies) {
   uint32_t start = 0;
   for (int s = 0; s < kSymbols; ++s) {
     const uint32_t frequency = frequencies[s];
-    symbols[s] = {.reciprocal = frequency == 0 ? 0 : ~uint64_t{0} / frequency, .frequency = frequency, .start = start};
+    symbols[s] = {.reciprocal = frequency == 0 ? 0 : ~uint32_t{0} / frequency,
+                  .frequency = static_cast<uint16_t>(frequency),
+                  .start = static_cast<uint16_t>(start)};
     available[s] = static_cast<uint8_t>(frequency == 0 ? kEscapeSymbol : s);
     start += frequency;
   }

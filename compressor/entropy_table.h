@@ -58,10 +58,10 @@ TableFrequencies QuantizeFrequencies(absl::Span<const uint64_t> counts);
 
 // What rANS needs to encode a symbol.
 struct EncodeSymbol {
-  // floor((2^64 - 1) / frequency): (state + 1) * reciprocal >> 64 is the quotient.
-  uint64_t reciprocal = 0;
-  uint32_t frequency = 0;
-  uint32_t start = 0;
+  // floor((2^32 - 1) / frequency): state * reciprocal >> 32 is the quotient or one less.
+  uint32_t reciprocal = 0;
+  uint16_t frequency = 0;
+  uint16_t start = 0;
 };
 
 // The encoder's form of a table.

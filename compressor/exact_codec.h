@@ -1,9 +1,9 @@
 // The `exact` codec: lossless for every bf16 bit pattern, static entropy coding of sign, exponent and the upper bits of
 // the mantissa with tables per channel, and never more than a few bytes larger than raw.
 //
-//   CodecRegistry registry;                     // RegisterBuiltinCodecs adds `exact` without a profile
-//   registry.Register(NewExactCodec(nullptr));  // built-in tables: profile id none, works for any model
-//   registry.Register(NewExactCodec(profile));  // later: the model's own tables; old blocks still decode
+//   CodecRegistry registry;
+//   RegisterBuiltinCodecs(registry);            // `exact` with built-in tables: profile id none, works for any model
+//   registry.Register(NewExactCodec(profile));  // later: the model's own tables; earlier blocks still decode
 
 #ifndef QUICKSAVE_COMPRESSOR_EXACT_CODEC_H_
 #define QUICKSAVE_COMPRESSOR_EXACT_CODEC_H_

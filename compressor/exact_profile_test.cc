@@ -63,7 +63,7 @@ TEST(ExactProfileTest, RefusesEveryDamagedByteAndEveryCut) {
 
 TEST(ExactProfileTest, RefusesImpossibleContentsUnderARightChecksum) {
   const std::string bytes = BuildProfile({1}).Serialize();
-  for (size_t i = 4; i + 8 < bytes.size(); ++i) {
+  for (size_t i = 4; i + 8 < bytes.size(); i += 1 + i / 256) {
     for (const int flip : {0x01, 0x80, 0xff}) {
       std::string damaged = bytes;
       damaged[i] = static_cast<char>(damaged[i] ^ flip);

@@ -1,26 +1,13 @@
 #include "compressor/rans.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
+#include <iterator>
 
-#include "absl/numeric/int128.h"
 #include "compressor/rans_groups.h"
 
 namespace quicksave::compressor {
 namespace {
-
-// Writes words from the end of a buffer towards its beginning, as rANS encoding runs backwards.
-inline uint32_t PushSymbol(uint32_t state, const EncodeSymbol& symbol, uint16_t*& words) {
-  constexpr int kLimitShift = 32 - kFrequencyBits;
-  const uint32_t full = state >= symbol.frequency << kLimitShift ? 1 : 0;
-  words[-1] = static_cast<uint16_t>(state);
-  words -= full;
-  state >>= 16 * full;
-  const auto quotient =
-      static_cast<uint32_t>(absl::Uint128High64(absl::uint128(uint64_t{state} + 1) * symbol.reciprocal));
-  return state + quotient * (kFrequencyTotal - symbol.frequency) + symbol.start;
-}
 
 // Symbols with a bounds check for each word; the first one belongs to stream 0. False at the end of input.
 bool DecodeCarefully(RansCursor& cursor, absl::Span<const DecodeTable> tables, const uint8_t* table_of,
@@ -54,20 +41,31 @@ size_t DecodeGroupsPortable(RansCursor& cursor, const DecodeTable* tables, const
   return group;
 }
 
-void RansEncode(absl::Span<const uint8_t> symbols, absl::Span<const uint8_t> table_of,
-                absl::Span<const EncodeTable> tables, std::vector<uint16_t>& scratch, std::string& out) {
-  // A symbol never makes more than one word, and one more place is written to without being used.
-  if (scratch.size() < symbols.size() + 1) scratch.resize(symbols.size() + 1);
-  uint16_t* const end = scratch.data() + symbols.size() + 1;
-  uint16_t* words = end;
-  std::array<uint32_t, kStreams> states;
-  states.fill(kStateLow);
-  for (size_t i = symbols.size(); i-- > 0;) {
-    uint32_t& state = states[i % kStreams];
-    state = PushSymbol(state, tables[table_of[i]].symbols[symbols[i]], words);
+void EncodeGroupsPortable(RansSink& sink, const EncodeTable* tables, const uint8_t* table_of, const uint8_t* symbols,
+                          size_t groups) {
+  for (size_t i = groups * kStreams; i-- > 0;) {
+    uint32_t& state = sink.states[i % kStreams];
+    state = PushSymbol(state, tables[table_of[i]].symbols[symbols[i]], sink.words);
   }
-  out.append(reinterpret_cast<const char*>(states.data()), kStateBytes);
-  out.append(reinterpret_cast<const char*>(words), static_cast<size_t>(end - words) * sizeof(uint16_t));
+}
+
+void RansEncode(absl::Span<const uint8_t> symbols, absl::Span<const uint8_t> table_of,
+                absl::Span<const EncodeTable> tables, std::vector<uint16_t>& scratch, std::string& out, RansPath path) {
+  // A symbol never makes more than one word; the places below the last word may be written to without being used.
+  const size_t room = symbols.size() + kWordsAhead;
+  if (scratch.size() < room) scratch.resize(room);
+  uint16_t* const end = scratch.data() + room;
+  RansSink sink{.words = end};
+  std::fill(std::begin(sink.states), std::end(sink.states), kStateLow);
+  const size_t groups = symbols.size() / kStreams;
+  for (size_t i = symbols.size(); i-- > groups * kStreams;) {
+    uint32_t& state = sink.states[i % kStreams];
+    state = PushSymbol(state, tables[table_of[i]].symbols[symbols[i]], sink.words);
+  }
+  const bool avx2 = path == RansPath::kFastest && HaveAvx2();
+  (avx2 ? EncodeGroupsAvx2 : EncodeGroupsPortable)(sink, tables.data(), table_of.data(), symbols.data(), groups);
+  out.append(reinterpret_cast<const char*>(sink.states), kStateBytes);
+  out.append(reinterpret_cast<const char*>(sink.words), static_cast<size_t>(end - sink.words) * sizeof(uint16_t));
 }
 
 absl::Status RansDecode(std::string_view bytes, absl::Span<const uint8_t> table_of,

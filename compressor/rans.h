@@ -29,7 +29,8 @@ enum class RansPath { kFastest, kPortable };
 // Appends the final states and the words of `symbols` to `out`. Symbol i is coded with tables[table_of[i]], which must
 // have it. `scratch` is working memory that calls may share.
 void RansEncode(absl::Span<const uint8_t> symbols, absl::Span<const uint8_t> table_of,
-                absl::Span<const EncodeTable> tables, std::vector<uint16_t>& scratch, std::string& out);
+                absl::Span<const EncodeTable> tables, std::vector<uint16_t>& scratch, std::string& out,
+                RansPath path = RansPath::kFastest);
 
 // Fills `symbols` from what RansEncode appended, which `bytes` must be exactly. Each of `table_of` must be below the
 // number of tables. DATA_LOSS if bytes are missing, left over or do not lead back to the initial states.

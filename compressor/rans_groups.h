@@ -1,4 +1,4 @@
-// The inner loops of rANS decoding: whole groups of one symbol from every stream.
+// The inner loops of rANS: whole groups of one symbol from every stream.
 
 #ifndef QUICKSAVE_COMPRESSOR_RANS_GROUPS_H_
 #define QUICKSAVE_COMPRESSOR_RANS_GROUPS_H_
@@ -12,9 +12,10 @@
 
 namespace quicksave::compressor {
 
-// As many words must remain for a group to be decoded without a bounds check: one for each symbol, and what is read
-// ahead.
-inline constexpr size_t kWordsForGroup = kStreams + 8;
+// A path may read this many words beyond, or write this many below, the ones that a symbol needs.
+inline constexpr size_t kWordsAhead = 8;
+// As many words must remain for a group to be decoded without a bounds check.
+inline constexpr size_t kWordsForGroup = kStreams + kWordsAhead;
 
 // Where decoding stands. Words have no alignment.
 struct RansCursor {
@@ -43,6 +44,35 @@ size_t DecodeGroupsPortable(RansCursor& cursor, const DecodeTable* tables, const
 // The same with AVX2, to be called only where HaveAvx2().
 size_t DecodeGroupsAvx2(RansCursor& cursor, const DecodeTable* tables, const uint8_t* table_of, size_t groups,
                         uint8_t* symbols);
+
+// Where encoding stands. Words are written from the end of a buffer towards its beginning, as rANS encodes backwards.
+struct RansSink {
+  alignas(32) uint32_t states[kStreams];
+  uint16_t* words;
+};
+
+// Puts a symbol on a state, after moving a word to `words` if it would not fit.
+inline uint32_t PushSymbol(uint32_t state, const EncodeSymbol& symbol, uint16_t*& words) {
+  constexpr int kLimitShift = 32 - kFrequencyBits;
+  const uint32_t frequency = symbol.frequency;
+  // No branch: whether the state is full is as good as random.
+  const uint32_t full = state >> kLimitShift >= frequency ? 1 : 0;
+  words[-1] = static_cast<uint16_t>(state);
+  words -= full;
+  state >>= 16 * full;
+  const auto quotient = static_cast<uint32_t>(uint64_t{state} * symbol.reciprocal >> 32);
+  const uint32_t remainder = state - quotient * frequency;
+  const uint32_t more = remainder >= frequency ? 1 : 0;
+  return ((quotient + more) << kFrequencyBits) + remainder - frequency * more + symbol.start;
+}
+
+// Encode the symbols of `groups` groups, the last one first. At least kWordsAhead words must have room below those that
+// the symbols make.
+void EncodeGroupsPortable(RansSink& sink, const EncodeTable* tables, const uint8_t* table_of, const uint8_t* symbols,
+                          size_t groups);
+// The same with AVX2, to be called only where HaveAvx2().
+void EncodeGroupsAvx2(RansSink& sink, const EncodeTable* tables, const uint8_t* table_of, const uint8_t* symbols,
+                      size_t groups);
 
 // Whether this processor and this build have the AVX2 path.
 bool HaveAvx2();

@@ -46,9 +46,9 @@ Sequence DrawSymbols(const std::vector<TableFrequencies>& tables, size_t n, uint
 
 class RansTest : public testing::Test {
  protected:
-  std::string Encode(const Sequence& sequence) {
+  std::string Encode(const Sequence& sequence, RansPath path = RansPath::kFastest) {
     std::string bytes;
-    RansEncode(sequence.symbols, sequence.tables, encode_, scratch_, bytes);
+    RansEncode(sequence.symbols, sequence.tables, encode_, scratch_, bytes, path);
     return bytes;
   }
 
@@ -62,6 +62,7 @@ TEST_F(RansTest, BothPathsRestoreTheSymbols) {
   for (const size_t n : {0, 1, 31, 32, 33, 64, 1000, 4096, 100'001}) {
     const Sequence sequence = DrawSymbols(frequencies_, n, n);
     const std::string bytes = Encode(sequence);
+    EXPECT_EQ(Encode(sequence, RansPath::kPortable), bytes);
     for (const RansPath path : {RansPath::kFastest, RansPath::kPortable}) {
       std::vector<uint8_t> decoded(n);
       const absl::Status status = RansDecode(bytes, sequence.tables, decode_, absl::MakeSpan(decoded), path);
