@@ -16,6 +16,7 @@ namespace {
 constexpr absl::string_view kFormatKey = "format_version";
 constexpr absl::string_view kCreatedByKey = "created_by";
 constexpr absl::string_view kCreatedBy = "quicksave";
+constexpr size_t kProbeBytes = size_t{1} << 20;
 
 rocksdb::Slice ToSlice(absl::string_view text) { return rocksdb::Slice(text.data(), text.size()); }
 
@@ -243,6 +244,13 @@ absl::Status Database::CheckFreeSpace() const {
   return absl::ResourceExhaustedError(absl::StrCat("store ", options_.path, ": the disk has ", *free,
                                                    " bytes left, fewer than the minimum of ",
                                                    options_.min_free_disk_bytes, "; free some space and try again"));
+}
+
+bool Database::DiskTakesFiles() const {
+  const std::string name = absl::StrCat(options_.path, "/space.probe");
+  const bool written = rocksdb::WriteStringToFile(env_, std::string(kProbeBytes, '\0'), name, true).ok();
+  env_->DeleteFile(name).PermitUncheckedError();
+  return written;
 }
 
 absl::Status Database::Compact() {

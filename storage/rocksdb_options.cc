@@ -6,6 +6,7 @@
 #include "rocksdb/cache.h"
 #include "rocksdb/env.h"
 #include "rocksdb/filter_policy.h"
+#include "rocksdb/listener.h"
 #include "rocksdb/table.h"
 
 namespace quicksave::storage {
@@ -13,6 +14,25 @@ namespace {
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint64_t kMinBlobBytes = 4096;
+
+// Leaves it to Database::Write to go on after a full disk.
+class ManualRecovery : public rocksdb::EventListener {
+ public:
+  // RocksDB gives up for good when there is no room for a new log, for fear that the old one lost what was buffered. We
+  // buffer nothing, and recovery writes out everything that is in memory before the old log goes.
+  void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override {
+    if (reason == rocksdb::BackgroundErrorReason::kMemTable && error->IsNoSpace()) {
+      *error = rocksdb::Status(*error, rocksdb::Status::Severity::kHardError);
+    }
+  }
+
+  // RocksDB would look every few seconds whether there is space again, and refuse to be told so meanwhile.
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason reason, rocksdb::Status error,
+                            bool* auto_recovery) override {
+    error.PermitUncheckedError();
+    *auto_recovery = false;
+  }
+};
 
 rocksdb::ColumnFamilyOptions SmallValues(const std::shared_ptr<rocksdb::Cache>& cache) {
   rocksdb::BlockBasedTableOptions table;
@@ -64,6 +84,7 @@ rocksdb::DBOptions DatabaseOptions(const StoreOptions& options) {
   database.max_log_file_size = 4 * kMiB;
   database.keep_log_file_num = 4;
   database.stats_dump_period_sec = 0;
+  database.listeners.push_back(std::make_shared<ManualRecovery>());
   return database;
 }
 

@@ -1,11 +1,30 @@
 #include "storage/testing/fault_file_system.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
+
+#include "rocksdb/system_clock.h"
 
 namespace quicksave::storage {
 
 using rocksdb::IOStatus;
+
+namespace {
+
+class ImpatientClock : public rocksdb::SystemClockWrapper {
+ public:
+  ImpatientClock() : SystemClockWrapper(rocksdb::SystemClock::Default()) {}
+  const char* Name() const override { return "ImpatientClock"; }
+  void SleepForMicroseconds(int micros) override { target_->SleepForMicroseconds(std::min(micros, 1000)); }
+};
+
+}  // namespace
+
+FaultEnv::FaultEnv(const std::shared_ptr<FaultFileSystem>& system) : EnvWrapper(rocksdb::NewCompositeEnv(system)) {
+  file_system_ = system;
+  system_clock_ = std::make_shared<ImpatientClock>();
+}
 
 class FaultFile : public rocksdb::FSWritableFileOwnerWrapper {
  public:

@@ -15,7 +15,7 @@
 namespace quicksave::storage {
 
 // Passes everything on to the system's file system and counts what changes files: creating, appending, syncing,
-// renaming, deleting. Thread-safe. Make an Env of it with rocksdb::NewCompositeEnv.
+// renaming, deleting. Thread-safe.
 class FaultFileSystem : public rocksdb::FileSystemWrapper {
  public:
   FaultFileSystem() : FileSystemWrapper(rocksdb::FileSystem::Default()) {}
@@ -62,6 +62,12 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   bool full_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t free_bytes_ ABSL_GUARDED_BY(mutex_) = uint64_t{1} << 40;
   std::map<std::string, uint64_t> synced_ ABSL_GUARDED_BY(mutex_);
+};
+
+// An Env over such a file system in which nobody sleeps long: RocksDB waits a second after each failed flush.
+class FaultEnv : public rocksdb::EnvWrapper {
+ public:
+  explicit FaultEnv(const std::shared_ptr<FaultFileSystem>& system);
 };
 
 }  // namespace quicksave::storage
