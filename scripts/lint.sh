@@ -34,7 +34,7 @@ rust_packages() { sources '*/Cargo.toml' | xargs -0 -r -n 1 dirname; }
 
 run_clang_format() {
   need clang-format-14
-  local mode=(--dry-run -Werror)
+  local mode=(--dry-run -Werror --ferror-limit=3)
   [ $FIX -eq 0 ] || mode=(-i)
   sources '*.cc' '*.h' | xargs -0 -r clang-format-14 --style=file "${mode[@]}"
 }
