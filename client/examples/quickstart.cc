@@ -15,7 +15,8 @@ int main() {
     if (const auto* saved = std::get_if<qs::SavedNode>(&event)) node = saved->node.name;
     return true;
   };
-  auto done = client->Generate({.input = "Once upon a time", .stop = {.max_tokens = 20}, .save = qs::SaveOptions()}, print);
+  auto done =
+      client->Generate({.input = "Once upon a time", .stop = {.max_tokens = 20}, .save = qs::SaveOptions()}, print);
   if (!done.ok()) return std::cerr << done.status() << "\n", 1;
   done = client->Generate({.start = qs::FromNode{.name = node}, .stop = {.max_tokens = 20}}, print);
   if (!done.ok()) return std::cerr << done.status() << "\n", 1;

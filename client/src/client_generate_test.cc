@@ -121,13 +121,12 @@ TEST_F(GenerateTest, TokenCancelsBetweenEvents) {
     token.Cancel();
   });
   const absl::Status status = MakeClient()
-                                  .Generate(
-                                      {.input = "hello"},
-                                      [&first](const GenerateEvent&) {
-                                        first.Notify();
-                                        return true;
-                                      },
-                                      {.cancellation = token})
+                                  .Generate({.input = "hello"},
+                                            [&first](const GenerateEvent&) {
+                                              first.Notify();
+                                              return true;
+                                            },
+                                            {.cancellation = token})
                                   .status();
   EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
   other.join();
@@ -153,8 +152,7 @@ TEST_F(GenerateTest, AttemptWithoutLastingEffectIsRetried) {
 
 TEST_F(GenerateTest, SavingAttemptIsRetriedUnderOneRequestId) {
   FailOnce();
-  EXPECT_TRUE(
-      MakeClient().Generate({.start = FromSession{.name = "sessions/s"}, .save = SaveOptions()}, Ignore).ok());
+  EXPECT_TRUE(MakeClient().Generate({.start = FromSession{.name = "sessions/s"}, .save = SaveOptions()}, Ignore).ok());
   ASSERT_EQ(request_ids_.size(), 2);
   EXPECT_NE(request_ids_[0], "");
   EXPECT_EQ(request_ids_[0], request_ids_[1]);

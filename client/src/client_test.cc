@@ -1,4 +1,5 @@
-// The client over the real wire, against a server that answers as each test says. See client_generate_test.cc for streams.
+// The client over the real wire, against a server that answers as each test says. See client_generate_test.cc for
+// streams.
 
 #include "quicksave/client.h"
 

@@ -20,8 +20,8 @@ Repeatable IfNamed(const std::string& request_id) { return request_id.empty() ? 
 
 // A generation is repeatable when the server remembers it, or when nothing of it lasts.
 Repeatable IsRepeatable(const GenerateRequest& request) {
-  const bool lasts = request.keep_session || request.save.has_value() ||
-                     std::holds_alternative<FromSession>(request.start);
+  const bool lasts =
+      request.keep_session || request.save.has_value() || std::holds_alternative<FromSession>(request.start);
   return lasts ? IfNamed(request.request_id) : Repeatable::kYes;
 }
 
@@ -196,9 +196,8 @@ absl::Status Validate(const ClientOptions& options) {
   }
   if (!credentials.bearer_token.empty() && !credentials.use_tls && !credentials.allow_plaintext_token &&
       !IsLocalEndpoint(options.endpoint)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("credentials: the bearer token would travel to ", options.endpoint,
-                     " in plain text; use TLS, or set allow_plaintext_token"));
+    return absl::InvalidArgumentError(absl::StrCat("credentials: the bearer token would travel to ", options.endpoint,
+                                                   " in plain text; use TLS, or set allow_plaintext_token"));
   }
   if (options.retry.max_attempts < 1) return absl::InvalidArgumentError("retry: max_attempts is below 1");
   return absl::OkStatus();

@@ -73,9 +73,19 @@ const SamplingParameters kSamplingValue = {.temperature = 0.5f,
                                            .seed = std::numeric_limits<uint64_t>::max()};
 
 constexpr char kProof[] = R"pb(
-  tokens_reused: 1 tokens_recomputed: 2 bytes_read: 3 bytes_restored: 4 codec: "exact"
+  tokens_reused: 1
+  tokens_recomputed: 2
+  bytes_read: 3
+  bytes_restored: 4
+  codec: "exact"
   check { outcome: OUTCOME_IDENTICAL logits_compared: 5 max_abs_difference: 0.5 kl_divergence: 0.25 }
-  timing { read { seconds: 1 } decode { seconds: 2 } load { nanos: 3 } check { nanos: 4 } total { seconds: 5 nanos: 6 } })pb";
+  timing {
+    read { seconds: 1 }
+    decode { seconds: 2 }
+    load { nanos: 3 }
+    check { nanos: 4 }
+    total { seconds: 5 nanos: 6 }
+  })pb";
 const Proof kProofValue = {.tokens_reused = 1,
                            .tokens_recomputed = 2,
                            .bytes_read = 3,
@@ -91,9 +101,18 @@ const Proof kProofValue = {.tokens_reused = 1,
                                       .check = absl::Nanoseconds(4),
                                       .total = absl::Seconds(5) + absl::Nanoseconds(6)}};
 
-const std::string kSession = absl::StrCat(R"pb(name: "sessions/s" model_fingerprint: "f" token_count: 7 node: "nodes/n"
-  node_token_count: 6 create_time { seconds: 8 } expire_time { seconds: 9 } pages: 10 token_ids: [ 11, 12 ] text: "t"
-  sampling { )pb", kSampling, "}");
+const std::string kSession = absl::StrCat(R"pb(name: "sessions/s"
+                                               model_fingerprint: "f"
+                                               token_count: 7
+                                               node: "nodes/n"
+                                               node_token_count: 6
+                                               create_time { seconds: 8 }
+                                               expire_time { seconds: 9 }
+                                               pages: 10
+                                               token_ids: [ 11, 12 ]
+                                               text: "t"
+                                               sampling {)pb",
+                                          kSampling, "}");
 const Session kSessionValue = {.name = "sessions/s",
                                .model_fingerprint = "f",
                                .token_count = 7,
@@ -106,13 +125,34 @@ const Session kSessionValue = {.name = "sessions/s",
                                .token_ids = {11, 12},
                                .text = "t"};
 
-const std::string kNode = absl::StrCat(R"pb(name: "nodes/n" model_fingerprint: "f" token_count: 7
-  parents { parent: "nodes/p" type: EDGE_TYPE_COUNTERFACTUAL at_token: 5 } labels { key: "k" value: "v" }
-  rewards { key: "r" value: 0.5 } note: "note" etag: "e" create_time { seconds: 8 nanos: 5 } update_time { seconds: 9 }
-  storage { codec: "exact" raw_bytes: 1 stored_bytes: 2 added_bytes: 3 ratio: 1.5 blocks: 4 added_blocks: 5
-            logits_bytes: 6 }
-  lacks: "taps" token_ids: [ 1, 2 ] text: "text" text_tail: "xt"
-  blocks { id: "b" first_token: 128 token_count: 7 raw_bytes: 8 stored_bytes: 9 } sampling { )pb", kSampling, "}");
+const std::string kNode =
+    absl::StrCat(R"pb(name: "nodes/n"
+                      model_fingerprint: "f"
+                      token_count: 7
+                      parents { parent: "nodes/p" type: EDGE_TYPE_COUNTERFACTUAL at_token: 5 }
+                      labels { key: "k" value: "v" }
+                      rewards { key: "r" value: 0.5 }
+                      note: "note"
+                      etag: "e"
+                      create_time { seconds: 8 nanos: 5 }
+                      update_time { seconds: 9 }
+                      storage {
+                        codec: "exact"
+                        raw_bytes: 1
+                        stored_bytes: 2
+                        added_bytes: 3
+                        ratio: 1.5
+                        blocks: 4
+                        added_blocks: 5
+                        logits_bytes: 6
+                      }
+                      lacks: "taps"
+                      token_ids: [ 1, 2 ]
+                      text: "text"
+                      text_tail: "xt"
+                      blocks { id: "b" first_token: 128 token_count: 7 raw_bytes: 8 stored_bytes: 9 }
+                      sampling {)pb",
+                 kSampling, "}");
 // Field by field: GCC 12 warns wrongly about an aggregate this large.
 Node MakeNode() {
   Node node;
@@ -144,8 +184,14 @@ Node MakeNode() {
 }
 const Node kNodeValue = MakeNode();
 
-constexpr char kReport[] = R"pb(written_bytes: 1 encoded_bytes: 2 new_blocks: 3 shared_blocks: 4 gather { seconds: 5 }
-  encode { seconds: 6 } commit { seconds: 7 } total { seconds: 8 })pb";
+constexpr char kReport[] = R"pb(written_bytes: 1
+                                encoded_bytes: 2
+                                new_blocks: 3
+                                shared_blocks: 4
+                                gather { seconds: 5 }
+                                encode { seconds: 6 }
+                                commit { seconds: 7 }
+                                total { seconds: 8 })pb";
 const SaveReport kReportValue = {.written_bytes = 1,
                                  .encoded_bytes = 2,
                                  .new_blocks = 3,
@@ -155,7 +201,9 @@ const SaveReport kReportValue = {.written_bytes = 1,
                                  .commit = absl::Seconds(7),
                                  .total = absl::Seconds(8)};
 
-constexpr char kToken[] = R"pb(id: 3 logprob: -0.5 top { id: 4 text: "a" logprob: -0.25 })pb";
+constexpr char kToken[] = R"pb(id: 3
+                               logprob: -0.5
+                               top { id: 4 text: "a" logprob: -0.25 })pb";
 const Token kTokenValue = {.id = 3, .logprob = -0.5f, .top = {{.id = 4, .text = "a", .logprob = -0.25f}}};
 
 TEST(ConvertTest, SessionsAndNodesAreReadWhole) {
@@ -215,15 +263,25 @@ TEST(ConvertTest, TimesAndDurationsRoundTrip) {
 
 TEST(ConvertTest, GenerateEventsAreReadWhole) {
   const auto event = [](const std::string& text) { return FromProto(Complete<v1::GenerateResponse>(text)); };
-  EXPECT_EQ(event(absl::StrCat(R"(started { session: "sessions/s" reused_tokens: 1 input_tokens: 2 proof {)", kProof, "}}")),
-            GenerateEvent(GenerateStarted{
-                .session = "sessions/s", .reused_tokens = 1, .input_tokens = 2, .proof = kProofValue}));
+  EXPECT_EQ(
+      event(absl::StrCat(R"(started { session: "sessions/s" reused_tokens: 1 input_tokens: 2 proof {)", kProof, "}}")),
+      GenerateEvent(
+          GenerateStarted{.session = "sessions/s", .reused_tokens = 1, .input_tokens = 2, .proof = kProofValue}));
   EXPECT_EQ(event(absl::StrCat("delta { text: 'a' tokens { ", kToken, "}}")),
             GenerateEvent(GenerateDelta{.text = "a", .tokens = {kTokenValue}}));
   EXPECT_EQ(event(absl::StrCat("saved { node {", kNode, "} report {", kReport, "}}")),
             GenerateEvent(SavedNode{.node = kNodeValue, .report = kReportValue}));
-  EXPECT_EQ(event(R"pb(finished { reason: REASON_STOP stop: "END" generated_tokens: 1 token_count: 2 pending_text: "p"
-                       session: "sessions/s" prefill_time { seconds: 3 } decode_time { seconds: 4 } replayed: true })pb"),
+  EXPECT_EQ(event(R"pb(finished {
+                         reason: REASON_STOP
+                         stop: "END"
+                         generated_tokens: 1
+                         token_count: 2
+                         pending_text: "p"
+                         session: "sessions/s"
+                         prefill_time { seconds: 3 }
+                         decode_time { seconds: 4 }
+                         replayed: true
+                       })pb"),
             GenerateEvent(GenerateFinished{.reason = FinishReason::kStop,
                                            .stop = "END",
                                            .generated_tokens = 1,
@@ -242,14 +300,13 @@ TEST(ConvertTest, SnapshotServiceAnswersAreReadWhole) {
             (RestoreResponse{.session = kSessionValue, .proof = kProofValue}));
   EXPECT_EQ(FromProto(Complete<v1::BranchResponse>(
                 absl::StrCat("sessions {", kSession, "} proof {", kProof, "} branch_time { nanos: 5 }"))),
-            (BranchResponse{
-                .sessions = {kSessionValue}, .proof = kProofValue, .branch_time = absl::Nanoseconds(5)}));
+            (BranchResponse{.sessions = {kSessionValue}, .proof = kProofValue, .branch_time = absl::Nanoseconds(5)}));
   EXPECT_EQ(FromProto(Complete<v1::ScoreResponse>(
                 absl::StrCat("scores { tokens {", kToken, "} total_logprob: -0.5 } proof {", kProof, "}"))),
             (ScoreResponse{.scores = {{.tokens = {kTokenValue}, .total_logprob = -0.5}}, .proof = kProofValue}));
-  EXPECT_EQ(FromProto(Complete<v1::ListSessionsResponse>(
-                absl::StrCat("sessions {", kSession, "} next_page_token: 'next'"))),
-            (ListSessionsResponse{.sessions = {kSessionValue}, .next_page_token = "next"}));
+  EXPECT_EQ(
+      FromProto(Complete<v1::ListSessionsResponse>(absl::StrCat("sessions {", kSession, "} next_page_token: 'next'"))),
+      (ListSessionsResponse{.sessions = {kSessionValue}, .next_page_token = "next"}));
 }
 
 TEST(ConvertTest, GraphServiceAnswersAreReadWhole) {
@@ -264,49 +321,114 @@ TEST(ConvertTest, GraphServiceAnswersAreReadWhole) {
 
 TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
   const auto status = Complete<v1::GetStatusResponse>(R"pb(
-    server { version: "1" start_time { seconds: 2 } durability: "sync" }
-    model { name: "m" fingerprint: "f" numerics: "n" architecture: "a" layers: 1 hidden_size: 2 query_heads: 3 kv_heads: 4
-            head_dim: 5 vocab_size: 6 context_length: 7 kv_bytes_per_token: 8 device: "cpu" }
-    engine { sessions: 1 active_requests: 2 pages_used: 3 pages_total: 4 page_tokens: 5 page_bytes: 6 steps: 7
-             decoded_tokens: 8 prefilled_tokens: 9 }
+    server {
+      version: "1"
+      start_time { seconds: 2 }
+      durability: "sync"
+    }
+    model {
+      name: "m"
+      fingerprint: "f"
+      numerics: "n"
+      architecture: "a"
+      layers: 1
+      hidden_size: 2
+      query_heads: 3
+      kv_heads: 4
+      head_dim: 5
+      vocab_size: 6
+      context_length: 7
+      kv_bytes_per_token: 8
+      device: "cpu"
+    }
+    engine {
+      sessions: 1
+      active_requests: 2
+      pages_used: 3
+      pages_total: 4
+      page_tokens: 5
+      page_bytes: 6
+      steps: 7
+      decoded_tokens: 8
+      prefilled_tokens: 9
+    }
     store { nodes: 1 blocks: 2 block_bytes: 3 free_disk_bytes: 4 format_version: 5 }
-    limits { max_sessions: 1 max_tokens_per_call: 2 default_max_tokens: 3 max_message_bytes: 4 max_queued_requests: 5
-             default_lease { seconds: 6 } max_lease { seconds: 7 } })pb");
+    limits {
+      max_sessions: 1
+      max_tokens_per_call: 2
+      default_max_tokens: 3
+      max_message_bytes: 4
+      max_queued_requests: 5
+      default_lease { seconds: 6 }
+      max_lease { seconds: 7 }
+    })pb");
   const ServerStatus expected = {
       .server = {.version = "1", .start_time = absl::FromUnixSeconds(2), .durability = "sync"},
-      .model = {.name = "m", .fingerprint = "f", .numerics = "n", .architecture = "a", .layers = 1, .hidden_size = 2,
-                .query_heads = 3, .kv_heads = 4, .head_dim = 5, .vocab_size = 6, .context_length = 7,
-                .kv_bytes_per_token = 8, .device = "cpu"},
-      .engine = {.sessions = 1, .active_requests = 2, .pages_used = 3, .pages_total = 4, .page_tokens = 5,
-                 .page_bytes = 6, .steps = 7, .decoded_tokens = 8, .prefilled_tokens = 9},
+      .model = {.name = "m",
+                .fingerprint = "f",
+                .numerics = "n",
+                .architecture = "a",
+                .layers = 1,
+                .hidden_size = 2,
+                .query_heads = 3,
+                .kv_heads = 4,
+                .head_dim = 5,
+                .vocab_size = 6,
+                .context_length = 7,
+                .kv_bytes_per_token = 8,
+                .device = "cpu"},
+      .engine = {.sessions = 1,
+                 .active_requests = 2,
+                 .pages_used = 3,
+                 .pages_total = 4,
+                 .page_tokens = 5,
+                 .page_bytes = 6,
+                 .steps = 7,
+                 .decoded_tokens = 8,
+                 .prefilled_tokens = 9},
       .store = {.nodes = 1, .blocks = 2, .block_bytes = 3, .free_disk_bytes = 4, .format_version = 5},
-      .limits = {.max_sessions = 1, .max_tokens_per_call = 2, .default_max_tokens = 3, .max_message_bytes = 4,
-                 .max_queued_requests = 5, .default_lease = absl::Seconds(6), .max_lease = absl::Seconds(7)}};
+      .limits = {.max_sessions = 1,
+                 .max_tokens_per_call = 2,
+                 .default_max_tokens = 3,
+                 .max_message_bytes = 4,
+                 .max_queued_requests = 5,
+                 .default_lease = absl::Seconds(6),
+                 .max_lease = absl::Seconds(7)}};
   EXPECT_EQ(FromProto(status), expected);
   EXPECT_EQ(FromProto(Complete<v1::CollectGarbageResponse>("removed_blocks: 1 removed_bytes: 2 removed_requests: 3")),
             (CollectGarbageResponse{.removed_blocks = 1, .removed_bytes = 2, .removed_requests = 3}));
 }
 
 TEST(ConvertTest, GenerateRequestIsWrittenWhole) {
-  const v1::GenerateRequest message =
-      ToProto(GenerateRequest{.start = FromNode{.name = "nodes/n", .at_token = 5, .skip_check = true},
-                              .input = std::vector<ChatMessage>{{.role = "user", .content = "hi"}},
-                              .sampling = kSamplingValue,
-                              .stop = {.max_tokens = 1, .strings = {"END"}, .token_ids = {2}, .ignore_eos = true},
-                              .top_logprobs = 3,
-                              .save = SaveOptions{.labels = {{"k", "v"}},
-                                                  .note = "note",
-                                                  .edge_type = EdgeType::kIntervention},
-                              .save_every_tokens = 4,
-                              .keep_session = true,
-                              .lease = absl::Seconds(60),
-                              .request_id = "id"});
+  const v1::GenerateRequest message = ToProto(
+      GenerateRequest{.start = FromNode{.name = "nodes/n", .at_token = 5, .skip_check = true},
+                      .input = std::vector<ChatMessage>{{.role = "user", .content = "hi"}},
+                      .sampling = kSamplingValue,
+                      .stop = {.max_tokens = 1, .strings = {"END"}, .token_ids = {2}, .ignore_eos = true},
+                      .top_logprobs = 3,
+                      .save = SaveOptions{.labels = {{"k", "v"}}, .note = "note", .edge_type = EdgeType::kIntervention},
+                      .save_every_tokens = 4,
+                      .keep_session = true,
+                      .lease = absl::Seconds(60),
+                      .request_id = "id"});
   EXPECT_THAT(UnsetFields(message), IsEmpty());
-  ExpectProto(message, absl::StrCat(R"pb(node: "nodes/n" at_token: 5 skip_check: true
-    messages { messages { role: "user" content: "hi" } }
-    stop { max_tokens: 1 strings: "END" token_ids: 2 ignore_eos: true } top_logprobs: 3
-    save { labels { key: "k" value: "v" } note: "note" edge_type: EDGE_TYPE_INTERVENTION } save_every_tokens: 4
-    keep_session: true lease { seconds: 60 } request_id: "id" sampling { )pb", kSampling, "}"));
+  ExpectProto(message, absl::StrCat(R"pb(node: "nodes/n"
+                                         at_token: 5
+                                         skip_check: true
+                                         messages { messages { role: "user" content: "hi" } }
+                                         stop { max_tokens: 1 strings: "END" token_ids: 2 ignore_eos: true }
+                                         top_logprobs: 3
+                                         save {
+                                           labels { key: "k" value: "v" }
+                                           note: "note"
+                                           edge_type: EDGE_TYPE_INTERVENTION
+                                         }
+                                         save_every_tokens: 4
+                                         keep_session: true
+                                         lease { seconds: 60 }
+                                         request_id: "id"
+                                         sampling {)pb",
+                                    kSampling, "}"));
 }
 
 TEST(ConvertTest, EveryStartAndInputOfGenerate) {
@@ -319,31 +441,61 @@ TEST(ConvertTest, EveryStartAndInputOfGenerate) {
 }
 
 TEST(ConvertTest, SnapshotServiceRequestsAreWrittenWhole) {
-  const auto snapshot = ToProto(SnapshotRequest{
-      .session = "sessions/s", .save = {.labels = {{"k", "v"}}, .note = "n", .edge_type = EdgeType::kContinuation},
-      .request_id = "id"});
+  const auto snapshot =
+      ToProto(SnapshotRequest{.session = "sessions/s",
+                              .save = {.labels = {{"k", "v"}}, .note = "n", .edge_type = EdgeType::kContinuation},
+                              .request_id = "id"});
   EXPECT_THAT(UnsetFields(snapshot), IsEmpty());
-  ExpectProto(snapshot, R"pb(session: "sessions/s" request_id: "id"
-    save { labels { key: "k" value: "v" } note: "n" edge_type: EDGE_TYPE_CONTINUATION })pb");
+  ExpectProto(snapshot, R"pb(session: "sessions/s"
+                             request_id: "id"
+                             save {
+                               labels { key: "k" value: "v" }
+                               note: "n"
+                               edge_type: EDGE_TYPE_CONTINUATION
+                             })pb");
 
-  const auto restore = ToProto(RestoreRequest{.node = "nodes/n", .at_token = 0, .sampling = kSamplingValue,
-                                              .lease = absl::Seconds(1), .skip_check = true, .request_id = "id"});
+  const auto restore = ToProto(RestoreRequest{.node = "nodes/n",
+                                              .at_token = 0,
+                                              .sampling = kSamplingValue,
+                                              .lease = absl::Seconds(1),
+                                              .skip_check = true,
+                                              .request_id = "id"});
   EXPECT_THAT(UnsetFields(restore), IsEmpty());
-  ExpectProto(restore, absl::StrCat(R"pb(node: "nodes/n" at_token: 0 lease { seconds: 1 } skip_check: true
-    request_id: "id" sampling {)pb", kSampling, "}"));
+  ExpectProto(restore, absl::StrCat(R"pb(node: "nodes/n"
+                                         at_token: 0
+                                         lease { seconds: 1 }
+                                         skip_check: true
+                                         request_id: "id"
+                                         sampling {)pb",
+                                    kSampling, "}"));
 
-  const auto branch =
-      ToProto(BranchRequest{.start = FromNode{.name = "nodes/n", .at_token = 5, .skip_check = true}, .count = 2,
-                            .seeds = {7, 8}, .sampling = kSamplingValue, .lease = absl::Seconds(1), .request_id = "id"});
+  const auto branch = ToProto(BranchRequest{.start = FromNode{.name = "nodes/n", .at_token = 5, .skip_check = true},
+                                            .count = 2,
+                                            .seeds = {7, 8},
+                                            .sampling = kSamplingValue,
+                                            .lease = absl::Seconds(1),
+                                            .request_id = "id"});
   EXPECT_THAT(UnsetFields(branch), IsEmpty());
-  ExpectProto(branch, absl::StrCat(R"pb(node: "nodes/n" at_token: 5 skip_check: true count: 2 seeds: [ 7, 8 ]
-    lease { seconds: 1 } request_id: "id" sampling {)pb", kSampling, "}"));
+  ExpectProto(branch, absl::StrCat(R"pb(node: "nodes/n"
+                                        at_token: 5
+                                        skip_check: true
+                                        count: 2
+                                        seeds: [ 7, 8 ]
+                                        lease { seconds: 1 }
+                                        request_id: "id"
+                                        sampling {)pb",
+                                   kSampling, "}"));
 
   const auto score = ToProto(ScoreRequest{.start = FromNode{.name = "nodes/n", .at_token = 5, .skip_check = true},
-                                          .continuations = {"text", std::vector<int32_t>{1, 2}}, .top_k = 3});
+                                          .continuations = {"text", std::vector<int32_t>{1, 2}},
+                                          .top_k = 3});
   EXPECT_THAT(UnsetFields(score), IsEmpty());
-  ExpectProto(score, R"pb(node: "nodes/n" at_token: 5 skip_check: true continuations { text: "text" }
-                          continuations { token_ids { ids: [ 1, 2 ] } } top_k: 3)pb");
+  ExpectProto(score, R"pb(node: "nodes/n"
+                          at_token: 5
+                          skip_check: true
+                          continuations { text: "text" }
+                          continuations { token_ids { ids: [ 1, 2 ] } }
+                          top_k: 3)pb");
 
   ExpectProto(ToProto(GetSessionRequest{.name = "sessions/s", .view = View::kFull}),
               "name: 'sessions/s' view: SESSION_VIEW_FULL");
@@ -362,22 +514,41 @@ TEST(ConvertTest, GraphServiceRequestsAreWrittenWhole) {
                                              .page_size = 3,
                                              .page_token = "p"});
   EXPECT_THAT(UnsetFields(list), IsEmpty());
-  ExpectProto(list, R"pb(filter { labels { key: "k" value: "v" } parent: "nodes/p" roots_only: true
-    model_fingerprint: "f" created_from { seconds: 1 } created_before { seconds: 2 } }
-    newest_first: true page_size: 3 page_token: "p")pb");
+  ExpectProto(list, R"pb(filter {
+                           labels { key: "k" value: "v" }
+                           parent: "nodes/p"
+                           roots_only: true
+                           model_fingerprint: "f"
+                           created_from { seconds: 1 }
+                           created_before { seconds: 2 }
+                         }
+                         newest_first: true
+                         page_size: 3
+                         page_token: "p")pb");
 
-  ExpectProto(ToProto(UpdateNodeRequest{.name = "nodes/n", .labels = {{"k", "v"}}, .rewards = {{"r", 0.5}},
-                                        .note = "note", .etag = "e", .update_mask = {"labels.k", "note"},
+  ExpectProto(ToProto(UpdateNodeRequest{.name = "nodes/n",
+                                        .labels = {{"k", "v"}},
+                                        .rewards = {{"r", 0.5}},
+                                        .note = "note",
+                                        .etag = "e",
+                                        .update_mask = {"labels.k", "note"},
                                         .request_id = "id"}),
-              R"pb(node { name: "nodes/n" labels { key: "k" value: "v" } rewards { key: "r" value: 0.5 } note: "note"
-                          etag: "e" } update_mask { paths: [ "labels.k", "note" ] } request_id: "id")pb");
+              R"pb(node {
+                     name: "nodes/n"
+                     labels { key: "k" value: "v" }
+                     rewards { key: "r" value: 0.5 }
+                     note: "note"
+                     etag: "e"
+                   }
+                   update_mask { paths: [ "labels.k", "note" ] }
+                   request_id: "id")pb");
 
   const auto remove = ToProto(DeleteNodeRequest{.name = "nodes/n", .force = true, .etag = "e", .request_id = "id"});
   EXPECT_THAT(UnsetFields(remove), IsEmpty());
   ExpectProto(remove, "name: 'nodes/n' force: true etag: 'e' request_id: 'id'");
 
-  const auto traverse = ToProto(TraverseRequest{
-      .node = "nodes/n", .direction = TraverseDirection::kFrontier, .max_depth = 2, .max_nodes = 3});
+  const auto traverse = ToProto(
+      TraverseRequest{.node = "nodes/n", .direction = TraverseDirection::kFrontier, .max_depth = 2, .max_nodes = 3});
   EXPECT_THAT(UnsetFields(traverse), IsEmpty());
   ExpectProto(traverse, "node: 'nodes/n' direction: TRAVERSE_DIRECTION_FRONTIER max_depth: 2 max_nodes: 3");
 

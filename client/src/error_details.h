@@ -9,8 +9,8 @@
 
 namespace quicksave::client {
 
-// Returns an error of this code and message with the details of a serialized google.rpc.Status as payloads. Details that
-// do not parse are left out. `code` OK gives OkStatus.
+// Returns an error of this code and message with the details of a serialized google.rpc.Status as payloads. Details
+// that do not parse are left out. `code` OK gives OkStatus.
 absl::Status MakeStatus(absl::StatusCode code, const std::string& message, const std::string& serialized_details);
 
 // Returns whether the error carries any details; those made on this side of the wire carry none.

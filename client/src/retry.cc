@@ -26,7 +26,8 @@ bool IsTransient(const absl::Status& status) {
   return absl::IsUnavailable(status) || (absl::IsResourceExhausted(status) && ErrorRetryDelay(status).has_value());
 }
 
-// The wait after attempt `number`: between half of and the whole exponential step, and not less than the server asks for.
+// The wait after attempt `number`: between half of and the whole exponential step, and not less than the server asks
+// for.
 absl::Duration Backoff(const RetryPolicy& policy, int number, const absl::Status& status) {
   thread_local absl::BitGen random;
   const absl::Duration step =

@@ -23,8 +23,9 @@ class RetryClock {
 // Returns the clock of the process.
 RetryClock& SystemRetryClock();
 
-// Calls `attempt(number)`, number from 1, until it succeeds, fails with an error that is not worth a retry, or attempts,
-// time or the caller's patience are over; returns the last result, or CANCELLED when it was cancelled while waiting.
+// Calls `attempt(number)`, number from 1, until it succeeds, fails with an error that is not worth a retry, or
+// attempts, time or the caller's patience are over; returns the last result, or CANCELLED when it was cancelled while
+// waiting.
 absl::Status RunWithRetries(const RetryPolicy& policy, const CallLimits& limits, RetryClock& clock,
                             absl::FunctionRef<absl::Status(int)> attempt);
 

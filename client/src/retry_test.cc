@@ -43,10 +43,8 @@ absl::Status FullFor(int seconds) {
 
 TEST(RetryTest, WaitsGrowUpToTheMaximumWithJitter) {
   FakeClock clock;
-  const RetryPolicy policy{.max_attempts = 5,
-                           .initial_backoff = absl::Seconds(1),
-                           .max_backoff = absl::Seconds(3),
-                           .backoff_multiplier = 2};
+  const RetryPolicy policy{
+      .max_attempts = 5, .initial_backoff = absl::Seconds(1), .max_backoff = absl::Seconds(3), .backoff_multiplier = 2};
   EXPECT_EQ(RunWithRetries(policy, {}, clock, Unavailable).code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(clock.sleeps, ElementsAre(Between(absl::Milliseconds(500), absl::Seconds(1)),
                                         Between(absl::Seconds(1), absl::Seconds(2)),

@@ -30,7 +30,8 @@ std::shared_ptr<grpc::ChannelCredentials> MakeCredentials(const Credentials& cre
 std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options) {
   grpc::ChannelArguments arguments;
   const std::string own_agent = absl::StrCat("quicksave-cpp/", Version());
-  arguments.SetUserAgentPrefix(options.user_agent.empty() ? own_agent : absl::StrCat(options.user_agent, " ", own_agent));
+  arguments.SetUserAgentPrefix(options.user_agent.empty() ? own_agent
+                                                          : absl::StrCat(options.user_agent, " ", own_agent));
   arguments.SetMaxReceiveMessageSize(
       static_cast<int>(std::clamp<int64_t>(options.max_receive_bytes, 0, std::numeric_limits<int>::max())));
   // gRPC's own pause after a failed connect is a second, in which retries would fail without trying.
@@ -45,8 +46,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options) {
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {
-  return MakeStatus(static_cast<absl::StatusCode>(status.error_code()), status.error_message(),
-                    status.error_details());
+  return MakeStatus(static_cast<absl::StatusCode>(status.error_code()), status.error_message(), status.error_details());
 }
 
 // One call in flight: its context, and a queue on which this thread alone waits.

@@ -5,8 +5,9 @@
 //   auto saved = client->Snapshot({.session = name});
 //   auto restored = client->Restore({.node = saved->node.name});
 //
-// Every call blocks until its answer is there, has a time limit (CallOptions, ClientOptions) and returns an absl::Status
-// with the server's code and message; errors.h reads the reason and details. UNAVAILABLE means that no server answered.
+// Every call blocks until its answer is there, has a time limit (CallOptions, ClientOptions) and returns an
+// absl::Status with the server's code and message; errors.h reads the reason and details. UNAVAILABLE means that no
+// server answered.
 
 #ifndef QUICKSAVE_CLIENT_H_
 #define QUICKSAVE_CLIENT_H_
@@ -32,16 +33,17 @@ namespace quicksave::client {
 // your own to repeat a call across restarts of your program.
 class Client {
  public:
-  // Returns a client of the server at options.endpoint. Does not connect yet. INVALID_ARGUMENT on contradictory options.
+  // Returns a client of the server at options.endpoint. Does not connect yet. INVALID_ARGUMENT on contradictory
+  // options.
   static absl::StatusOr<Client> Connect(const ClientOptions& options = {});
 
   // Makes a client over a connection, which may be a test's own. `connection` is not null.
   explicit Client(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
 
-  // Generates tokens from a new session, a live session or a node. Calls `callback` with each event as it comes, on this
-  // thread; when it returns false the generation is cancelled and CANCELLED returned, and a session that existed before
-  // keeps what was computed. Returns how it ended. It is retried only as long as no event has come, and never when it
-  // extends a session without saving: then the answer of a lost call cannot be known.
+  // Generates tokens from a new session, a live session or a node. Calls `callback` with each event as it comes, on
+  // this thread; when it returns false the generation is cancelled and CANCELLED returned, and a session that existed
+  // before keeps what was computed. Returns how it ended. It is retried only as long as no event has come, and never
+  // when it extends a session without saving: then the answer of a lost call cannot be known.
   absl::StatusOr<GenerateFinished> Generate(GenerateRequest request, GenerateCallback callback,
                                             const CallOptions& options = {}) const;
 
@@ -87,15 +89,18 @@ class Client {
   absl::StatusOr<TraverseResponse> Traverse(const TraverseRequest& request, const CallOptions& options = {}) const;
 
   // Reads everything that a node refers to and checks it. DATA_LOSS, which names the part, when it is not whole.
-  absl::StatusOr<VerifyNodeResponse> VerifyNode(const VerifyNodeRequest& request, const CallOptions& options = {}) const;
+  absl::StatusOr<VerifyNodeResponse> VerifyNode(const VerifyNodeRequest& request,
+                                                const CallOptions& options = {}) const;
 
   // Returns what runs on the server: version, model, engine, store and limits.
   absl::StatusOr<ServerStatus> GetStatus(const CallOptions& options = {}) const;
 
-  // Removes blocks that nothing refers to, and expired request ids. After a retry the counts may be of the last attempt.
+  // Removes blocks that nothing refers to, and expired request ids. After a retry the counts may be of the last
+  // attempt.
   absl::StatusOr<CollectGarbageResponse> CollectGarbage(const CallOptions& options = {}) const;
 
-  // Returns whether the server (empty name), or one of its services, is able to serve. NOT_FOUND for an unknown service.
+  // Returns whether the server (empty name), or one of its services, is able to serve. NOT_FOUND for an unknown
+  // service.
   absl::StatusOr<Health> CheckHealth(absl::string_view service = "", const CallOptions& options = {}) const;
 
  private:

@@ -26,8 +26,8 @@ struct Credentials {
   // Encrypt the connection, as `tls` says.
   bool use_tls = false;
   TlsOptions tls;
-  // Sent with each call as `authorization: Bearer TOKEN`; empty sends none. Without TLS it is refused unless the endpoint
-  // is this machine or `allow_plaintext_token` is set.
+  // Sent with each call as `authorization: Bearer TOKEN`; empty sends none. Without TLS it is refused unless the
+  // endpoint is this machine or `allow_plaintext_token` is set.
   std::string bearer_token;
   bool allow_plaintext_token = false;
 };

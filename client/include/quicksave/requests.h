@@ -43,8 +43,8 @@ using GenerateStart = std::variant<std::monostate, FromSession, FromNode>;
 // Where Branch and Score start; std::monostate is refused by the server.
 using Start = std::variant<std::monostate, FromSession, FromNode>;
 
-// Input of a generation: nothing (go on), text, chat messages through the model's chat template, or token ids as they are.
-// Control tokens written in text are ordinary text.
+// Input of a generation: nothing (go on), text, chat messages through the model's chat template, or token ids as they
+// are. Control tokens written in text are ordinary text.
 using Input = std::variant<std::monostate, std::string, std::vector<ChatMessage>, std::vector<int32_t>>;
 
 // How to save a state.
@@ -319,7 +319,8 @@ struct UpdateNodeRequest {
   std::string note;
   // Change only this version of the node; empty changes any.
   std::string etag;
-  // What to change: `labels`, `rewards`, `note`; `labels.KEY` and `rewards.KEY` change or, when absent above, remove one entry.
+  // What to change: `labels`, `rewards`, `note`; `labels.KEY` and `rewards.KEY` change or, when absent above, remove
+  // one entry.
   std::vector<std::string> update_mask;
   // UUID; a repeat returns the first answer. Made by the client when empty.
   std::string request_id;

@@ -16,8 +16,8 @@
 
 namespace quicksave::client {
 
-// How the next token is drawn. Unset fields keep the value that the session has; a new session starts with the defaults.
-// Order of application: repetition penalty, temperature, top-k, top-p, min-p.
+// How the next token is drawn. Unset fields keep the value that the session has; a new session starts with the
+// defaults. Order of application: repetition penalty, temperature, top-k, top-p, min-p.
 struct SamplingParameters {
   // 0 (default) is greedy: the token of the largest logit, the lowest id on a tie. Range 0 to 100.
   std::optional<float> temperature;
@@ -25,9 +25,11 @@ struct SamplingParameters {
   std::optional<int32_t> top_k;
   // Keep the smallest set of tokens with at least this total probability; 1 (default) keeps all. Range (0, 1].
   std::optional<float> top_p;
-  // Keep tokens with at least this fraction of the most likely token's probability; 0 (default) keeps all. Range [0, 1).
+  // Keep tokens with at least this fraction of the most likely token's probability; 0 (default) keeps all. Range [0,
+  // 1).
   std::optional<float> min_p;
-  // Divides positive and multiplies negative logits of tokens already in the state; 1 (default) is off. Range [0.01, 100].
+  // Divides positive and multiplies negative logits of tokens already in the state; 1 (default) is off. Range [0.01,
+  // 100].
   std::optional<float> repetition_penalty;
   // Seed of the counter-based generator: seed and position fix the draw, whatever ran before. Default 0.
   std::optional<uint64_t> seed;
@@ -245,7 +247,8 @@ struct Block {
   bool operator==(const Block&) const = default;
 };
 
-// An immutable saved session state, a vertex of the thought graph. Labels, rewards and note may change, the state never.
+// An immutable saved session state, a vertex of the thought graph. Labels, rewards and note may change, the state
+// never.
 struct Node {
   // Resource name, `nodes/{node}`.
   std::string name;

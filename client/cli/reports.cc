@@ -1,0 +1,113 @@
+#include "client/cli/reports.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "client/cli/text_format.h"
+#include "client/cli/text_table.h"
+
+namespace quicksave::cli {
+namespace {
+
+std::string CheckText(const client::DistributionCheck& check) {
+  switch (check.outcome) {
+    case client::CheckOutcome::kIdentical:
+      return absl::StrCat("next-token distribution identical (", HumanCount(check.logits_compared), " logits)");
+    case client::CheckOutcome::kKvIdentical:
+      return "K and V of the last token identical (its logits were not stored)";
+    case client::CheckOutcome::kSkipped:
+      return "next-token distribution not checked";
+    case client::CheckOutcome::kUnspecified:
+      break;
+  }
+  return "next-token distribution: the server does not say";
+}
+
+std::string ReasonText(const client::GenerateFinished& finished) {
+  switch (finished.reason) {
+    case client::FinishReason::kEndOfTurn:
+      return "the model's end of turn";
+    case client::FinishReason::kStop:
+      return absl::StrCat("stop '", OneLine(finished.stop, /*unicode=*/true), "'");
+    case client::FinishReason::kMaxTokens:
+      return "max tokens";
+    case client::FinishReason::kContextFull:
+      return "a full context";
+    case client::FinishReason::kUnspecified:
+      break;
+  }
+  return "the server";
+}
+
+}  // namespace
+
+std::string ProofLine(const client::Proof& proof) {
+  return absl::StrCat(HumanCount(proof.tokens_reused), " tokens reused, ", HumanCount(proof.tokens_recomputed),
+                      " recomputed; ", CheckText(proof.check), "; ", HumanBytes(proof.bytes_read), " read in ",
+                      HumanDuration(proof.timing.total));
+}
+
+std::string SavedLine(const client::SavedNode& saved) {
+  const client::Storage& storage = saved.node.storage;
+  return absl::StrCat("saved ", saved.node.name, ": ", HumanCount(saved.node.token_count), " tokens, ",
+                      HumanBytes(storage.stored_bytes), " (", HumanRatio(storage.ratio), "), +",
+                      HumanBytes(storage.added_bytes), " new, in ", HumanDuration(saved.report.total));
+}
+
+std::string FinishedLine(const client::GenerateFinished& finished) {
+  const double seconds = absl::ToDoubleSeconds(finished.decode_time);
+  const std::string rate =
+      seconds > 0 ? absl::StrFormat(" (%.1f tokens/s)", finished.generated_tokens / seconds) : std::string();
+  return absl::StrCat(HumanCount(finished.generated_tokens), " tokens in ", HumanDuration(finished.decode_time), rate,
+                      ", ended by ", ReasonText(finished), finished.replayed ? "; answer of an earlier request" : "");
+}
+
+Fields ProofFields(const client::Proof& proof) {
+  const client::RestoreTiming& timing = proof.timing;
+  return {
+      {"reused", absl::StrCat(HumanCount(proof.tokens_reused), " tokens")},
+      {"recomputed", absl::StrCat(HumanCount(proof.tokens_recomputed), " tokens")},
+      {"check", CheckText(proof.check)},
+      {"difference", absl::StrFormat("max %g, KL %g nats", proof.check.max_abs_difference, proof.check.kl_divergence)},
+      {"read", absl::StrCat(HumanBytes(proof.bytes_read), " (", proof.codec, "), ", HumanBytes(proof.bytes_restored),
+                            " of K and V in memory")},
+      {"time", absl::StrCat(HumanDuration(timing.total), ": read ", HumanDuration(timing.read), ", decode ",
+                            HumanDuration(timing.decode), ", load ", HumanDuration(timing.load), ", check ",
+                            HumanDuration(timing.check))}};
+}
+
+std::string SamplingText(const client::SamplingParameters& sampling) {
+  std::vector<std::string> parts;
+  const auto add = [&parts](const char* name, const auto& value) {
+    if (value.has_value()) parts.push_back(absl::StrCat(name, " ", *value));
+  };
+  add("temperature", sampling.temperature);
+  add("top-k", sampling.top_k);
+  add("top-p", sampling.top_p);
+  add("min-p", sampling.min_p);
+  add("repetition-penalty", sampling.repetition_penalty);
+  add("seed", sampling.seed);
+  return parts.empty() ? "-" : absl::StrJoin(parts, ", ");
+}
+
+std::string SessionTable(const std::vector<client::Session>& sessions, const Console& console) {
+  constexpr auto kRight = TextTable::Align::kRight;
+  TextTable table({{.title = "SESSION", .style = Style::kYellow},
+                   {.title = "TOKENS", .align = kRight},
+                   {.title = "PAGES", .align = kRight},
+                   {.title = "MADE"},
+                   {.title = "LEASE"},
+                   {.title = "SEED", .align = kRight},
+                   {.title = "NODE"}});
+  const absl::Time now = console.now();
+  for (const client::Session& session : sessions) {
+    const bool leased = session.expire_time != absl::InfinitePast();
+    table.AddRow({session.name, HumanCount(session.token_count), HumanCount(session.pages),
+                  HumanAge(session.create_time, now), leased ? HumanDuration(session.expire_time - now) : "-",
+                  session.sampling.seed ? absl::StrCat(*session.sampling.seed) : "-",
+                  session.node.empty() ? "-" : absl::StrCat(session.node, "@", session.node_token_count)});
+  }
+  return table.Render(console);
+}
+
+}  // namespace quicksave::cli
