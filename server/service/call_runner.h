@@ -1,33 +1,52 @@
 #ifndef QUICKSAVE_SERVER_SERVICE_CALL_RUNNER_H_
 #define QUICKSAVE_SERVER_SERVICE_CALL_RUNNER_H_
 
-#include <atomic>
-#include <string>
+#include <memory>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "grpcpp/grpcpp.h"
 #include "server/service/core.h"
 #include "server/service/status_mapping.h"
 
 namespace quicksave::server {
 
-// Lets calls in once the model is loaded, and counts them. gRPC's threads only pass calls on; workers do the work.
+// Lets calls in once the model is loaded, and counts them until the server stops. gRPC's threads only pass calls on;
+// workers do the work. Thread-safe.
 class CallRunner {
  public:
   // Until Open, calls are refused with UNAVAILABLE.
-  void Open(Core* core) { core_.store(core); }
+  void Open(Core* core);
 
-  // The core, or UNAVAILABLE while the model is being loaded.
-  absl::StatusOr<Core*> core() const {
-    Core* core = core_.load();
-    if (core == nullptr)
-      return absl::UnavailableError("the model is being loaded; wait until the health check says SERVING");
-    return core;
-  }
+  // From now on new calls are refused with UNAVAILABLE; those in work go on.
+  void Close();
+
+  // Waits until no call is in work, or until the deadline; says whether none is.
+  bool AwaitIdle(absl::Time deadline);
+
+  // The core, or UNAVAILABLE while the model is being loaded and after Close.
+  absl::StatusOr<Core*> core() const;
+
+  // Counts a call as in work while it lives.
+  class Ticket {
+   public:
+    explicit Ticket(CallRunner* runner);
+    ~Ticket();
+    Ticket(const Ticket&) = delete;
+    Ticket& operator=(const Ticket&) = delete;
+
+    // core(), or RESOURCE_EXHAUSTED when too many calls are in work.
+    const absl::StatusOr<Core*>& core() const { return core_; }
+
+   private:
+    CallRunner* const runner_;
+    absl::StatusOr<Core*> core_;
+  };
 
   // Runs handler(core, deadline, request, response) -> absl::Status on a worker and finishes the call with its result.
   template <class Request, class Response, class Handler>
@@ -35,25 +54,22 @@ class CallRunner {
                                 Response* response, Handler handler) {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     const absl::Time start = absl::Now();
-    const absl::StatusOr<Core*> core = this->core();
-    if (!core.ok() || calls_.fetch_add(1) >= (*core)->limits.max_concurrent_calls) {
-      if (core.ok()) calls_.fetch_sub(1);
-      const absl::Status refused = core.ok() ? absl::ResourceExhaustedError(absl::StrCat(
-                                                   "max_concurrent_calls: ", (*core)->limits.max_concurrent_calls,
-                                                   " calls are in work already; try again later"))
-                                             : core.status();
-      Log(method, refused, start);
-      reactor->Finish(ToGrpc(refused));
+    auto ticket = std::make_shared<Ticket>(this);
+    if (!ticket->core().ok()) {
+      Log(method, ticket->core().status(), start);
+      reactor->Finish(ToGrpc(ticket->core().status()));
       return reactor;
     }
-    (*core)->workers->Schedule([this, core = *core, context, method, request, response, handler, reactor, start] {
-      const absl::Status status = context->IsCancelled()
-                                      ? absl::CancelledError("the caller cancelled the call")
-                                      : handler(*core, absl::FromChrono(context->deadline()), *request, *response);
-      calls_.fetch_sub(1);
-      Log(method, status, start);
-      reactor->Finish(ToGrpc(status));
-    });
+    Core* core = *ticket->core();
+    core->workers->Schedule(
+        [core, context, method, request, response, handler, reactor, start, ticket = std::move(ticket)]() mutable {
+          const absl::Status status = context->IsCancelled()
+                                          ? absl::CancelledError("the caller cancelled the call")
+                                          : handler(*core, absl::FromChrono(context->deadline()), *request, *response);
+          ticket.reset();
+          Log(method, status, start);
+          reactor->Finish(ToGrpc(status));
+        });
     return reactor;
   }
 
@@ -61,8 +77,10 @@ class CallRunner {
   static void Log(const char* method, const absl::Status& status, absl::Time start);
 
  private:
-  std::atomic<Core*> core_{nullptr};
-  std::atomic<int> calls_{0};
+  mutable absl::Mutex mutex_;
+  Core* core_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  int calls_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace quicksave::server

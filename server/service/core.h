@@ -25,6 +25,8 @@ struct ServiceLimits {
   int64_t max_message_bytes = int64_t{16} << 20;
   // Unary calls in work or waiting for a worker; more are refused.
   int max_concurrent_calls = 1024;
+  // Jobs that compute or wait for it, as the scheduler was told.
+  int max_queued_requests = 256;
 };
 
 // Everything that the handlers work with. Made once when the model is loaded; outlives all calls.

@@ -12,8 +12,8 @@ constexpr int kMaxWaitingTokens = 64;
 
 GenerateReactor::GenerateReactor(CallRunner* runner, grpc::CallbackServerContext* context,
                                  const v1::GenerateRequest& request)
-    : start_(absl::Now()) {
-  const absl::StatusOr<Core*> core = runner->core();
+    : start_(absl::Now()), ticket_(runner) {
+  const absl::StatusOr<Core*>& core = ticket_.core();
   if (!core.ok()) {
     Finish(core.status());
     return;

@@ -32,6 +32,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   absl::Status FinalStatus() const;
 
   const absl::Time start_;
+  const CallRunner::Ticket ticket_;
   std::shared_ptr<Generation> generation_;
   mutable absl::Mutex mutex_;
   // Small deltas that wait are joined, so a slow reader costs memory for tokens, not for messages.

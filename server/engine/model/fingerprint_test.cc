@@ -42,8 +42,8 @@ TEST_F(FingerprintTest, IsThirtyTwoHexadecimalDigits) {
 
 TEST_F(FingerprintTest, IsWhatSha256OfTheFramedFilesIs) {
   Write("model.safetensors", "abc");
-  // printf 'quicksave model fingerprint 1\nn1\nconfig.json\n2\n{}tokenizer.json\n12\n{"model": 1}model.safetensors\n3\nabc' |
-  // sha256sum
+  // printf 'quicksave model fingerprint 1\nn1\nconfig.json\n2\n{}tokenizer.json\n12\n{"model":
+  // 1}model.safetensors\n3\nabc' | sha256sum
   EXPECT_EQ(Fingerprint(), "7e238cd6164b19161242f6ce292b2c58");
 }
 

@@ -1,0 +1,101 @@
+#include "server/service/admin_handlers.h"
+
+#include <string>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/service/convert.h"
+
+namespace quicksave::server {
+namespace {
+
+void Describe(const Core& core, v1::ServerInfo* info) {
+  info->set_version(core.version);
+  ToProto(core.start_time, info->mutable_start_time());
+  info->set_durability(core.durability == storage::Durability::kSync ? "sync" : "process");
+}
+
+void Describe(const Core& core, v1::ModelInfo* info) {
+  const engine::ModelConfig& model = core.decoder->config();
+  info->set_name(model.name);
+  info->set_fingerprint(core.identity.fingerprint);
+  info->set_numerics(core.identity.numerics);
+  info->set_architecture(model.architecture);
+  info->set_layers(model.layers);
+  info->set_hidden_size(model.hidden_size);
+  info->set_query_heads(model.query_heads);
+  info->set_kv_heads(model.kv_heads);
+  info->set_head_dim(model.head_dim);
+  info->set_vocab_size(model.vocab_size);
+  info->set_context_length(model.context_length);
+  info->set_kv_bytes_per_token(model.kv_bytes_per_token());
+  info->set_device(DeviceName());
+}
+
+void Describe(const Core& core, v1::EngineInfo* info) {
+  const Scheduler::Counters counters = core.scheduler->counters();
+  info->set_sessions(core.sessions->size());
+  info->set_active_requests(counters.active_jobs);
+  info->set_pages_used(core.pool->used_pages());
+  info->set_pages_total(core.pool->total_pages());
+  info->set_page_tokens(engine::cpu::kPageTokens);
+  info->set_page_bytes(static_cast<int64_t>(core.pool->shape().page_bytes()));
+  info->set_steps(counters.steps);
+  info->set_decoded_tokens(counters.decoded_tokens);
+  info->set_prefilled_tokens(counters.prefilled_tokens);
+}
+
+void Describe(const storage::StoreStats& stats, v1::StoreInfo* info) {
+  info->set_nodes(static_cast<int64_t>(stats.nodes));
+  info->set_blocks(static_cast<int64_t>(stats.blocks));
+  info->set_block_bytes(static_cast<int64_t>(stats.block_stored_bytes));
+  info->set_free_disk_bytes(static_cast<int64_t>(stats.disk_free_bytes));
+  info->set_format_version(static_cast<int32_t>(storage::kStoreFormatVersion));
+}
+
+void Describe(const Core& core, v1::Limits* limits) {
+  limits->set_max_sessions(core.sessions->options().max_sessions);
+  limits->set_max_tokens_per_call(core.limits.max_tokens_per_call);
+  limits->set_default_max_tokens(core.limits.default_max_tokens);
+  limits->set_max_message_bytes(core.limits.max_message_bytes);
+  limits->set_max_queued_requests(core.limits.max_queued_requests);
+  ToProto(core.sessions->options().default_lease, limits->mutable_default_lease());
+  ToProto(core.sessions->options().max_lease, limits->mutable_max_lease());
+}
+
+}  // namespace
+
+std::string DeviceName() {
+  const std::string instructions = engine::cpu::InstructionSet();
+  // Highway calls every form of AVX-512 AVX3.
+  if (absl::StartsWith(instructions, "AVX3")) return "cpu avx-512";
+  return absl::StrCat("cpu ", absl::AsciiStrToLower(instructions));
+}
+
+absl::Status GetStatus(Core& core, absl::Time deadline, const v1::GetStatusRequest& request,
+                       v1::GetStatusResponse& response) {
+  const absl::StatusOr<storage::StoreStats> stats = core.store->Stats();
+  if (!stats.ok()) return stats.status();
+  Describe(core, response.mutable_server());
+  Describe(core, response.mutable_model());
+  Describe(core, response.mutable_engine());
+  Describe(*stats, response.mutable_store());
+  Describe(core, response.mutable_limits());
+  return absl::OkStatus();
+}
+
+absl::Status CollectGarbage(Core& core, absl::Time deadline, const v1::CollectGarbageRequest& request,
+                            v1::CollectGarbageResponse& response) {
+  const absl::StatusOr<storage::GarbageReport> garbage = core.store->CollectGarbage();
+  if (!garbage.ok()) return garbage.status();
+  const absl::StatusOr<uint64_t> requests = core.store->ForgetRequests(absl::Now() - kRequestMemory);
+  if (!requests.ok()) return requests.status();
+  response.set_removed_blocks(static_cast<int64_t>(garbage->blocks));
+  response.set_removed_bytes(static_cast<int64_t>(garbage->stored_bytes));
+  response.set_removed_requests(static_cast<int64_t>(*requests));
+  return absl::OkStatus();
+}
+
+}  // namespace quicksave::server

@@ -1,0 +1,28 @@
+#ifndef QUICKSAVE_SERVER_SERVICE_ADMIN_HANDLERS_H_
+#define QUICKSAVE_SERVER_SERVICE_ADMIN_HANDLERS_H_
+
+// The calls of AdminService, without gRPC. They block: workers call them.
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "quicksave/v1/admin_service.pb.h"
+#include "server/service/core.h"
+
+namespace quicksave::server {
+
+// How long the answer to a request_id is remembered at least.
+inline constexpr absl::Duration kRequestMemory = absl::Hours(24);
+
+// Device and kernels, for example "cpu avx-512".
+std::string DeviceName();
+
+absl::Status GetStatus(Core& core, absl::Time deadline, const v1::GetStatusRequest& request,
+                       v1::GetStatusResponse& response);
+absl::Status CollectGarbage(Core& core, absl::Time deadline, const v1::CollectGarbageRequest& request,
+                            v1::CollectGarbageResponse& response);
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_SERVICE_ADMIN_HANDLERS_H_

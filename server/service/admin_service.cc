@@ -1,0 +1,19 @@
+#include "server/service/admin_service.h"
+
+#include "server/service/admin_handlers.h"
+
+namespace quicksave::server {
+
+grpc::ServerUnaryReactor* AdminServiceImpl::GetStatus(grpc::CallbackServerContext* context,
+                                                      const v1::GetStatusRequest* request,
+                                                      v1::GetStatusResponse* response) {
+  return runner_->Run(context, "GetStatus", request, response, server::GetStatus);
+}
+
+grpc::ServerUnaryReactor* AdminServiceImpl::CollectGarbage(grpc::CallbackServerContext* context,
+                                                           const v1::CollectGarbageRequest* request,
+                                                           v1::CollectGarbageResponse* response) {
+  return runner_->Run(context, "CollectGarbage", request, response, server::CollectGarbage);
+}
+
+}  // namespace quicksave::server

@@ -1,0 +1,110 @@
+#include "server/service/graph_handlers.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/service/annotation_update.h"
+#include "server/service/convert.h"
+
+namespace quicksave::server {
+namespace {
+
+constexpr int kDefaultPageSize = 100;
+constexpr int kMaxPageSize = 1000;
+
+absl::StatusOr<storage::NodeFilter> FromProto(const v1::NodeFilter& filter) {
+  storage::NodeFilter result;
+  for (const auto& [key, value] : filter.labels()) result.labels.emplace_back(key, value);
+  if (!filter.parent().empty()) {
+    absl::StatusOr<std::string> parent = ParseName(filter.parent(), "nodes");
+    if (!parent.ok()) return parent.status();
+    result.parent = *std::move(parent);
+  }
+  if (!filter.model_fingerprint().empty()) result.model_fingerprint = filter.model_fingerprint();
+  result.roots_only = filter.roots_only();
+  if (filter.has_created_from()) {
+    const absl::StatusOr<absl::Time> time = server::FromProto(filter.created_from());
+    if (!time.ok()) return time.status();
+    result.created_from = *time;
+  }
+  if (filter.has_created_before()) {
+    const absl::StatusOr<absl::Time> time = server::FromProto(filter.created_before());
+    if (!time.ok()) return time.status();
+    result.created_before = *time;
+  }
+  return result;
+}
+
+absl::Status ApplyUpdate(Core& core, const v1::UpdateNodeRequest& request, v1::UpdateNodeResponse& response) {
+  const absl::StatusOr<std::string> id = ParseName(request.node().name(), "nodes");
+  if (!id.ok()) return id.status();
+  absl::StatusOr<storage::NodeRecord> record =
+      core.store->UpdateNode(Core::kTenant, *id, request.node().etag(), [&](storage::NodeAnnotations& annotations) {
+        return UpdateAnnotations(request.node(), request.update_mask(), annotations);
+      });
+  if (!record.ok()) return record.status();
+  // The sampler stands in the contents, which never change. A node that was deleted meanwhile is answered without them.
+  absl::StatusOr<storage::NodeRecord> whole = core.store->GetNode(Core::kTenant, *id);
+  if (whole.ok()) *record->mutable_contents() = std::move(*whole->mutable_contents());
+  ToProto(*record, core, v1::NODE_VIEW_BASIC, response.mutable_node());
+  return absl::OkStatus();
+}
+
+absl::Status ApplyDelete(Core& core, const v1::DeleteNodeRequest& request, v1::DeleteNodeResponse& response) {
+  const absl::StatusOr<std::string> id = ParseName(request.name(), "nodes");
+  if (!id.ok()) return id.status();
+  const absl::StatusOr<storage::DeleteReport> report =
+      core.store->DeleteNode(Core::kTenant, *id, {.force = request.force(), .etag = request.etag()});
+  if (!report.ok()) return report.status();
+  response.set_deleted_nodes(static_cast<int32_t>(report->node_ids.size()));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status GetNode(Core& core, absl::Time deadline, const v1::GetNodeRequest& request,
+                     v1::GetNodeResponse& response) {
+  const absl::StatusOr<std::string> id = ParseName(request.name(), "nodes");
+  if (!id.ok()) return id.status();
+  const absl::StatusOr<storage::NodeRecord> record = core.store->GetNode(Core::kTenant, *id);
+  if (!record.ok()) return record.status();
+  ToProto(*record, core, request.view(), response.mutable_node());
+  return absl::OkStatus();
+}
+
+absl::Status ListNodes(Core& core, absl::Time deadline, const v1::ListNodesRequest& request,
+                       v1::ListNodesResponse& response) {
+  if (request.page_size() < 0 || request.page_size() > kMaxPageSize) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("page_size: is ", request.page_size(), ", the range is 1 to ", kMaxPageSize));
+  }
+  absl::StatusOr<storage::NodeFilter> filter = FromProto(request.filter());
+  if (!filter.ok()) return filter.status();
+  storage::ListRequest list{
+      .tenant = Core::kTenant,
+      .filter = *std::move(filter),
+      .order = request.newest_first() ? storage::ListOrder::kNewestFirst : storage::ListOrder::kOldestFirst,
+      .page_size = request.page_size() == 0 ? kDefaultPageSize : request.page_size(),
+      .page_token = request.page_token()};
+  absl::StatusOr<storage::NodePage> page = core.store->ListNodes(list);
+  if (!page.ok()) return page.status();
+  for (const storage::NodeRecord& record : page->nodes) {
+    ToProto(record, core, v1::NODE_VIEW_BASIC, response.add_nodes());
+  }
+  response.set_next_page_token(page->next_page_token);
+  return absl::OkStatus();
+}
+
+absl::Status UpdateNode(Core& core, absl::Time deadline, const v1::UpdateNodeRequest& request,
+                        v1::UpdateNodeResponse& response) {
+  return core.requests.Run("UpdateNode", request.request_id(), request, &response,
+                           [&] { return ApplyUpdate(core, request, response); });
+}
+
+absl::Status DeleteNode(Core& core, absl::Time deadline, const v1::DeleteNodeRequest& request,
+                        v1::DeleteNodeResponse& response) {
+  return core.requests.Run("DeleteNode", request.request_id(), request, &response,
+                           [&] { return ApplyDelete(core, request, response); });
+}
+
+}  // namespace quicksave::server

@@ -1,0 +1,83 @@
+// VerifyNode, apart from the other handlers of GraphService: it needs the archive and the engine.
+
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/scheduler/evaluate_job.h"
+#include "server/service/convert.h"
+#include "server/service/graph_handlers.h"
+
+namespace quicksave::server {
+namespace {
+
+struct Replayed {
+  engine::Sequence sequence;
+  engine::Logits logits;  // after the last token
+};
+
+// Computes a state from nothing but its token ids.
+absl::StatusOr<Replayed> Replay(Core& core, absl::Time deadline, const std::vector<int32_t>& tokens) {
+  Replayed replayed;
+  const auto job = std::make_shared<EvaluateJob>(
+      engine::Sequence(), tokens, engine::LogitsWanted::kLast,
+      [&replayed](size_t, absl::Span<const float> logits) { replayed.logits.assign(logits.begin(), logits.end()); });
+  job->deadline = deadline;
+  if (absl::Status status = core.scheduler->Run(job, job->count()); !status.ok()) return status;
+  replayed.sequence = job->sequence();
+  return replayed;
+}
+
+// DATA_LOSS, naming the first token that differs, unless every bit of K, V and logits is the same.
+absl::Status Compare(const std::string& node, const engine::Sequence& stored, const Replayed& replayed) {
+  for (int position = 0; position < stored.length(); ++position) {
+    if (engine::SameKeyValues(stored, replayed.sequence, position)) continue;
+    return absl::DataLossError(absl::StrCat(node, ": the stored K and V of token ", position,
+                                            " are not what the model computes from the stored token ids"));
+  }
+  const engine::Logits& logits = *stored.next_logits();
+  if (logits.size() == replayed.logits.size() &&
+      std::memcmp(logits.data(), replayed.logits.data(), logits.size() * sizeof(float)) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::DataLossError(absl::StrCat(node, ": the stored logits after token ", stored.length() - 1,
+                                          " are not what the model computes from the stored token ids"));
+}
+
+// Returns the number of tokens that are the same.
+absl::StatusOr<int> CheckByReplay(Core& core, absl::Time deadline, const std::string& id) {
+  const std::string node = absl::StrCat("nodes/", id);
+  const absl::StatusOr<RestoredState> restored = core.archive->Restore(Core::kTenant, id, std::nullopt);
+  if (!restored.ok()) return restored.status();
+  const engine::Sequence& stored = restored->state.sequence;
+  if (stored.next_logits() == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat(node, " has no stored logits to compare with"));
+  }
+  const absl::StatusOr<Replayed> replayed = Replay(core, deadline, stored.tokens());
+  if (!replayed.ok()) return replayed.status();
+  if (absl::Status status = Compare(node, stored, *replayed); !status.ok()) return status;
+  return stored.length();
+}
+
+}  // namespace
+
+absl::Status VerifyNode(Core& core, absl::Time deadline, const v1::VerifyNodeRequest& request,
+                        v1::VerifyNodeResponse& response) {
+  const absl::StatusOr<std::string> id = ParseName(request.name(), "nodes");
+  if (!id.ok()) return id.status();
+  const absl::StatusOr<VerifiedNode> verified = core.archive->Verify(Core::kTenant, *id);
+  if (!verified.ok()) return verified.status();
+  response.set_blocks_checked(verified->blocks);
+  response.set_bytes_read(verified->bytes_read);
+  if (!request.replay()) return absl::OkStatus();
+  const absl::StatusOr<int> tokens = CheckByReplay(core, deadline, *id);
+  if (!tokens.ok()) return tokens.status();
+  response.set_tokens_replayed(*tokens);
+  return absl::OkStatus();
+}
+
+}  // namespace quicksave::server
