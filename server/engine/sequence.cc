@@ -1,5 +1,6 @@
 #include "server/engine/sequence.h"
 
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -58,7 +59,12 @@ void Sequence::Truncate(int length) {
 }
 
 Sequence::Body& Sequence::Mutable() {
-  if (body_.use_count() > 1) body_ = std::make_shared<Body>(*body_);
+  if (body_.use_count() > 1) {
+    body_ = std::make_shared<Body>(*body_);
+  } else {
+    // use_count is a relaxed read: what another thread did with a copy that it has dropped must come before what is done now.
+    std::atomic_thread_fence(std::memory_order_acquire);
+  }
   return *body_;
 }
 

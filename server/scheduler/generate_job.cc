@@ -31,7 +31,10 @@ GenerateJob::GenerateJob(SessionState state, GenerateOptions options, const text
       detokenizer_(tokenizer, /*skip_special=*/true, state_.text.detokenizer),
       listener_(std::move(listener)),
       input_(options_.input),
-      length_(state_.sequence.length()) {
+      length_(state_.sequence.length()) {}
+
+void GenerateJob::Begin() {
+  start_ = absl::Now();
   if (!input_.empty()) {
     state_.text.held_text.clear();
   } else if (state_.sequence.next_logits() == nullptr) {
@@ -47,7 +50,7 @@ int GenerateJob::backlog() const {
 }
 
 Job::Feed GenerateJob::Next(int budget) {
-  if (start_ == absl::InfinitePast()) start_ = absl::Now();
+  if (start_ == absl::InfinitePast()) Begin();
   if (fed_input_ < input_.size()) {
     feeding_ = std::min<size_t>(budget, input_.size() - fed_input_);
     const bool last = fed_input_ + feeding_ == input_.size();

@@ -73,10 +73,8 @@ class GenerateJob : public Job {
   int max_appended() const { return static_cast<int>(input_.size()) + options_.max_appended; }
   // Tokens of its sequence now. Any thread.
   int length() const { return length_.load(std::memory_order_relaxed); }
-  // The state at a step boundary. Engine thread.
+  // The state at a step boundary: on the engine thread, or before the job is submitted.
   SessionState Capture() const { return state_; }
-  // Gives the state back when the job was never submitted.
-  SessionState TakeState() { return std::move(state_); }
 
   engine::Sequence& sequence() override { return state_.sequence; }
   int backlog() const override;
@@ -88,6 +86,8 @@ class GenerateJob : public Job {
  private:
   GenerateJob(SessionState state, GenerateOptions options, const text::Tokenizer* tokenizer, text::StopMatcher stops,
               std::shared_ptr<GenerateListener> listener);
+  // What the first Next does; until then the state is as it was given.
+  void Begin();
   void BeginText();
   // Decides what follows the logits that the state now has.
   void Decide();

@@ -139,33 +139,42 @@ absl::Status Generation::Launch(std::vector<int32_t> input) {
   } else if (length == 0 && input.empty()) {
     status = absl::FailedPreconditionError(absl::StrCat("sessions/", session_, " has no tokens; give input"));
   }
-  SessionState before = *state;
+  const engine::SamplingParameters sampling = state->sampling;
+  if (status.ok()) {
+    const auto wanted = FromProto(request_.sampling(), sampling);
+    status = wanted.status();
+    if (wanted.ok()) state->sampling = *wanted;
+  }
   std::shared_ptr<GenerateJob> job;
   if (status.ok()) {
-    state->sampling = *FromProto(request_.sampling(), state->sampling);
-    status = engine::Validate(state->sampling);
-  }
-  if (status.ok()) {
+    // Its only other error, bad stop strings, was excluded by Validate.
     auto created = GenerateJob::Create(*std::move(state), JobOptions(std::move(input), length), core_.tokenizer.get(),
                                        shared_from_this());
-    status = created.status();
-    if (created.ok()) job = *std::move(created);
+    if (!created.ok()) return created.status();
+    job = *std::move(created);
+    status = Submit(job);
+    if (!status.ok()) state = job->Capture();
   }
-  if (status.ok()) {
-    job->deadline = deadline_;
+  if (!status.ok()) {
+    state->sampling = sampling;
+    core_.sessions->GiveBack(session_, *std::move(state));
+  }
+  return status;
+}
+
+absl::Status Generation::Submit(const std::shared_ptr<GenerateJob>& job) {
+  job->deadline = deadline_;
+  {
     absl::MutexLock lock(&mutex_);
+    if (cancelled_) return absl::CancelledError("the caller cancelled the call");
     job_ = job;
-    if (cancelled_) status = absl::CancelledError("the caller cancelled the call");
   }
-  if (status.ok()) {
-    core_.sessions->SetJob(session_, job);
-    // From here on the copy must not share pages with the job, or its first token would have to copy one.
-    const int tokens = job->max_appended();
-    SessionState undo = std::exchange(before, {});
-    status = core_.scheduler->Submit(job, tokens);
-    if (!status.ok()) before = std::move(undo);
-  }
-  if (!status.ok()) core_.sessions->GiveBack(session_, std::move(before));
+  core_.sessions->SetJob(session_, job);
+  const absl::Status status = core_.scheduler->Submit(job, job->max_appended());
+  if (status.ok()) return status;
+  // The job holds this; a job that does not run must not be held by it.
+  absl::MutexLock lock(&mutex_);
+  job_ = nullptr;
   return status;
 }
 

@@ -57,6 +57,7 @@ class Generation : public GenerateListener, public std::enable_shared_from_this<
   absl::Status Prepare();
   absl::Status OpenSession(std::vector<int32_t>& input);
   absl::Status Launch(std::vector<int32_t> input);
+  absl::Status Submit(const std::shared_ptr<GenerateJob>& job);
   GenerateOptions JobOptions(std::vector<int32_t> input, int length) const;
   void CloseSession();
   bool Replay(const std::string& answer);
