@@ -184,8 +184,7 @@ absl::StatusOr<StoreStats> Store::Stats() const {
   const absl::Status error = parts_->database->write_error();
   stats.writable = error.ok();
   stats.write_error = std::string(error.message());
-  absl::MutexLock lock(&parts_->writers.mutex);
-  const v1::UsageEntry& usage = parts_->writers.usage;
+  const v1::UsageEntry usage = parts_->writers.Totals();
   stats.nodes = usage.nodes();
   stats.blocks = usage.blocks();
   stats.block_raw_bytes = usage.block_raw_bytes();

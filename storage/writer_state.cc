@@ -21,6 +21,11 @@ absl::Status WriterState::Load() {
   return absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
 
+v1::UsageEntry WriterState::Totals() {
+  absl::MutexLock lock(&mutex);
+  return usage;
+}
+
 int64_t WriterState::NextTimeUs() {
   last_time_us = std::max(last_time_us + 1, absl::ToUnixMicros(clock()));
   return last_time_us;

@@ -23,6 +23,9 @@ struct WriterState {
   // Reads the totals. Call once, before everything else.
   absl::Status Load() ABSL_LOCKS_EXCLUDED(mutex);
 
+  // The totals as of now.
+  v1::UsageEntry Totals() ABSL_LOCKS_EXCLUDED(mutex);
+
   // Microseconds since the Unix epoch; later than every time it has given before.
   int64_t NextTimeUs() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 
