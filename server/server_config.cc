@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
+#include <map>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -21,6 +23,31 @@ namespace {
 constexpr int kMost = 1'000'000;
 constexpr uint64_t kMostMessageBytes = std::numeric_limits<int32_t>::max();
 
+// Help with the default and the environment variable of each option below what it does.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  HelpFormatter() { column_width(32); }
+  std::string make_option_opts(const CLI::Option* option) const override {
+    if (option->get_type_size() == 0) return "";
+    return absl::StrCat(" ", option->get_type_name());
+  }
+  std::string make_option_desc(const CLI::Option* option) const override {
+    const std::string& initial = option->get_default_str();
+    const std::string description = option->get_description();
+    if (option->get_envname().empty()) return description;
+    return absl::StrCat(description, "\n[", option->get_required() ? "required, " : "",
+                        initial.empty() ? "" : absl::StrCat("default ", initial, ", "), option->get_envname(), "]");
+  }
+};
+
+// For people: "16MiB".
+std::string FormatSize(uint64_t bytes) {
+  for (const auto& [shift, unit] : {std::pair(30, "GiB"), std::pair(20, "MiB"), std::pair(10, "KiB")}) {
+    if (bytes != 0 && bytes % (uint64_t{1} << shift) == 0) return absl::StrCat(bytes >> shift, unit);
+  }
+  return absl::StrCat(bytes);
+}
+
 // The options of one group, with what CLI11 has no type for.
 class OptionGroup {
  public:
@@ -34,10 +61,13 @@ class OptionGroup {
     return Finish(app_.add_flag(flag, value, help));
   }
   void AddCount(const std::string& flag, int& value, const std::string& help) {
-    Add(flag, value, help)->check(CLI::Range(1, kMost))->type_name("N");
+    Add(flag, value, help)->check(CLI::Range(1, kMost).description(""))->type_name("N");
   }
   CLI::Option* AddSize(const std::string& flag, uint64_t& value, const std::string& help) {
-    return Add(flag, value, help)->transform(CLI::AsSizeValue(false).description(""))->type_name("SIZE");
+    return Add(flag, value, help)
+        ->transform(CLI::AsSizeValue(false).description(""))
+        ->default_str(FormatSize(value))
+        ->type_name("SIZE");
   }
   void AddDuration(const std::string& flag, absl::Duration& value, const std::string& help) {
     const auto parse = [&value, flag](const std::string& text) {
@@ -66,10 +96,12 @@ void AddModelOptions(CLI::App& app, ServerConfig& config) {
   group.Add("--model", config.model_dir, "Hugging Face directory of a Llama model with bf16 safetensors")
       ->required()
       ->type_name("DIR");
-  group.Add("--device", config.device, "Where the model runs: cpu")->check(CLI::IsMember({"cpu", "cuda"}));
-  group.AddSize("--kv-memory", config.kv_memory_bytes, "Memory for the KV cache; by default a quarter of the memory")
-      ->default_str("");
-  group.AddCount("--threads", config.threads, "Threads of the engine; by default one for each processor");
+  group.Add("--device", config.device, "Where the model runs: cpu")
+      ->check(CLI::IsMember({"cpu", "cuda"}).description(""))
+      ->type_name("DEVICE");
+  group.AddSize("--kv-memory", config.kv_memory_bytes, "Memory for the KV cache")
+      ->default_str("a quarter of the memory");
+  group.AddCount("--threads", config.threads, "Threads of the engine; one for each processor");
   group.AddCount("--workers", config.workers, "Threads for encoding, decoding and the store");
   group.AddFlag("--poison-kv", config.poison_kv, "Fill pages with NaN before use (for tests)");
 }
@@ -120,7 +152,8 @@ void AddLimitOptions(CLI::App& app, ServerConfig& config) {
 void AddLogOptions(CLI::App& app, ServerConfig& config) {
   OptionGroup group(app, "Log (to stderr)");
   group.Add("--log-level", config.log_level, "Least severity")
-      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}));
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}).description(""))
+      ->type_name("trace|debug|info|warn|error");
   const std::map<std::string, bool> formats = {{"text", false}, {"json", true}};
   group.Add("--log-format", config.log_json, "One line for each event, as text or as JSON")
       ->transform(CLI::CheckedTransformer(formats).description(""))
@@ -160,6 +193,7 @@ std::vector<std::string> ArgumentsFromEnvironment(const CLI::App& app) {
 }
 
 void SetUp(CLI::App& app, ServerConfig& config) {
+  app.name("quicksave-server");
   app.description("quicksave-server: save states for a language model, over gRPC.");
   app.set_version_flag("--version", "quicksave-server " QUICKSAVE_VERSION, "Print the version and exit");
   app.set_help_flag("--help,-h", "Print this help and exit");
@@ -168,8 +202,7 @@ void SetUp(CLI::App& app, ServerConfig& config) {
       ->envname("QUICKSAVE_CONFIG");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.footer("A flag beats the environment, which beats the file. SIZE: 512MiB, 4GiB. DURATION: 90s, 10m, 24h.");
-  app.get_formatter()->column_width(34);
-  app.get_formatter()->label("OPTIONS", "");
+  app.formatter(std::make_shared<HelpFormatter>());
   AddModelOptions(app, config);
   AddStoreOptions(app, config);
   AddNetworkOptions(app, config);
