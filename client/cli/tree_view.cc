@@ -22,6 +22,8 @@ using client::Node;
 
 constexpr int kShortestId = 8;
 constexpr int kNarrowestText = 24;
+// Columns that a level of the tree takes.
+constexpr int kIndent = 3;
 // Trees indented further than this part of the width are drawn compact.
 constexpr double kIndentShare = 0.35;
 
@@ -49,6 +51,17 @@ class Forest {
     }
     for (auto& children : children_) Sort(&children);
     Sort(&roots_);
+  }
+
+  // Returns the most edges from a root to a node.
+  int Depth() const {
+    int depth = -1;
+    for (std::vector<size_t> level = roots_; !level.empty(); ++depth) {
+      std::vector<size_t> below;
+      for (const size_t node : level) below.insert(below.end(), children_[node].begin(), children_[node].end());
+      level = std::move(below);
+    }
+    return depth;
   }
 
   std::vector<Row> Draw(bool unicode, bool compact) const {
@@ -102,12 +115,6 @@ class Forest {
   std::vector<std::vector<size_t>> children_;
   std::vector<size_t> roots_;
 };
-
-int WidestPrefix(const std::vector<Row>& rows) {
-  int widest = 0;
-  for (const Row& row : rows) widest = std::max(widest, DisplayWidth(row.prefix));
-  return widest;
-}
 
 std::string EdgeText(const Node& node) {
   if (node.parents.empty()) return "root";
@@ -164,8 +171,8 @@ std::vector<std::string> ShortIds(const std::vector<Node>& nodes) {
 
 std::string RenderTree(const std::vector<Node>& nodes, const Console& console) {
   const Forest forest(nodes);
-  std::vector<Row> rows = forest.Draw(console.unicode, /*compact=*/false);
-  if (WidestPrefix(rows) > console.width * kIndentShare) rows = forest.Draw(console.unicode, /*compact=*/true);
+  const bool compact = forest.Depth() * kIndent > console.width * kIndentShare;
+  const std::vector<Row> rows = forest.Draw(console.unicode, compact);
   const std::vector<std::string> ids = ShortIds(nodes);
   std::vector<std::vector<std::string>> cells;
   for (const Row& row : rows) cells.push_back(CellsBeforeText(nodes[row.node], row.prefix + ids[row.node]));

@@ -1,5 +1,7 @@
-// Generates, saves and goes on: `quickstart` against a server at QUICKSAVE_ENDPOINT or 127.0.0.1:50333.
+// Begins a story, saves it and goes on from the saved state twice. The server is at QUICKSAVE_ENDPOINT or
+// 127.0.0.1:50333.
 
+#include <cstdlib>
 #include <iostream>
 
 #include "quicksave/client.h"
@@ -7,18 +9,19 @@
 namespace qs = quicksave::client;
 
 int main() {
-  const auto client = qs::Client::Connect();
-  if (!client.ok()) return std::cerr << client.status() << "\n", 1;
+  const qs::Client client = qs::Client::Connect().value();
   std::string node;
-  const auto print = [&](const qs::GenerateEvent& event) {
+  const auto print = [&node](const qs::GenerateEvent& event) {
     if (const auto* delta = std::get_if<qs::GenerateDelta>(&event)) std::cout << delta->text << std::flush;
     if (const auto* saved = std::get_if<qs::SavedNode>(&event)) node = saved->node.name;
-    return true;
+    return true;  // false would cancel
   };
-  auto done =
-      client->Generate({.input = "Once upon a time", .stop = {.max_tokens = 20}, .save = qs::SaveOptions()}, print);
-  if (!done.ok()) return std::cerr << done.status() << "\n", 1;
-  done = client->Generate({.start = qs::FromNode{.name = node}, .stop = {.max_tokens = 20}}, print);
-  if (!done.ok()) return std::cerr << done.status() << "\n", 1;
-  std::cout << "\nsaved as " << node << "\n";
+  absl::Status status = client.Generate({.input = "Once upon a time", .save = qs::SaveOptions()}, print).status();
+  for (uint64_t seed = 1; status.ok() && seed <= 2; ++seed) {
+    std::cout << "\n--- from " << node << " with seed " << seed << "\n";
+    status =
+        client.Generate({.start = qs::FromNode{node}, .sampling = {.temperature = 0.8f, .seed = seed}}, print).status();
+  }
+  std::cout << "\n" << status << "\n";
+  return status.ok() ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -1,0 +1,229 @@
+// `quicksave generate` and `quicksave chat`.
+
+#include "client/cli/json_output.h"
+#include "client/cli/testing_run.h"
+#include "gmock/gmock.h"
+
+namespace quicksave::cli {
+namespace {
+
+using client::FromNode;
+using client::FromSession;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+using GenerateCommandTest = CliTest;
+
+TEST_F(GenerateCommandTest, TextGoesToOutputAndNotesToErrors) {
+  const Result result = Run({"generate", "--prompt", "Once"});
+  EXPECT_EQ(result.code, 0);
+  EXPECT_EQ(result.out, "Once!...\n") << "nothing can go on from this state, so the pending text is shown";
+  EXPECT_EQ(result.err, "2 tokens in 100.0 ms (20.0 tokens/s), ended by max tokens\n");
+}
+
+TEST_F(GenerateCommandTest, EveryFlagReachesTheRequest) {
+  const Result result = Run({"generate",
+                             "--node",
+                             "7f3a9c2100000000",
+                             "--at-token",
+                             "60",
+                             "--skip-check",
+                             "-m",
+                             "system:Be brief.",
+                             "-m",
+                             "What: why?",
+                             "--temperature",
+                             "0.5",
+                             "--top-k",
+                             "40",
+                             "--top-p",
+                             "0.75",
+                             "--min-p",
+                             "0.25",
+                             "--repetition-penalty",
+                             "1.5",
+                             "--seed",
+                             "18446744073709551615",
+                             "-n",
+                             "9",
+                             "--stop",
+                             "a",
+                             "--stop",
+                             "b",
+                             "--stop-token",
+                             "3",
+                             "--ignore-eos",
+                             "--logprobs",
+                             "2",
+                             "--save",
+                             "--label",
+                             "k=v=w",
+                             "--note",
+                             "n",
+                             "--edge",
+                             "intervention",
+                             "--save-every",
+                             "4",
+                             "--keep",
+                             "--lease",
+                             "90s",
+                             "--request-id",
+                             "id",
+                             "--timeout",
+                             "30"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  ASSERT_THAT(server_->generated, SizeIs(1));
+  const client::GenerateRequest& request = server_->generated[0];
+  EXPECT_EQ(std::get<FromNode>(request.start),
+            (FromNode{.name = "nodes/7f3a9c2100000000", .at_token = 60, .skip_check = true}));
+  EXPECT_THAT(std::get<std::vector<client::ChatMessage>>(request.input),
+              ElementsAre(client::ChatMessage{"system", "Be brief."}, client::ChatMessage{"user", "What: why?"}));
+  EXPECT_EQ(request.sampling, (client::SamplingParameters{.temperature = 0.5f,
+                                                          .top_k = 40,
+                                                          .top_p = 0.75f,
+                                                          .min_p = 0.25f,
+                                                          .repetition_penalty = 1.5f,
+                                                          .seed = 18446744073709551615u}));
+  EXPECT_EQ(request.stop,
+            (client::StopConditions{.max_tokens = 9, .strings = {"a", "b"}, .token_ids = {3}, .ignore_eos = true}));
+  EXPECT_EQ(request.top_logprobs, 2);
+  EXPECT_EQ(request.save,
+            (client::SaveOptions{.labels = {{"k", "v=w"}}, .note = "n", .edge_type = client::EdgeType::kIntervention}));
+  EXPECT_EQ(request.save_every_tokens, 4);
+  EXPECT_TRUE(request.keep_session);
+  EXPECT_EQ(request.lease, absl::Seconds(90));
+  EXPECT_EQ(request.request_id, "id");
+  EXPECT_EQ(server_->options.back().timeout, absl::Seconds(30));
+  EXPECT_THAT(result.err, HasSubstr("restored: 120 tokens reused, 0 recomputed; next-token distribution identical "
+                                    "(49,152 logits); 1.1 MiB read in 12.3 ms\n"));
+  EXPECT_THAT(result.err, HasSubstr("saved nodes/aaaa000011112222: 128 tokens, 1.8 MiB (1.56x), +302.7 KiB new, in "
+                                    "15.0 ms\n"));
+  EXPECT_THAT(result.err, HasSubstr("session sessions/new1 is kept\n"));
+}
+
+TEST_F(GenerateCommandTest, NothingUnsetIsSent) {
+  ASSERT_EQ(Run({"generate", "--tokens", "5,6"}).code, 0);
+  const client::GenerateRequest& request = server_->generated[0];
+  EXPECT_THAT(std::get<std::vector<int32_t>>(request.input), ElementsAre(5, 6));
+  EXPECT_EQ(request.sampling, client::SamplingParameters());
+  EXPECT_EQ(request.stop, client::StopConditions());
+  EXPECT_FALSE(request.save.has_value() || request.keep_session || request.lease || request.top_logprobs);
+}
+
+TEST_F(GenerateCommandTest, SessionIsExtendedAndItsPendingTextIsLeftToTheNextCall) {
+  EXPECT_EQ(Run({"generate", "--session", "4be1"}).out, "Hello!\n");
+  EXPECT_EQ(std::get<FromSession>(server_->generated[0].start).name, "sessions/4be1000000000000");
+}
+
+TEST_F(GenerateCommandTest, PromptIsReadFromStandardInput) {
+  EXPECT_EQ(Run({"generate", "-p", "-", "-q"}, "two\nlines").out, "two\nlines!...\n");
+}
+
+TEST_F(GenerateCommandTest, JsonIsOneLineForEachEvent) {
+  const Result result = Run({"--json", "generate", "-p", "Once", "--save", "--label", "k=v"});
+  std::vector<std::string> events;
+  std::istringstream lines(result.out);
+  for (std::string line; std::getline(lines, line);) events.push_back(Json::parse(line)["event"]);
+  EXPECT_THAT(events, ElementsAre("started", "delta", "delta", "saved", "finished"));
+  EXPECT_THAT(result.out, HasSubstr(R"({"event":"delta","text":"!","tokens":[{"id":8,"logprob":-0.5}]})"));
+  EXPECT_THAT(result.out, HasSubstr(R"("labels":{"k":"v"})"));
+  EXPECT_THAT(result.err, IsEmpty());
+}
+
+TEST_F(GenerateCommandTest, ContradictoryFlagsAreWrongUsage) {
+  EXPECT_EQ(Run({"generate", "-p", "x", "-m", "y"}).code, 2);
+  EXPECT_EQ(Run({"generate", "--node", "a", "--session", "b"}).code, 2);
+  EXPECT_EQ(Run({"generate", "--at-token", "4"}).code, 2);
+  EXPECT_EQ(Run({"generate", "-p", "x", "--save", "--label", "novalue"}).code, 2);
+  EXPECT_EQ(Run({"generate", "-p", "x", "--lease", "soon"}).code, 2);
+  EXPECT_EQ(Run({"generate", "-p", "x", "--timeout", "-5s"}).code, 2);
+  EXPECT_THAT(server_->generated, IsEmpty());
+}
+
+TEST_F(GenerateCommandTest, CtrlCStopsAndSaysSoByItsExitCode) {
+  int events = 0;
+  server_->on_event = [this, &events] {
+    if (++events == 3) token_.Cancel();
+  };
+  const Result result = Run({"generate", "-p", "Once"});
+  EXPECT_EQ(result.code, 130);
+  EXPECT_EQ(result.out, "Once\n") << "the line that was begun is ended";
+}
+
+using ChatCommandTest = CliTest;
+
+TEST_F(ChatCommandTest, PipedLinesAreMessagesOfOneSession) {
+  const Result result = Run({"chat", "--system", "Be brief.", "--seed", "3", "-q"}, "one\n\n  two  \n");
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out, "one!\ntwo!\n");
+  ASSERT_THAT(server_->generated, SizeIs(2));
+  EXPECT_TRUE(server_->generated[0].keep_session);
+  EXPECT_EQ(server_->generated[0].sampling.seed, 3u);
+  EXPECT_THAT(std::get<std::vector<client::ChatMessage>>(server_->generated[0].input),
+              ElementsAre(client::ChatMessage{"system", "Be brief."}, client::ChatMessage{"user", "one"}));
+  EXPECT_EQ(std::get<FromSession>(server_->generated[1].start).name, "sessions/new1");
+  EXPECT_THAT(std::get<std::vector<client::ChatMessage>>(server_->generated[1].input),
+              ElementsAre(client::ChatMessage{"user", "two"}));
+  EXPECT_THAT(server_->deleted_sessions, ElementsAre("sessions/new1")) << "what the chat made ends with it";
+}
+
+TEST_F(ChatCommandTest, KeptAndGivenSessionsStay) {
+  EXPECT_EQ(Run({"chat", "--keep"}, "one\n").code, 0);
+  EXPECT_EQ(Run({"chat", "--session", "4be1"}, "one\n").code, 0);
+  EXPECT_THAT(server_->deleted_sessions, IsEmpty());
+}
+
+TEST_F(ChatCommandTest, SavesBranchesAndSwitches) {
+  const Result result =
+      Run({"chat", "-q"}, "one\n/save opening mood=calm\n/branch 2\n/switch 3\ntwo\n/sessions\n/quit\nnot said\n");
+  EXPECT_EQ(result.code, 0) << result.err;
+  ASSERT_THAT(server_->snapshots, SizeIs(1));
+  EXPECT_EQ(server_->snapshots[0].session, "sessions/new1");
+  EXPECT_EQ(server_->snapshots[0].save.labels,
+            (std::map<std::string, std::string>{{"name", "opening"}, {"mood", "calm"}}));
+  ASSERT_THAT(server_->branches, SizeIs(1));
+  EXPECT_EQ(server_->branches[0].count, 2);
+  ASSERT_THAT(server_->generated, SizeIs(2));
+  EXPECT_EQ(std::get<FromSession>(server_->generated[1].start).name, "sessions/branch2");
+  EXPECT_THAT(result.out, HasSubstr("  1  sessions/new1\n  2  sessions/branch1\n* 3  sessions/branch2\n"));
+  EXPECT_THAT(server_->deleted_sessions, ElementsAre("sessions/new1", "sessions/branch1", "sessions/branch2"));
+}
+
+TEST_F(ChatCommandTest, NodeIsRestoredWithItsProof) {
+  const Result result = Run({"chat", "--node", "abcd", "--at-token", "60"}, "one\n");
+  EXPECT_EQ(result.code, 0);
+  ASSERT_THAT(server_->restores, SizeIs(1));
+  EXPECT_EQ(server_->restores[0].node, "nodes/abcd000000000000");
+  EXPECT_EQ(server_->restores[0].at_token, 60);
+  EXPECT_THAT(result.err, HasSubstr("120 tokens reused, 0 recomputed"));
+  EXPECT_EQ(std::get<FromSession>(server_->generated[0].start).name, "sessions/restored1");
+}
+
+TEST_F(ChatCommandTest, ScriptEndsAtItsFirstErrorAPersonGoesOn) {
+  const std::string lines = "/save\n/nonsense\none\n";
+  EXPECT_EQ(Run({"chat"}, lines).code, 8);
+  EXPECT_THAT(server_->generated, IsEmpty());
+  interactive_ = true;
+  const Result result = Run({"chat"}, lines);
+  EXPECT_EQ(result.code, 0);
+  EXPECT_THAT(result.err, HasSubstr("FAILED_PRECONDITION: the chat has no session yet"));
+  EXPECT_THAT(result.err, HasSubstr("no command '/nonsense'"));
+  EXPECT_EQ(result.out, "> > > one!\n> ");
+}
+
+TEST_F(ChatCommandTest, CtrlCStopsTheAnswerNotTheChat) {
+  interactive_ = true;
+  int events = 0;
+  server_->on_event = [this, &events] {
+    if (++events == 7) token_.Cancel();
+  };
+  const Result result = Run({"chat"}, "one\ntwo\nthree\n");
+  EXPECT_EQ(result.code, 0);
+  EXPECT_EQ(result.out, "> one!\n> two\n> three!\n> ");
+  EXPECT_THAT(result.err, HasSubstr("[stopped]"));
+}
+
+}  // namespace
+}  // namespace quicksave::cli
