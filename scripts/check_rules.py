@@ -171,11 +171,12 @@ def check_notes(file: SourceFile) -> Iterator[Finding]:
 
 
 def check_sleeps(file: SourceFile) -> Iterator[Finding]:
-    """Tests do not sleep to wait for another thread."""
+    """Tests wait for conditions: a sleep stands in a while loop, or its comment says what it is for."""
     if not file.is_code or not file.is_test:
         return
     for number, line in enumerate(file.lines, 1):
-        allowed = number > 1 and re.search(r"//.*\bNot to wait\b", file.lines[number - 2])
+        before = "\n".join(file.lines[max(0, number - 4) : number])
+        allowed = re.search(r"\bwhile \(|//.*\bNot to wait\b", before)  # polling has a condition
         if re.search(r"\b(sleep_for|SleepFor|usleep|sleep)\s*\(", line) and not allowed:
             yield number, "a sleep in a test: wait for the condition (or say '// Not to wait ...' above, and why)"
 

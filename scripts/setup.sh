@@ -7,7 +7,7 @@
 #
 # Groups (all by default):
 #   build   Debian packages, LibTorch, googleapis protos, Rust, Python packages for the model's conversion
-#   test    jq and grpcurl (built from source with Go: minutes, once)
+#   test    grpcurl (built from source with Go: minutes, once)
 #   lint    clang tools, shellcheck, ruff, mypy, buf, rustfmt, clippy
 #
 #   --offline   install nothing; fail and say what is missing
@@ -18,11 +18,11 @@ REQUIREMENTS="$QUICKSAVE_ROOT/scripts/requirements"
 
 # The versions are Debian 12's.
 BUILD_PACKAGES=(
-  build-essential ca-certificates ccache cmake git ninja-build pkg-config protobuf-compiler protobuf-compiler-grpc python3
+  build-essential ca-certificates ccache cmake git jq ninja-build pkg-config protobuf-compiler protobuf-compiler-grpc python3
   python3-venv unzip libabsl-dev libcli11-dev libgrpc++-dev libhwy-dev libprotobuf-dev librocksdb-dev libspdlog-dev
   libssl-dev libxxhash-dev libzstd-dev nlohmann-json3-dev libgmock-dev libgtest-dev
 )
-TEST_PACKAGES=(jq procps)
+TEST_PACKAGES=(procps)
 LINT_PACKAGES=(clang-14 clang-format-14 clang-tidy-14 shellcheck)
 
 LIBTORCH_FILES=(
