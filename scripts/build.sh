@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# build.sh [PRESET] [TARGET]...
+# build.sh [--configure-only] [PRESET] [TARGET]...
 #
 # Configures and builds one preset of CMakePresets.json (default: release) in build/PRESET. With targets, only those.
 # Run scripts/setup.sh --only=build first. JOBS sets the number of parallel jobs (default: as many as there are cores,
@@ -19,8 +19,10 @@ default_jobs() {
 }
 
 main() {
+  local configure_only=0
   case "${1:-}" in
     -h | --help) usage && exit 0 ;;
+    --configure-only) configure_only=1 && shift ;;
     -*) fail "unknown argument '$1'" "See: $0 --help" ;;
   esac
   local preset="${1:-release}" jobs="${JOBS:-$(default_jobs)}"
@@ -32,6 +34,7 @@ main() {
     -DQUICKSAVE_LIBTORCH="$QUICKSAVE_LIBTORCH" -DQUICKSAVE_GOOGLEAPIS="$QUICKSAVE_GOOGLEAPIS" \
     -DQUICKSAVE_MODEL_DIR="$QUICKSAVE_MODEL_DIR" -DQUICKSAVE_PYTHON="$QUICKSAVE_VENV/bin/python" \
     -DQUICKSAVE_CARGO_TARGET_DIR="$QUICKSAVE_CARGO_TARGET_DIR"
+  [ $configure_only -eq 0 ] || return 0
   say "Building '$preset' with $jobs jobs"
   local targets=()
   [ $# -eq 0 ] || targets=(--target "$@")
