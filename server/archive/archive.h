@@ -35,7 +35,7 @@ struct SaveRequest {
   std::string note;
   // Unset: CONTINUATION when the state has all of its origin's tokens, else COUNTERFACTUAL.
   std::optional<storage::EdgeType> edge_type;
-  // Last characters of the text, for lists.
+  // Last characters of the text, for lists. UTF-8, as are labels and note.
   std::string text_tail;
   // Remembered with the node in the same atomic step.
   std::optional<storage::AnsweredRequest> request;
