@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "server/engine/kernels/cpu_kernels.h"
 #include "server/engine/model/fingerprint.h"
+#include "server/engine/model/model_config.h"
 #include "server/scheduler/evaluate_job.h"
 #include "server/service/admin_handlers.h"
 #include "server/sidecar/calibrate_exact.h"
@@ -31,8 +32,9 @@ class CoreLoader {
                      .default_max_tokens = config_.default_max_tokens,
                      .max_message_bytes = static_cast<int64_t>(config_.max_message_bytes),
                      .max_queued_requests = config_.max_queued_requests};
-    for (const auto step : {&CoreLoader::OpenStore, &CoreLoader::LoadModel, &CoreLoader::StartEngine,
-                            &CoreLoader::OpenArchive, &CoreLoader::WarmUp, &CoreLoader::Calibrate}) {
+    for (const auto step :
+         {&CoreLoader::CheckModel, &CoreLoader::OpenStore, &CoreLoader::LoadModel, &CoreLoader::StartEngine,
+          &CoreLoader::OpenArchive, &CoreLoader::WarmUp, &CoreLoader::Calibrate}) {
       if (stopped_()) return absl::CancelledError("stopped while starting");
       if (absl::Status status = (this->*step)(); !status.ok()) return status;
     }
@@ -40,6 +42,9 @@ class CoreLoader {
   }
 
  private:
+  // Before a store is made for a model that cannot be run.
+  absl::Status CheckModel() { return engine::LoadModelConfig(config_.model_dir).status(); }
+
   absl::Status OpenStore() {
     absl::StatusOr<std::unique_ptr<storage::Store>> store =
         storage::Store::Open({.path = config_.data_dir,

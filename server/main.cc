@@ -34,13 +34,13 @@ int Run(const ServerConfig& config) {
   absl::Status status = server.Listen();
   if (status.ok()) status = server.Load([&stop] { return stop.requested(); });
   if (status.ok()) stop.Wait();
-  const bool failed = !status.ok() && !stop.requested();
-  if (failed) {
+  if (!status.ok() && !stop.requested()) {
     LogEvent(spdlog::level::err, "cannot start",
              {{"error", std::string(status.message())}, {"code", absl::StatusCodeToString(status.code())}});
+    return 1;
   }
   server.Stop();
-  return failed ? 1 : 0;
+  return 0;
 }
 
 }  // namespace

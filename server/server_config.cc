@@ -199,6 +199,7 @@ void SetUp(CLI::App& app, ServerConfig& config) {
   app.set_help_flag("--help,-h", "Print this help and exit");
   app.set_config("--config", "", "Read flags from this file: NAME=VALUE lines (TOML), without the dashes")
       ->type_name("FILE")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
       ->envname("QUICKSAVE_CONFIG");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.footer("A flag beats the environment, which beats the file. SIZE: 512MiB, 4GiB. DURATION: 90s, 10m, 24h.");

@@ -194,6 +194,14 @@ TEST_F(ConfigFileTest, ReadsAFile) {
   EXPECT_EQ(command.config->threads, 1);
 }
 
+TEST_F(ConfigFileTest, TheFlagBeatsTheVariableThatNamesTheFile) {
+  const std::string path = Write("model = \"/models/c\"\ndata = \"/data/c\"\n");
+  const ScopedVariable file("QUICKSAVE_CONFIG", "/absent");
+  const CommandLine command = Parse({"--config", path.c_str()}, /*with_required=*/false);
+  ASSERT_TRUE(command.config.has_value()) << command.output;
+  EXPECT_EQ(command.config->model_dir, "/models/c");
+}
+
 TEST_F(ConfigFileTest, RefusesUnknownKeysAndMissingFiles) {
   const std::string path = Write("kv-memroy = \"48MiB\"\n");
   ExpectRefused(Parse({"--config", path.c_str()}), "kv-memroy");
