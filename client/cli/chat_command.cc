@@ -112,6 +112,7 @@ class Chat {
     messages.push_back({.role = "user", .content = text});
     request.input = std::move(messages);
     GenerationPrinter printer(console_);
+    printer.set_name_session(false);
     const auto finished = context_.client.Generate(
         request, [&printer](const client::GenerateEvent& event) { return printer(event); }, context_.Call());
     printer.End();

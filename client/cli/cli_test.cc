@@ -161,6 +161,7 @@ TEST_F(CliTest, RemovesNodesAndSessions) {
   EXPECT_TRUE(server_->deleted_nodes[0].force);
   EXPECT_THAT(server_->deleted_sessions, ElementsAre("sessions/4be1000000000000"));
   EXPECT_EQ(result.err, "deleted nodes/7f3a9c2100000000 and 2 below it\nended sessions/4be1000000000000\n");
+  EXPECT_EQ(Json::parse(Run({"rm", "7f3a", "--json"}).out).dump(), R"({"deleted_nodes":1})");
   server_->failure = absl::FailedPreconditionError("it has children");
   const Result refused = Run({"rm", "7f3a"});
   EXPECT_EQ(refused.code, 8);
@@ -209,10 +210,10 @@ TEST_F(CliTest, ErrorIsOneLineWithItsReasonAndWhatToDo) {
 
 TEST_F(CliTest, ExitCodesOfServerErrors) {
   const std::vector<std::pair<absl::Status, int>> codes = {
-      {absl::InternalError(""), 1},          {absl::InvalidArgumentError(""), 2},  {absl::NotFoundError(""), 3},
-      {absl::UnavailableError(""), 4},       {absl::DeadlineExceededError(""), 5}, {absl::DataLossError(""), 6},
-      {absl::ResourceExhaustedError(""), 7}, {absl::AbortedError(""), 8},          {absl::UnauthenticatedError(""), 9},
-      {absl::PermissionDeniedError(""), 9},  {absl::CancelledError(""), 130}};
+      {absl::InternalError(""), 1},        {absl::InvalidArgumentError(""), 2},   {absl::OutOfRangeError(""), 2},
+      {absl::NotFoundError(""), 3},        {absl::UnavailableError(""), 4},       {absl::DeadlineExceededError(""), 5},
+      {absl::DataLossError(""), 6},        {absl::ResourceExhaustedError(""), 7}, {absl::AbortedError(""), 8},
+      {absl::UnauthenticatedError(""), 9}, {absl::PermissionDeniedError(""), 9},  {absl::CancelledError(""), 130}};
   for (const auto& [status, code] : codes) {
     server_->failure = status;
     EXPECT_EQ(Run({"gc"}).code, code) << status;

@@ -35,10 +35,11 @@ std::string Advice(const absl::Status& status) {
 
 std::string ErrorText(const absl::Status& status, const Console& console) {
   if (console.json) return Line(ErrorToJson(status));
+  const std::string code = absl::StatusCodeToString(status.code());
   const std::string reason = client::ErrorReason(status);
-  std::string text =
-      absl::StrCat(absl::StatusCodeToString(status.code()), reason.empty() ? "" : absl::StrCat(" (", reason, ")"), ": ",
-                   OneLine(absl::string_view(status.message()), console.unicode));
+  const bool tells_more = !reason.empty() && reason != code;
+  std::string text = absl::StrCat(code, tells_more ? absl::StrCat(" (", reason, ")") : "", ": ",
+                                  OneLine(status.message(), console.unicode));
   const std::string advice = Advice(status);
   if (!advice.empty()) absl::StrAppend(&text, absl::EndsWith(text, ".") ? " " : ". ", advice);
   return absl::StrCat(console.StyledForErr("quicksave: ", Style::kRed), text, "\n");

@@ -35,6 +35,7 @@ inline ExitCode ExitCodeFor(const absl::Status& status) {
     case absl::StatusCode::kOk:
       return kExitOk;
     case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kOutOfRange:
       return kExitUsage;
     case absl::StatusCode::kNotFound:
       return kExitNotFound;

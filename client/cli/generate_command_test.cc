@@ -12,6 +12,7 @@ using client::FromSession;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 using GenerateCommandTest = CliTest;
@@ -170,8 +171,10 @@ TEST_F(ChatCommandTest, PipedLinesAreMessagesOfOneSession) {
 }
 
 TEST_F(ChatCommandTest, KeptAndGivenSessionsStay) {
-  EXPECT_EQ(Run({"chat", "--keep"}, "one\n").code, 0);
-  EXPECT_EQ(Run({"chat", "--session", "4be1"}, "one\n").code, 0);
+  EXPECT_THAT(Run({"chat", "--keep"}, "one\n").err, HasSubstr("session sessions/new1 is kept\n"));
+  const Result given = Run({"chat", "--session", "4be1"}, "one\n");
+  EXPECT_EQ(given.code, 0);
+  EXPECT_THAT(given.err, Not(HasSubstr("is kept"))) << "it was not the chat's to end";
   EXPECT_THAT(server_->deleted_sessions, IsEmpty());
 }
 

@@ -34,7 +34,7 @@ void GenerationPrinter::Show(const client::GenerateFinished& event) {
   if (show_pending_) Write(event.pending_text);
   End();
   console_.Note(FinishedLine(event));
-  if (!event.session.empty()) console_.Note(absl::StrCat("session ", event.session, " is kept"));
+  if (name_session_ && !event.session.empty()) console_.Note(absl::StrCat("session ", event.session, " is kept"));
 }
 
 void GenerationPrinter::Write(const std::string& text) {

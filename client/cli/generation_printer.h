@@ -19,6 +19,8 @@ class GenerationPrinter {
   void End();
   // Whether text that the server still holds back is shown at the end: when nothing can go on from the state.
   void set_show_pending(bool show) { show_pending_ = show; }
+  // Whether the session that stays is named at the end.
+  void set_name_session(bool name) { name_session_ = name; }
 
  private:
   void Show(std::monostate) {}
@@ -30,6 +32,7 @@ class GenerationPrinter {
 
   const Console& console_;
   bool show_pending_ = false;
+  bool name_session_ = true;
   bool line_is_open_ = false;
 };
 

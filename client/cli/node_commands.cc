@@ -129,7 +129,11 @@ absl::Status Remove(const RemoveFlags& flags, CommandContext& context) {
     if (!one.ok()) return one.status();
     deleted += *one;
   }
-  if (context.console.json) context.console.out << Document(Json{{"deleted_nodes", deleted}});
+  if (context.console.json) {
+    Json json = Json::object();
+    json["deleted_nodes"] = deleted;
+    context.console.out << Document(json);
+  }
   return absl::OkStatus();
 }
 
