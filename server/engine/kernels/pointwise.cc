@@ -60,11 +60,13 @@ void SwiGluImpl(const float* gate_up, int rows, int width, float* y) {
   const Floats d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   const auto one = hn::Set(d, 1.0f);
+  // Above this Exp is undefined; here it is infinite already.
+  const auto most = hn::Set(d, 104.0f);
   for (int row = 0; row < rows; ++row, gate_up += 2 * size_t(width), y += width) {
     for (int i = 0; i < width; i += lanes) {
       const auto gate = hn::LoadU(d, gate_up + i);
       const auto up = hn::LoadU(d, gate_up + width + i);
-      const auto silu = hn::Div(gate, hn::Add(one, hn::Exp(d, hn::Neg(gate))));
+      const auto silu = hn::Div(gate, hn::Add(one, hn::Exp(d, hn::Min(hn::Neg(gate), most))));
       hn::StoreU(RoundBf16(d, hn::Mul(silu, up)), d, y + i);
     }
   }
