@@ -30,20 +30,23 @@ class Fields {
 
   double Number(const char* name, std::optional<double> fallback, double low, double high) {
     const auto it = json_.find(name);
-    if (it == json_.end() || it->is_null()) {
-      if (fallback) return *fallback;
+    const bool given = it != json_.end() && !it->is_null();
+    if (!given && !fallback) {
       Fail(absl::StrCat("config.json lacks '", name, "'"));
       return low;
     }
-    const double value = it->is_number() ? it->get<double>() : std::nan("");
+    const Json number = given ? *it : Json(*fallback);
+    const double value = number.is_number() ? number.get<double>() : std::nan("");
     if (!(value >= low && value <= high)) {
-      Fail(absl::StrCat("config.json: '", name, "' is ", it->dump(), ", not a number from ", low, " to ", high));
+      Fail(absl::StrCat("config.json: '", name, "' is ", number.dump(), ", not a number from ", low, " to ", high));
       return low;
     }
     return value;
   }
   int Integer(const char* name, std::optional<double> fallback, int low, int high) {
-    return static_cast<int>(Number(name, fallback, low, high));
+    const double value = Number(name, fallback, low, high);
+    if (value != std::floor(value)) Fail(absl::StrCat("config.json: '", name, "' is ", value, ", not an integer"));
+    return static_cast<int>(value);
   }
   bool Bool(const char* name, bool fallback) {
     const auto it = json_.find(name);
@@ -76,7 +79,8 @@ absl::Status CheckFeatures(const Json& json) {
     if (json.contains(flag) && json[flag] != false) return Unsupported(flag);
   }
   if (json.contains("sliding_window") && !json["sliding_window"].is_null()) return Unsupported("sliding_window");
-  if (json.contains("quantization_config")) return Unsupported("quantization_config");
+  if (json.contains("quantization_config") && !json["quantization_config"].is_null())
+    return Unsupported("quantization_config");
   if (json.contains("pretraining_tp") && json["pretraining_tp"] != 1) return Unsupported("pretraining_tp above 1");
   if (json.contains("partial_rotary_factor") && json["partial_rotary_factor"] != 1.0)
     return Unsupported("partial_rotary_factor");
@@ -98,6 +102,9 @@ absl::Status ReadRope(const Json& json, Fields& fields, ModelConfig& config) {
         .low_freq_factor = rope_fields.Number("low_freq_factor", {}, 1e-3, 1e6),
         .high_freq_factor = rope_fields.Number("high_freq_factor", {}, 1e-3, 1e6),
         .original_context_length = rope_fields.Number("original_max_position_embeddings", {}, 1, 1e9)};
+    if (config.rope_scaling->high_freq_factor <= config.rope_scaling->low_freq_factor) {
+      rope_fields.Fail("config.json: high_freq_factor of the RoPE scaling is not above its low_freq_factor");
+    }
   } else if (type != "default") {
     return Unsupported(absl::StrCat("RoPE scaling of type ", type.dump()));
   }
@@ -185,8 +192,9 @@ std::vector<float> RopeTable(const ModelConfig& config) {
     float* row = table.data() + size_t(position) * config.head_dim;
     for (int i = 0; i < half; ++i) {
       const float angle = static_cast<float>(position) * static_cast<float>(frequencies[i]);
-      row[i] = std::cos(angle);
-      row[half + i] = std::sin(angle);
+      // In double, so that the rounding to fp32 is the same whatever the mathematical library.
+      row[i] = static_cast<float>(std::cos(double{angle}));
+      row[half + i] = static_cast<float>(std::sin(double{angle}));
     }
   }
   return table;
