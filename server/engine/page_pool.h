@@ -77,6 +77,7 @@ class PageReservation {
   }
   // Takes over the pages of another one of the same pool.
   void Add(PageReservation&& other) {
+    if (other.pages_ == 0) return;
     pool_ = other.pool_;
     pages_ += std::exchange(other.pages_, 0);
   }
