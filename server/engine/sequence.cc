@@ -1,6 +1,5 @@
 #include "server/engine/sequence.h"
 
-#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -33,8 +32,13 @@ Sequence::Sequence(std::vector<int32_t> tokens, std::vector<PageRef> pages, std:
 
 int Sequence::PagesToAppend(int count) const {
   if (count == 0) return 0;
-  const int shared_last = length() % cpu::kPageTokens != 0 ? 1 : 0;
-  return PagesFor(length() + count) - PagesFor(length()) + shared_last;
+  const int copied = length() % cpu::kPageTokens != 0 ? 1 : 0;
+  return PagesFor(length() + count) - PagesFor(length()) + copied;
+}
+
+int Sequence::PagesToAppendNow(int count) const {
+  const bool last_is_ours = body_.use_count() == 1 && length() > 0 && body_->pages.back().unique();
+  return PagesToAppend(count) - (count > 0 && length() % cpu::kPageTokens != 0 && last_is_ours ? 1 : 0);
 }
 
 void Sequence::Append(absl::Span<const int32_t> tokens, PageReservation& reservation) {
@@ -62,8 +66,9 @@ Sequence::Body& Sequence::Mutable() {
   if (body_.use_count() > 1) {
     body_ = std::make_shared<Body>(*body_);
   } else {
-    // use_count is a relaxed read: what another thread did with a copy that it has dropped must come before what is done now.
-    std::atomic_thread_fence(std::memory_order_acquire);
+    // use_count is a relaxed read: what another thread did with a copy that it has dropped must come before what is
+    // done now. Dropping a copy here reads the count with acquire (a fence would do as well, but not for tsan).
+    std::shared_ptr<Body>(body_).reset();
   }
   return *body_;
 }

@@ -32,8 +32,11 @@ class Sequence {
   const std::shared_ptr<const Logits>& next_logits() const { return next_logits_; }
   void set_next_logits(std::shared_ptr<const Logits> logits) { next_logits_ = std::move(logits); }
 
-  // Pages that must be reserved so that `count` more tokens can be appended, counting the copy of a shared last page.
+  // Pages that must be reserved so that `count` more tokens can be appended, in any number of steps, whether the last
+  // page is shared by the first of them or not.
   int PagesToAppend(int count) const;
+  // Pages that Append takes if it is called now, for `count` tokens.
+  int PagesToAppendNow(int count) const;
 
   // Appends tokens and makes the pages of their slots writable, taking new ones from the reservation. Their K and V are
   // undefined until a forward pass has written them. Drops next_logits.
