@@ -199,6 +199,18 @@ TEST_F(TamperingTest, MissingStateAndContentsAreDataLossByName) {
   ExpectIntact(*store_, "n3");
 }
 
+TEST_F(TamperingTest, DamagedRecordIsListedAsUnreadableBesideTheOthers) {
+  Tamper([&](rocksdb::DB* db, auto family) {
+    ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), family(Family::kNodes), NodeKey(kTenant, "n2"), "not a frame").ok());
+  });
+  EXPECT_EQ(store_->GetNode(kTenant, "n2").status().code(), StatusCode::kDataLoss);
+  ListRequest request;
+  request.tenant = kTenant;
+  const NodePage page = store_->ListNodes(request).value();
+  EXPECT_THAT(page.unreadable, testing::ElementsAre("n2"));
+  EXPECT_EQ(page.nodes.size(), static_cast<size_t>(kNodes - 1));
+}
+
 TEST_F(TamperingTest, VerifyNamesMissingReferencesEdgesAndIndexes) {
   Tamper([&](rocksdb::DB* db, auto family) {
     const rocksdb::WriteOptions write;

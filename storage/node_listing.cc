@@ -141,10 +141,12 @@ absl::StatusOr<NodePage> FillPage(const Database& database, const ListRequest& r
     }
     last = std::string(cursor->tail());
     if (last.size() <= kIndexTimeBytes) return absl::DataLossError("indexes: a key has the wrong form");
-    absl::StatusOr<NodeRecord> record =
-        ReadHead(database, request.tenant, absl::string_view(last).substr(kIndexTimeBytes), snapshot);
-    if (absl::IsNotFound(record.status())) {
-      return absl::DataLossError(absl::StrCat(record.status().message(), " although it is in the index"));
+    const std::string node_id = last.substr(kIndexTimeBytes);
+    absl::StatusOr<NodeRecord> record = ReadHead(database, request.tenant, node_id, snapshot);
+    // What is in the index and has no record is as bad as a damaged record. Neither hides the others.
+    if (absl::IsDataLoss(record.status()) || absl::IsNotFound(record.status())) {
+      page.unreadable.push_back(node_id);
+      continue;
     }
     if (!record.ok()) return record.status();
     if (Matches(*record, request.filter)) page.nodes.push_back(*std::move(record));

@@ -153,8 +153,9 @@ struct ListRequest {
 };
 
 struct NodePage {
-  std::vector<NodeRecord> nodes;  // Without contents.
-  std::string next_page_token;    // Empty at the end. Printable.
+  std::vector<NodeRecord> nodes;        // Without contents.
+  std::vector<std::string> unreadable;  // Ids of nodes in this range whose records are damaged; GetNode says how.
+  std::string next_page_token;          // Empty at the end. Printable.
 };
 
 struct DeleteOptions {
