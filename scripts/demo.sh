@@ -53,10 +53,10 @@ start_server() {
   export QUICKSAVE_ENDPOINT
 }
 
-# tokens FILE: the token ids with their log-probabilities, bit for bit, of a generation's JSON events.
-tokens() { jq -c 'select(.delta) | .delta.tokens[]? | [.id, .logprob]' "$1"; }
+# tokens FILE: the tokens of a generation's JSON events, each with the log-probabilities of itself and of the five likeliest.
+tokens() { jq -c 'select(.event == "delta") | .tokens[] | [.id, .logprob, [.top[].logprob]]' "$1"; }
 
-saved_node() { jq -r 'select(.saved) | .saved.node.name' "$1"; }
+saved_node() { jq -r 'select(.event == "saved") | .node.name' "$1"; }
 
 prepare() {
   say "Preparing"
@@ -78,7 +78,7 @@ story() {
   note "saved as $node"
 
   chapter "2. Let an uninterrupted run go on, to compare with later"
-  quicksave --json generate --session "$(quicksave --json ls --sessions | jq -r '.. | .name? // empty' | head -n 1)" \
+  quicksave --json generate --session "$(quicksave --json ls --sessions | jq -r '.sessions[0].name')" \
     --max-tokens 40 --logprobs 5 >"$WORK/uninterrupted.json"
   note "$(tokens "$WORK/uninterrupted.json" | wc -l) tokens with their log-probabilities kept"
 
@@ -107,7 +107,7 @@ story() {
     leaves+=("$(saved_node "$WORK/branch.json")")
   done
   quicksave generate --node "${leaves[0]}" --max-tokens 24 --save --label chapter=two >/dev/null
-  quicksave generate --node "$node" --at-token 40 --seed 5 --max-tokens 24 --save --label rewound=40 >/dev/null
+  quicksave generate --node "$node" --at-token 70 --seed 5 --max-tokens 24 --save --label rewound=70 >/dev/null
 
   chapter "7. The thought graph"
   show quicksave tree
