@@ -43,18 +43,16 @@ absl::StatusOr<std::vector<Edge>> EdgesOf(const Database& database, absl::string
                                           absl::string_view prefix, size_t skip) {
   const auto snapshot = database.NewSnapshot();
   if (auto head = ReadHead(database, tenant, node_id, snapshot->snapshot()); !head.ok()) return head.status();
-  return ReadEdges(database, prefix, skip, absl::StrCat("edges of ", NodeName(tenant, node_id)), snapshot->snapshot());
+  return ReadEdges(database, prefix, skip, absl::StrCat("edges of ", NodeName(node_id)), snapshot->snapshot());
 }
 
 }  // namespace
 
-std::string NodeName(absl::string_view tenant, absl::string_view node_id) {
-  return absl::StrCat("node ", tenant, "/", node_id);
-}
+std::string NodeName(absl::string_view node_id) { return absl::StrCat("nodes/", node_id); }
 
 absl::StatusOr<NodeRecord> ParseHead(absl::string_view payload, absl::string_view tenant, absl::string_view node_id) {
   NodeRecord record;
-  const std::string what = NodeName(tenant, node_id);
+  const std::string what = NodeName(node_id);
   if (!record.ParseFromArray(payload.data(), static_cast<int>(payload.size())) || record.tenant() != tenant ||
       record.node_id() != node_id) {
     return absl::DataLossError(absl::StrCat(what, ": the stored bytes are not its record"));
@@ -65,7 +63,7 @@ absl::StatusOr<NodeRecord> ParseHead(absl::string_view payload, absl::string_vie
 absl::StatusOr<NodeRecord> ReadHead(const Database& database, absl::string_view tenant, absl::string_view node_id,
                                     const rocksdb::Snapshot* snapshot) {
   absl::StatusOr<std::string> payload =
-      database.Get(Family::kNodes, NodeKey(tenant, node_id), NodeName(tenant, node_id), snapshot);
+      database.Get(Family::kNodes, NodeKey(tenant, node_id), NodeName(node_id), snapshot);
   if (!payload.ok()) return payload.status();
   return ParseHead(*payload, tenant, node_id);
 }
@@ -73,7 +71,7 @@ absl::StatusOr<NodeRecord> ReadHead(const Database& database, absl::string_view 
 absl::StatusOr<NodeContents> ReadContents(const Database& database, absl::string_view tenant, absl::string_view node_id,
                                           const rocksdb::Snapshot* snapshot) {
   NodeContents contents;
-  const std::string what = absl::StrCat("contents of ", NodeName(tenant, node_id));
+  const std::string what = absl::StrCat("contents of ", NodeName(node_id));
   absl::Status status = database.GetMessage(Family::kContents, NodeKey(tenant, node_id), what, &contents, snapshot);
   if (absl::IsNotFound(status)) return absl::DataLossError(absl::StrCat(what, ": missing"));
   if (!status.ok()) return status;
@@ -101,7 +99,7 @@ absl::StatusOr<std::vector<std::optional<NodeRecord>>> GetNodes(const Database& 
   std::vector<std::string> keys, names;
   for (const std::string& node_id : node_ids) {
     keys.push_back(NodeKey(tenant, node_id));
-    names.push_back(NodeName(tenant, node_id));
+    names.push_back(NodeName(node_id));
   }
   std::vector<std::optional<NodeRecord>> records;
   const std::vector<absl::StatusOr<std::string>> payloads = database.MultiGet(Family::kNodes, keys, names);
@@ -130,7 +128,7 @@ absl::StatusOr<std::vector<Edge>> Parents(const Database& database, absl::string
 
 absl::StatusOr<std::string> GetState(const Database& database, absl::string_view tenant, absl::string_view node_id,
                                      absl::string_view name, const rocksdb::Snapshot* snapshot) {
-  const std::string what = absl::StrCat("state value ", name, " of ", NodeName(tenant, node_id));
+  const std::string what = absl::StrCat("state value ", name, " of ", NodeName(node_id));
   const std::string key = StateKey(tenant, node_id, name);
   absl::StatusOr<std::string> value = database.Get(Family::kState, key, what, snapshot);
   if (value.ok() || !absl::IsNotFound(value.status())) return value;

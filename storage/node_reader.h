@@ -14,7 +14,7 @@
 namespace quicksave::storage {
 
 // "node TENANT/ID", as messages name it.
-std::string NodeName(absl::string_view tenant, absl::string_view node_id);
+std::string NodeName(absl::string_view node_id);
 
 // A node's record without contents. NOT_FOUND; DATA_LOSS.
 absl::StatusOr<NodeRecord> ReadHead(const Database& database, absl::string_view tenant, absl::string_view node_id,

@@ -143,8 +143,8 @@ absl::Status CheckNoChildren(const std::vector<Edge>& children, absl::string_vie
   const size_t named = std::min(children.size(), kChildrenNamed);
   const std::string list = absl::StrJoin(children.begin(), children.begin() + named, ", ",
                                          [](std::string* out, const Edge& edge) { out->append(edge.node_id); });
-  return absl::FailedPreconditionError(absl::StrCat(NodeName(tenant, node_id), " has ", children.size(), " children (",
-                                                    list, named < children.size() ? ", ..." : "",
+  return absl::FailedPreconditionError(absl::StrCat(NodeName(node_id), " has ", children.size(), " children (", list,
+                                                    named < children.size() ? ", ..." : "",
                                                     "); delete them first, or force"));
 }
 

@@ -35,7 +35,7 @@ class Verification {
 
   void CheckEdge(int position) {
     const std::string& parent = head_.parents(position).node_id();
-    CheckKey(Family::kNodes, NodeKey(head_.tenant(), parent), NodeName(head_.tenant(), parent));
+    CheckKey(Family::kNodes, NodeKey(head_.tenant(), parent), NodeName(parent));
     CheckKey(Family::kEdges, ChildKey(head_.tenant(), parent, head_.node_id()), absl::StrCat("edge from ", parent));
     CheckKey(Family::kEdges, ParentKey(head_.tenant(), head_.node_id(), position, parent),
              absl::StrCat("edge to ", parent));

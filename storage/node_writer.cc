@@ -39,13 +39,12 @@ class Commit {
     }
     absl::StatusOr<bool> taken = Exists(record.node_id());
     if (!taken.ok()) return taken.status();
-    if (*taken) return absl::AlreadyExistsError(absl::StrCat(NodeName(record.tenant(), record.node_id()), " exists"));
+    if (*taken) return absl::AlreadyExistsError(absl::StrCat(NodeName(record.node_id()), " exists"));
     for (const ParentEdge& parent : record.parents()) {
       absl::StatusOr<bool> exists = Exists(parent.node_id());
       if (!exists.ok()) return exists.status();
       if (!*exists) {
-        return absl::FailedPreconditionError(
-            absl::StrCat("parent ", NodeName(record.tenant(), parent.node_id()), " does not exist"));
+        return absl::FailedPreconditionError(absl::StrCat("parent ", NodeName(parent.node_id()), " does not exist"));
       }
     }
     return absl::OkStatus();
@@ -223,8 +222,8 @@ absl::StatusOr<NodeRecord> UpdateNode(absl::string_view tenant, absl::string_vie
 
 absl::Status CheckEtag(const NodeRecord& record, absl::string_view etag) {
   if (etag.empty() || etag == EtagOf(record)) return absl::OkStatus();
-  return absl::AbortedError(absl::StrCat(NodeName(record.tenant(), record.node_id()), " has the etag ", EtagOf(record),
-                                         ", not ", etag, "; read it again"));
+  return absl::AbortedError(
+      absl::StrCat(NodeName(record.node_id()), " has the etag ", EtagOf(record), ", not ", etag, "; read it again"));
 }
 
 }  // namespace quicksave::storage

@@ -119,7 +119,6 @@ Json ToJson(const client::Storage& storage) {
           {"added_bytes", storage.added_bytes},
           {"ratio", storage.ratio},
           {"blocks", storage.blocks},
-          {"added_blocks", storage.added_blocks},
           {"logits_bytes", storage.logits_bytes}};
 }
 

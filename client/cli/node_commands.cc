@@ -45,7 +45,7 @@ Fields NodeFields(const client::Node& node, const Console& console) {
       {"saved", absl::StrCat(HumanTime(node.create_time), " (", HumanAge(node.create_time, console.now()), ")")},
       {"stored", absl::StrCat(HumanBytes(storage.stored_bytes), " of ", HumanBytes(storage.raw_bytes), " (",
                               storage.codec, ", ", HumanRatio(storage.ratio), ") in ", storage.blocks, " blocks")},
-      {"added", absl::StrCat(HumanBytes(storage.added_bytes), " in ", storage.added_blocks, " blocks")},
+      {"added", HumanBytes(storage.added_bytes)},
       {"logits", HumanBytes(storage.logits_bytes)},
       {"sampling", SamplingText(node.sampling)},
       {"lacks", node.lacks.empty() ? "- (complete)" : absl::StrJoin(node.lacks, ", ")},

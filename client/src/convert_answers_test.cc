@@ -103,7 +103,6 @@ const std::string kNode =
                         added_bytes: 3
                         ratio: 1.5
                         blocks: 4
-                        added_blocks: 5
                         logits_bytes: 6
                       }
                       lacks: "taps"
@@ -133,7 +132,6 @@ Node MakeNode() {
                   .added_bytes = 3,
                   .ratio = 1.5,
                   .blocks = 4,
-                  .added_blocks = 5,
                   .logits_bytes = 6};
   node.lacks = {"taps"};
   node.token_ids = {1, 2};

@@ -47,7 +47,6 @@ Storage StorageFromProto(const v1::Storage& from) {
           .added_bytes = from.added_bytes(),
           .ratio = from.ratio(),
           .blocks = from.blocks(),
-          .added_blocks = from.added_blocks(),
           .logits_bytes = from.logits_bytes()};
 }
 

@@ -223,8 +223,6 @@ struct Storage {
   double ratio = 0;
   // Blocks of this state.
   int32_t blocks = 0;
-  // Blocks that this node added.
-  int32_t added_blocks = 0;
   // Bytes of next-token logits.
   int64_t logits_bytes = 0;
 
