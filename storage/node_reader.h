@@ -13,7 +13,7 @@
 
 namespace quicksave::storage {
 
-// "node TENANT/ID", as messages name it.
+// "nodes/ID", as messages name it.
 std::string NodeName(absl::string_view node_id);
 
 // A node's record without contents. NOT_FOUND; DATA_LOSS.
