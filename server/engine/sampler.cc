@@ -25,8 +25,19 @@ void Penalise(std::vector<float>& logits, float penalty, absl::Span<const int32_
   for (const int32_t id : seen) logits[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
 }
 
+// A logit that is not a number counts as minus infinity: the token is never drawn.
+float Defined(float logit) { return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit; }
+
+// The lowest id of those with the largest logit.
 int32_t Largest(absl::Span<const float> logits) {
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  const auto less = [](float a, float b) { return Defined(a) < Defined(b); };
+  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end(), less) - logits.begin());
+}
+
+// A logit less the largest one; 0 for the largest even when it is infinite.
+double Below(float logit, double largest) {
+  const double defined = Defined(logit);
+  return defined == largest ? 0 : defined - largest;
 }
 
 struct Candidate {
@@ -37,14 +48,21 @@ struct Candidate {
 // For std heaps and sorts: likelier first, the lower id first on a tie.
 bool Before(const Candidate& a, const Candidate& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; }
 
-// The tokens that the filters leave, likelier first when top-k or top-p had to order them.
-std::vector<Candidate> Filter(absl::Span<const float> logits, const SamplingParameters& parameters) {
-  const double largest = logits[Largest(logits)];
+// All tokens with their weights relative to the likeliest, whose weight is 1 even when its logit is infinite.
+std::vector<Candidate> Weigh(absl::Span<const float> logits, double temperature) {
+  const double largest = Defined(logits[Largest(logits)]);
   std::vector<Candidate> candidates;
   candidates.reserve(logits.size());
   for (size_t id = 0; id < logits.size(); ++id) {
-    candidates.push_back({static_cast<int32_t>(id), std::exp((logits[id] - largest) / parameters.temperature)});
+    candidates.push_back({static_cast<int32_t>(id), std::exp(Below(logits[id], largest) / temperature)});
   }
+  return candidates;
+}
+
+// The tokens that the filters leave: by likelihood when top-k or top-p had to order them, else by id.
+std::vector<Candidate> Filter(absl::Span<const float> logits, const SamplingParameters& parameters) {
+  std::vector<Candidate> candidates = Weigh(logits, parameters.temperature);
+  const bool ordered = parameters.top_k > 0;
   if (parameters.top_k > 0 && parameters.top_k < static_cast<int>(candidates.size())) {
     std::nth_element(candidates.begin(), candidates.begin() + parameters.top_k, candidates.end(), Before);
     candidates.resize(parameters.top_k);
@@ -61,8 +79,11 @@ std::vector<Candidate> Filter(absl::Span<const float> logits, const SamplingPara
       kept += (--end)->weight;
     }
     candidates.erase(candidates.begin(), end);
+    std::reverse(candidates.begin(), candidates.end());
+  } else if (ordered) {
+    // The draw depends on the order, which nth_element leaves to the library.
+    std::sort(candidates.begin(), candidates.end(), Before);
   }
-  // Weights are relative to the likeliest token, whose weight is 1.
   std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.weight < parameters.min_p; });
   return candidates;
 }
@@ -71,11 +92,14 @@ int32_t Draw(absl::Span<const Candidate> candidates, double uniform) {
   double total = 0;
   for (const Candidate& candidate : candidates) total += candidate.weight;
   double left = uniform * total;
+  int32_t last = candidates.front().id;
   for (const Candidate& candidate : candidates) {
     left -= candidate.weight;
     if (left < 0) return candidate.id;
+    if (candidate.weight > 0) last = candidate.id;
   }
-  return candidates.back().id;
+  // Rounding left a little over.
+  return last;
 }
 
 absl::Status CheckRange(const char* name, double value, double low, double high) {
@@ -111,19 +135,23 @@ int32_t Sample(absl::Span<const float> logits, const SamplingParameters& paramet
   return Draw(Filter(logits, parameters), UniformDraw(parameters.seed, tokens.size()));
 }
 
-LogProbabilities::LogProbabilities(absl::Span<const float> logits) : logits_(logits) {
-  const double largest = *std::max_element(logits.begin(), logits.end());
+LogProbabilities::LogProbabilities(absl::Span<const float> logits)
+    : logits_(logits), largest_(Defined(logits[Largest(logits)])) {
   double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - largest);
-  log_sum_ = largest + std::log(sum);
+  for (const float logit : logits) sum += std::exp(Below(logit, largest_));
+  log_sum_ = std::log(sum);
 }
+
+float LogProbabilities::of(int32_t id) const { return static_cast<float>(Below(logits_[id], largest_) - log_sum_); }
 
 std::vector<TokenLogprob> LogProbabilities::Top(int k) const {
   std::vector<int32_t> ids(logits_.size());
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
   k = std::clamp<int>(k, 0, static_cast<int>(ids.size()));
   std::partial_sort(ids.begin(), ids.begin() + k, ids.end(), [this](int32_t a, int32_t b) {
-    return logits_[a] != logits_[b] ? logits_[a] > logits_[b] : a < b;
+    const float x = Defined(logits_[a]);
+    const float y = Defined(logits_[b]);
+    return x != y ? x > y : a < b;
   });
   std::vector<TokenLogprob> top;
   for (int i = 0; i < k; ++i) top.push_back({ids[i], of(ids[i])});

@@ -25,7 +25,8 @@ struct SamplingParameters {
 absl::Status Validate(const SamplingParameters& parameters);
 
 // Draws the token that follows `tokens`, given its logits [vocabulary]. A pure function: the randomness is
-// Philox4x32-10 (Salmon et al., 2011) with the seed as key and the position, tokens.size(), as counter. O(vocabulary).
+// Philox4x32-10 (Salmon et al., 2011) with the seed as key and the position, tokens.size(), as counter. A logit that is
+// not a number counts as minus infinity; among infinite ones the draw is even. O(vocabulary).
 int32_t Sample(absl::Span<const float> logits, const SamplingParameters& parameters, absl::Span<const int32_t> tokens);
 
 // A token and the natural logarithm of its probability.
@@ -34,17 +35,18 @@ struct TokenLogprob {
   float logprob;
 };
 
-// log-softmax of one row of logits.
+// log-softmax of one row of logits; one that is not a number counts as minus infinity.
 class LogProbabilities {
  public:
   explicit LogProbabilities(absl::Span<const float> logits);
-  float of(int32_t id) const { return static_cast<float>(logits_[id] - log_sum_); }
+  float of(int32_t id) const;
   // The k most likely tokens, best first, the lower id first on a tie; k is cut to the vocabulary.
   std::vector<TokenLogprob> Top(int k) const;
 
  private:
   absl::Span<const float> logits_;
-  double log_sum_;
+  double largest_;
+  double log_sum_;  // of the exponentials of the logits less the largest
 };
 
 }  // namespace quicksave::engine
