@@ -5,11 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
@@ -53,10 +55,32 @@ absl::StatusOr<TensorView> ParseEntry(const Json& entry, absl::Span<const std::b
   const size_t begin = entry["data_offsets"][0].get<size_t>();
   const size_t end = entry["data_offsets"][1].get<size_t>();
   if (begin > end || end > data.size()) return absl::InvalidArgumentError("data beyond the end of the file");
-  const size_t width = DtypeBytes(tensor.dtype);
-  if (width != 0 && (end - begin) / width != count) return absl::InvalidArgumentError("size and shape disagree");
   tensor.data = data.subspan(begin, end - begin);
+  if (const size_t width = DtypeBytes(tensor.dtype); width != 0) {
+    if ((end - begin) % width != 0 || (end - begin) / width != count) {
+      return absl::InvalidArgumentError("size and shape disagree");
+    }
+    if (reinterpret_cast<uintptr_t>(tensor.data.data()) % width != 0) {
+      return absl::InvalidArgumentError("data is not aligned to its elements");
+    }
+  }
   return tensor;
+}
+
+// The format wants the tensors side by side, with neither holes nor overlaps.
+absl::Status CheckTiling(const std::map<std::string, TensorView>& tensors, absl::Span<const std::byte> data) {
+  std::vector<std::pair<absl::Span<const std::byte>, std::string>> parts;
+  for (const auto& [name, tensor] : tensors) parts.emplace_back(tensor.data, name);
+  std::sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.first.data(), a.first.size()) < std::pair(b.first.data(), b.first.size());
+  });
+  const std::byte* end = data.data();
+  for (const auto& [part, name] : parts) {
+    if (part.data() != end) return absl::InvalidArgumentError(absl::StrCat(name, ": overlaps or leaves a hole"));
+    end += part.size();
+  }
+  if (end != data.data() + data.size()) return absl::InvalidArgumentError("data after the last tensor");
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -74,10 +98,11 @@ absl::StatusOr<std::set<std::string>> ListWeightFiles(const std::string& model_d
   if (!map.is_object()) return absl::InvalidArgumentError("model.safetensors.index.json has no weight_map");
   std::set<std::string> files;
   for (const auto& [name, file] : map.items()) {
-    if (!file.is_string() || file.get<std::string>().find('/') != std::string::npos) {
+    const std::string file_name = file.is_string() ? file.get<std::string>() : "";
+    if (file_name.empty() || file_name == "." || file_name == ".." || file_name.find('/') != std::string::npos) {
       return absl::InvalidArgumentError(absl::StrCat("model.safetensors.index.json: bad file for ", name));
     }
-    files.insert(file.get<std::string>());
+    files.insert(file_name);
   }
   return files;
 }
@@ -117,12 +142,17 @@ absl::Status SafetensorsModel::MapFile(const std::string& path) {
   const Json header = Json::parse(header_begin, header_begin + header_size, nullptr, /*allow_exceptions=*/false);
   if (!header.is_object()) return Damaged(path, "header is not JSON");
   const absl::Span<const std::byte> data(bytes + kLengthBytes + header_size, size - kLengthBytes - header_size);
+  std::map<std::string, TensorView> tensors;
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") continue;
     absl::StatusOr<TensorView> tensor = ParseEntry(entry, data);
     if (!tensor.ok()) return Damaged(path, absl::StrCat(name, ": ", tensor.status().message()));
-    tensors_[name] = *std::move(tensor);
+    tensors[name] = *std::move(tensor);
   }
+  if (absl::Status status = CheckTiling(tensors, data); !status.ok())
+    return Damaged(path, std::string(status.message()));
+  tensors_.merge(tensors);
+  if (!tensors.empty()) return Damaged(path, absl::StrCat(tensors.begin()->first, " is in another file, too"));
   return absl::OkStatus();
 }
 
