@@ -20,6 +20,10 @@ class EvaluateJob : public Job {
   EvaluateJob(engine::Sequence sequence, std::vector<int32_t> tokens, engine::LogitsWanted wanted, Consumer consumer)
       : sequence_(std::move(sequence)), tokens_(std::move(tokens)), wanted_(wanted), consumer_(std::move(consumer)) {}
 
+  // Asked before each step whether the caller has given up, in addition to Cancel.
+  void set_cancelled(std::function<bool()> cancelled) { asks_cancelled_ = std::move(cancelled); }
+  bool cancelled() const override { return Job::cancelled() || (asks_cancelled_ != nullptr && asks_cancelled_()); }
+
   // Tokens that it appends, for Scheduler::Run.
   int count() const { return static_cast<int>(tokens_.size()); }
 
@@ -43,6 +47,7 @@ class EvaluateJob : public Job {
   const std::vector<int32_t> tokens_;
   const engine::LogitsWanted wanted_;
   const Consumer consumer_;
+  std::function<bool()> asks_cancelled_;
   size_t fed_ = 0;
   size_t feeding_ = 0;
 };

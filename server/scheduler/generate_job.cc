@@ -65,7 +65,10 @@ Job::Feed GenerateJob::Next(int budget) {
 
 void GenerateJob::Consume(absl::Span<const float> logits) {
   length_.store(state_.sequence.length(), std::memory_order_relaxed);
-  if (fed_input_ < input_.size()) fed_input_ += feeding_;
+  if (fed_input_ < input_.size()) {
+    fed_input_ += feeding_;
+    SkipInputText();
+  }
   if (logits.empty()) return;
   // Only now is the token given out by Decide part of the state, so only now is its text.
   if (decided_) state_.text.detokenizer = detokenizer_.state();
@@ -110,15 +113,14 @@ void GenerateJob::Decide() {
   Emit(next_token_);
 }
 
+void GenerateJob::SkipInputText() {
+  const int64_t context = std::max(0, state_.sequence.length() - kTextContext);
+  detokenizer_ = text::Detokenizer(tokenizer_, /*skip_special=*/true, {context, context, 0});
+  detokenizer_.Append(state_.sequence.tokens()).IgnoreError();
+  state_.text.detokenizer = detokenizer_.state();
+}
+
 void GenerateJob::BeginText() {
-  const int length = state_.sequence.length();
-  if (!input_.empty()) {
-    const int64_t context = std::max(0, length - kTextContext);
-    detokenizer_ = text::Detokenizer(tokenizer_, /*skip_special=*/true, {context, context, 0});
-    // The input is not part of the answer.
-    detokenizer_.Append(state_.sequence.tokens()).IgnoreError();
-    state_.text.detokenizer = detokenizer_.state();
-  }
   const text::StopMatcher::Result held = stops_.Restore(state_.text.held_text);
   if (!held.text.empty()) listener_->OnTokens(held.text, {});
   state_.text.held_text = stops_.held_text();

@@ -88,6 +88,9 @@ class GenerateJob : public Job {
               std::shared_ptr<GenerateListener> listener);
   // What the first Next does; until then the state is as it was given.
   void Begin();
+  // The input that the state has now is no part of the answer, whether more of it follows or not.
+  void SkipInputText();
+  // Gives out what was held back and need not be any more.
   void BeginText();
   // Decides what follows the logits that the state now has.
   void Decide();

@@ -43,7 +43,7 @@ class Job {
 
   // Makes the job end with CANCELLED before its next step.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
-  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+  virtual bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
   // After this time the job ends with DEADLINE_EXCEEDED.
   absl::Time deadline = absl::InfiniteFuture();

@@ -17,10 +17,9 @@ class AwaitedJob : public Job {
 
   engine::Sequence& sequence() override { return job_->sequence(); }
   int backlog() const override { return job_->backlog(); }
-  Feed Next(int budget) override {
-    if (job_->cancelled()) Cancel();
-    return job_->Next(budget);
-  }
+  bool paused() const override { return job_->paused(); }
+  bool cancelled() const override { return job_->cancelled(); }
+  Feed Next(int budget) override { return job_->Next(budget); }
   void Consume(absl::Span<const float> logits) override { job_->Consume(logits); }
   void Finish(const absl::Status& status) override {
     job_->Finish(status);
@@ -53,15 +52,16 @@ Scheduler::~Scheduler() {
 }
 
 absl::Status Scheduler::Submit(std::shared_ptr<Job> job, int tokens) {
+  // Declared first, so that what a refused job had reserved goes back outside of the lock.
   absl::StatusOr<engine::PageReservation> reservation = pool_->Reserve(job->sequence().PagesToAppend(tokens));
   if (!reservation.ok()) return reservation.status();
-  job->reservation = *std::move(reservation);
   absl::MutexLock lock(&mutex_);
   if (shutdown_) return absl::UnavailableError("the server is shutting down");
   if (static_cast<int>(jobs_.size()) >= options_.max_jobs) {
     return absl::ResourceExhaustedError(
         absl::StrCat("max_queued_requests: ", jobs_.size(), " calls compute or wait already; try again later"));
   }
+  job->reservation = *std::move(reservation);
   jobs_.push_back(std::move(job));
   return absl::OkStatus();
 }
@@ -134,6 +134,7 @@ bool Scheduler::Step() {
     jobs.assign(jobs_.begin(), jobs_.end());
   }
   EndJobs(jobs);
+  // A job that has ended is not looked at again: its listener may be gone.
   std::erase_if(jobs, [](const auto& job) { return job->paused(); });
   // Decoding jobs first; prefill takes what is left of the step, first come first served.
   std::stable_partition(jobs.begin(), jobs.end(), [](const auto& job) { return job->backlog() <= 1; });
@@ -173,10 +174,12 @@ bool Scheduler::Step() {
   return true;
 }
 
-void Scheduler::EndJobs(const std::vector<std::shared_ptr<Job>>& jobs) {
-  for (const std::shared_ptr<Job>& job : jobs) {
-    if (absl::Status status = WhyEnd(*job); !status.ok()) Remove(job, status);
-  }
+void Scheduler::EndJobs(std::vector<std::shared_ptr<Job>>& jobs) {
+  std::erase_if(jobs, [this](const std::shared_ptr<Job>& job) {
+    const absl::Status status = WhyEnd(*job);
+    if (!status.ok()) Remove(job, status);
+    return !status.ok();
+  });
 }
 
 absl::Status Scheduler::WhyEnd(const Job& job) const {
@@ -188,11 +191,6 @@ absl::Status Scheduler::WhyEnd(const Job& job) const {
 }
 
 bool Scheduler::FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector<Fed>& fed) {
-  {
-    // EndJobs may have removed it.
-    absl::MutexLock lock(&mutex_);
-    if (std::find(jobs_.begin(), jobs_.end(), job) == jobs_.end()) return false;
-  }
   const Job::Feed feed = job->Next(budget);
   if (feed.tokens.empty()) {
     Remove(job, absl::OkStatus());
@@ -200,7 +198,7 @@ bool Scheduler::FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector
   }
   engine::Sequence& sequence = job->sequence();
   // A save in flight shares the last page, which then takes a page more than was reserved.
-  const int missing = sequence.PagesToAppend(static_cast<int>(feed.tokens.size())) - job->reservation.pages();
+  const int missing = sequence.PagesToAppendNow(static_cast<int>(feed.tokens.size())) - job->reservation.pages();
   if (missing > 0) {
     absl::StatusOr<engine::PageReservation> more = pool_->Reserve(missing);
     if (!more.ok()) {

@@ -72,7 +72,8 @@ class Scheduler {
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // One forward pass; false when no job had anything to feed.
   bool Step();
-  void EndJobs(const std::vector<std::shared_ptr<Job>>& jobs);
+  // Ends those that must end, and removes them from `jobs`.
+  void EndJobs(std::vector<std::shared_ptr<Job>>& jobs);
   absl::Status WhyEnd(const Job& job) const;
   // Asks the job for tokens and appends them to its sequence. Nothing when the job has ended.
   bool FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector<Fed>& fed);

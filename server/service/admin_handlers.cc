@@ -74,7 +74,7 @@ std::string DeviceName() {
   return absl::StrCat("cpu ", absl::AsciiStrToLower(instructions));
 }
 
-absl::Status GetStatus(Core& core, absl::Time deadline, const v1::GetStatusRequest& request,
+absl::Status GetStatus(Core& core, const CallContext& call, const v1::GetStatusRequest& request,
                        v1::GetStatusResponse& response) {
   const absl::StatusOr<storage::StoreStats> stats = core.store->Stats();
   if (!stats.ok()) return stats.status();
@@ -86,7 +86,7 @@ absl::Status GetStatus(Core& core, absl::Time deadline, const v1::GetStatusReque
   return absl::OkStatus();
 }
 
-absl::Status CollectGarbage(Core& core, absl::Time deadline, const v1::CollectGarbageRequest& request,
+absl::Status CollectGarbage(Core& core, const CallContext& call, const v1::CollectGarbageRequest& request,
                             v1::CollectGarbageResponse& response) {
   const absl::StatusOr<storage::GarbageReport> garbage = core.store->CollectGarbage();
   if (!garbage.ok()) return garbage.status();

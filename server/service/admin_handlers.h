@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "quicksave/v1/admin_service.pb.h"
+#include "server/service/call_context.h"
 #include "server/service/core.h"
 
 namespace quicksave::server {
@@ -18,9 +19,9 @@ inline constexpr absl::Duration kRequestMemory = absl::Hours(24);
 // Device and kernels, for example "cpu avx-512".
 std::string DeviceName();
 
-absl::Status GetStatus(Core& core, absl::Time deadline, const v1::GetStatusRequest& request,
+absl::Status GetStatus(Core& core, const CallContext& call, const v1::GetStatusRequest& request,
                        v1::GetStatusResponse& response);
-absl::Status CollectGarbage(Core& core, absl::Time deadline, const v1::CollectGarbageRequest& request,
+absl::Status CollectGarbage(Core& core, const CallContext& call, const v1::CollectGarbageRequest& request,
                             v1::CollectGarbageResponse& response);
 
 }  // namespace quicksave::server

@@ -11,7 +11,7 @@
 namespace quicksave::server {
 namespace {
 
-constexpr size_t kMaxNoteBytes = 4096;
+constexpr size_t kMaxNoteBytes = size_t{64} << 10;
 
 // Makes the entry of `key` in `to` what it is in `from`.
 template <class Map>

@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "grpcpp/grpcpp.h"
+#include "server/service/call_context.h"
 #include "server/service/core.h"
 #include "server/service/status_mapping.h"
 
@@ -48,7 +49,7 @@ class CallRunner {
     absl::StatusOr<Core*> core_;
   };
 
-  // Runs handler(core, deadline, request, response) -> absl::Status on a worker and finishes the call with its result.
+  // Runs handler(core, call, request, response) -> absl::Status on a worker and finishes the call with its result.
   template <class Request, class Response, class Handler>
   grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, const char* method, const Request* request,
                                 Response* response, Handler handler) {
@@ -65,7 +66,10 @@ class CallRunner {
         [core, context, method, request, response, handler, reactor, start, ticket = std::move(ticket)]() mutable {
           const absl::Status status = context->IsCancelled()
                                           ? absl::CancelledError("the caller cancelled the call")
-                                          : handler(*core, absl::FromChrono(context->deadline()), *request, *response);
+                                          : handler(*core,
+                                                    {.deadline = absl::FromChrono(context->deadline()),
+                                                     .cancelled = [context] { return context->IsCancelled(); }},
+                                                    *request, *response);
           ticket.reset();
           Log(method, status, start);
           reactor->Finish(ToGrpc(status));

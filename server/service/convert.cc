@@ -14,9 +14,23 @@ namespace {
 constexpr int kTailTokens = 24;
 constexpr size_t kTailBytes = 80;
 
-template <class Seconds>
-bool IsWellFormed(Seconds seconds, int nanos, Seconds limit) {
-  return seconds >= -limit && seconds <= limit && nanos > -1'000'000'000 && nanos < 1'000'000'000;
+constexpr int64_t kMaxDurationSeconds = 315'576'000'000;
+constexpr int64_t kMinTimestampSeconds = -62'135'596'800;
+constexpr int64_t kMaxTimestampSeconds = 253'402'300'799;
+constexpr int32_t kNanosPerSecond = 1'000'000'000;
+
+// Nanoseconds of a duration have the sign of its seconds.
+bool IsWellFormed(const google::protobuf::Duration& duration) {
+  const int64_t seconds = duration.seconds();
+  const int32_t nanos = duration.nanos();
+  return seconds >= -kMaxDurationSeconds && seconds <= kMaxDurationSeconds && nanos > -kNanosPerSecond &&
+         nanos < kNanosPerSecond && !(seconds > 0 && nanos < 0) && !(seconds < 0 && nanos > 0);
+}
+
+// Nanoseconds of a timestamp count forward, also before 1970.
+bool IsWellFormed(const google::protobuf::Timestamp& time) {
+  return time.seconds() >= kMinTimestampSeconds && time.seconds() <= kMaxTimestampSeconds && time.nanos() >= 0 &&
+         time.nanos() < kNanosPerSecond;
 }
 
 void ContentsToProto(const storage::NodeRecord& record, const Core& core, v1::Node* out) {
@@ -140,16 +154,12 @@ void ToProto(const storage::NodeRecord& record, const Core& core, v1::NodeView v
 }
 
 absl::StatusOr<absl::Duration> FromProto(const google::protobuf::Duration& duration) {
-  if (!IsWellFormed<int64_t>(duration.seconds(), duration.nanos(), 315'576'000'000)) {
-    return absl::InvalidArgumentError("a duration is out of range");
-  }
+  if (!IsWellFormed(duration)) return absl::InvalidArgumentError("not a valid duration");
   return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
 }
 
 absl::StatusOr<absl::Time> FromProto(const google::protobuf::Timestamp& time) {
-  if (!IsWellFormed<int64_t>(time.seconds(), time.nanos(), 253'402'300'799)) {
-    return absl::InvalidArgumentError("a timestamp is out of range");
-  }
+  if (!IsWellFormed(time)) return absl::InvalidArgumentError("not a valid time");
   return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
 }
 

@@ -108,7 +108,8 @@ absl::Status Generation::OpenSession(std::vector<int32_t>& input) {
     SessionState state;
     if (request_.has_node()) {
       absl::StatusOr<ProvenState> proven =
-          RestoreWithProof(core_, request_.node(), AtToken(request_), request_.skip_check(), deadline_);
+          RestoreWithProof(core_, request_.node(), AtToken(request_), request_.skip_check(),
+                           {.deadline = deadline_, .cancelled = [this] { return IsCancelled(); }});
       if (!proven.ok()) return proven.status();
       state = std::move(proven->state);
       started.set_reused_tokens(state.sequence.length());
@@ -202,6 +203,11 @@ void Generation::Cancel() {
   absl::MutexLock lock(&mutex_);
   cancelled_ = true;
   if (job_ != nullptr) job_->Cancel();
+}
+
+bool Generation::IsCancelled() const {
+  absl::MutexLock lock(&mutex_);
+  return cancelled_;
 }
 
 bool Generation::Full() const {

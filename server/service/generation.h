@@ -53,6 +53,7 @@ class Generation : public GenerateListener, public std::enable_shared_from_this<
     SessionState state;
   };
 
+  bool IsCancelled() const;
   absl::Status Validate() const;
   absl::Status Prepare();
   absl::Status OpenSession(std::vector<int32_t>& input);

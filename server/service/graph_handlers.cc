@@ -24,12 +24,12 @@ absl::StatusOr<storage::NodeFilter> FromProto(const v1::NodeFilter& filter) {
   result.roots_only = filter.roots_only();
   if (filter.has_created_from()) {
     const absl::StatusOr<absl::Time> time = server::FromProto(filter.created_from());
-    if (!time.ok()) return time.status();
+    if (!time.ok()) return absl::InvalidArgumentError(absl::StrCat("filter.created_from: ", time.status().message()));
     result.created_from = *time;
   }
   if (filter.has_created_before()) {
     const absl::StatusOr<absl::Time> time = server::FromProto(filter.created_before());
-    if (!time.ok()) return time.status();
+    if (!time.ok()) return absl::InvalidArgumentError(absl::StrCat("filter.created_before: ", time.status().message()));
     result.created_before = *time;
   }
   return result;
@@ -62,7 +62,7 @@ absl::Status ApplyDelete(Core& core, const v1::DeleteNodeRequest& request, v1::D
 
 }  // namespace
 
-absl::Status GetNode(Core& core, absl::Time deadline, const v1::GetNodeRequest& request,
+absl::Status GetNode(Core& core, const CallContext& call, const v1::GetNodeRequest& request,
                      v1::GetNodeResponse& response) {
   const absl::StatusOr<std::string> id = ParseName(request.name(), "nodes");
   if (!id.ok()) return id.status();
@@ -72,7 +72,7 @@ absl::Status GetNode(Core& core, absl::Time deadline, const v1::GetNodeRequest& 
   return absl::OkStatus();
 }
 
-absl::Status ListNodes(Core& core, absl::Time deadline, const v1::ListNodesRequest& request,
+absl::Status ListNodes(Core& core, const CallContext& call, const v1::ListNodesRequest& request,
                        v1::ListNodesResponse& response) {
   if (request.page_size() < 0 || request.page_size() > kMaxPageSize) {
     return absl::InvalidArgumentError(
@@ -95,13 +95,13 @@ absl::Status ListNodes(Core& core, absl::Time deadline, const v1::ListNodesReque
   return absl::OkStatus();
 }
 
-absl::Status UpdateNode(Core& core, absl::Time deadline, const v1::UpdateNodeRequest& request,
+absl::Status UpdateNode(Core& core, const CallContext& call, const v1::UpdateNodeRequest& request,
                         v1::UpdateNodeResponse& response) {
   return core.requests.Run("UpdateNode", request.request_id(), request, &response,
                            [&] { return ApplyUpdate(core, request, response); });
 }
 
-absl::Status DeleteNode(Core& core, absl::Time deadline, const v1::DeleteNodeRequest& request,
+absl::Status DeleteNode(Core& core, const CallContext& call, const v1::DeleteNodeRequest& request,
                         v1::DeleteNodeResponse& response) {
   return core.requests.Run("DeleteNode", request.request_id(), request, &response,
                            [&] { return ApplyDelete(core, request, response); });

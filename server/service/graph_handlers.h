@@ -7,20 +7,22 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "quicksave/v1/graph_service.pb.h"
+#include "server/service/call_context.h"
 #include "server/service/core.h"
 
 namespace quicksave::server {
 
-absl::Status GetNode(Core& core, absl::Time deadline, const v1::GetNodeRequest& request, v1::GetNodeResponse& response);
-absl::Status ListNodes(Core& core, absl::Time deadline, const v1::ListNodesRequest& request,
+absl::Status GetNode(Core& core, const CallContext& call, const v1::GetNodeRequest& request,
+                     v1::GetNodeResponse& response);
+absl::Status ListNodes(Core& core, const CallContext& call, const v1::ListNodesRequest& request,
                        v1::ListNodesResponse& response);
-absl::Status UpdateNode(Core& core, absl::Time deadline, const v1::UpdateNodeRequest& request,
+absl::Status UpdateNode(Core& core, const CallContext& call, const v1::UpdateNodeRequest& request,
                         v1::UpdateNodeResponse& response);
-absl::Status DeleteNode(Core& core, absl::Time deadline, const v1::DeleteNodeRequest& request,
+absl::Status DeleteNode(Core& core, const CallContext& call, const v1::DeleteNodeRequest& request,
                         v1::DeleteNodeResponse& response);
-absl::Status Traverse(Core& core, absl::Time deadline, const v1::TraverseRequest& request,
+absl::Status Traverse(Core& core, const CallContext& call, const v1::TraverseRequest& request,
                       v1::TraverseResponse& response);
-absl::Status VerifyNode(Core& core, absl::Time deadline, const v1::VerifyNodeRequest& request,
+absl::Status VerifyNode(Core& core, const CallContext& call, const v1::VerifyNodeRequest& request,
                         v1::VerifyNodeResponse& response);
 
 }  // namespace quicksave::server

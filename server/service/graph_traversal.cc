@@ -22,9 +22,9 @@ constexpr size_t kBatch = 256;
 // Walks breadth first and fills the answer, level by level.
 class Traversal {
  public:
-  Traversal(Core& core, absl::Time deadline, const v1::TraverseRequest& request, v1::TraverseResponse& response)
+  Traversal(Core& core, const CallContext& call, const v1::TraverseRequest& request, v1::TraverseResponse& response)
       : core_(core),
-        deadline_(deadline),
+        call_(call),
         direction_(request.direction()),
         max_nodes_(request.max_nodes() == 0 ? kDefaultNodes : request.max_nodes()),
         max_depth_(request.max_depth()),
@@ -37,7 +37,8 @@ class Traversal {
     seen_.insert(start);
     std::vector<std::string> level = {start};
     for (int depth = 0; !level.empty() && !response_.truncated(); ++depth) {
-      if (absl::Now() > deadline_) return absl::DeadlineExceededError("the call's deadline passed");
+      if (absl::Now() > call_.deadline) return absl::DeadlineExceededError("the call's deadline passed");
+      if (call_.cancelled()) return absl::CancelledError("the caller cancelled the call");
       const bool last = max_depth_ != 0 && depth == max_depth_;
       if (last && direction_ != v1::TRAVERSE_DIRECTION_FRONTIER) break;
       absl::StatusOr<std::vector<std::string>> next = Expand(level, start);
@@ -97,7 +98,7 @@ class Traversal {
   }
 
   Core& core_;
-  const absl::Time deadline_;
+  const CallContext& call_;
   const v1::TraverseDirection direction_;
   const int max_nodes_;
   const int max_depth_;
@@ -107,7 +108,7 @@ class Traversal {
 
 }  // namespace
 
-absl::Status Traverse(Core& core, absl::Time deadline, const v1::TraverseRequest& request,
+absl::Status Traverse(Core& core, const CallContext& call, const v1::TraverseRequest& request,
                       v1::TraverseResponse& response) {
   const absl::StatusOr<std::string> start = ParseName(request.node(), "nodes");
   if (!start.ok()) return start.status();
@@ -121,7 +122,7 @@ absl::Status Traverse(Core& core, absl::Time deadline, const v1::TraverseRequest
     return absl::InvalidArgumentError(
         absl::StrCat("max_nodes: is ", request.max_nodes(), ", the range is 1 to ", kMaxNodes));
   }
-  return Traversal(core, deadline, request, response).Run(*start);
+  return Traversal(core, call, request, response).Run(*start);
 }
 
 }  // namespace quicksave::server

@@ -21,12 +21,13 @@ struct Replayed {
 };
 
 // Computes a state from nothing but its token ids.
-absl::StatusOr<Replayed> Replay(Core& core, absl::Time deadline, const std::vector<int32_t>& tokens) {
+absl::StatusOr<Replayed> Replay(Core& core, const CallContext& call, const std::vector<int32_t>& tokens) {
   Replayed replayed;
   const auto job = std::make_shared<EvaluateJob>(
       engine::Sequence(), tokens, engine::LogitsWanted::kLast,
       [&replayed](size_t, absl::Span<const float> logits) { replayed.logits.assign(logits.begin(), logits.end()); });
-  job->deadline = deadline;
+  job->deadline = call.deadline;
+  job->set_cancelled(call.cancelled);
   if (absl::Status status = core.scheduler->Run(job, job->count()); !status.ok()) return status;
   replayed.sequence = job->sequence();
   return replayed;
@@ -49,7 +50,7 @@ absl::Status Compare(const std::string& node, const engine::Sequence& stored, co
 }
 
 // Returns the number of tokens that are the same.
-absl::StatusOr<int> CheckByReplay(Core& core, absl::Time deadline, const std::string& id) {
+absl::StatusOr<int> CheckByReplay(Core& core, const CallContext& call, const std::string& id) {
   const std::string node = absl::StrCat("nodes/", id);
   const absl::StatusOr<RestoredState> restored = core.archive->Restore(Core::kTenant, id, std::nullopt);
   if (!restored.ok()) return restored.status();
@@ -57,7 +58,7 @@ absl::StatusOr<int> CheckByReplay(Core& core, absl::Time deadline, const std::st
   if (stored.next_logits() == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat(node, " has no stored logits to compare with"));
   }
-  const absl::StatusOr<Replayed> replayed = Replay(core, deadline, stored.tokens());
+  const absl::StatusOr<Replayed> replayed = Replay(core, call, stored.tokens());
   if (!replayed.ok()) return replayed.status();
   if (absl::Status status = Compare(node, stored, *replayed); !status.ok()) return status;
   return stored.length();
@@ -65,7 +66,7 @@ absl::StatusOr<int> CheckByReplay(Core& core, absl::Time deadline, const std::st
 
 }  // namespace
 
-absl::Status VerifyNode(Core& core, absl::Time deadline, const v1::VerifyNodeRequest& request,
+absl::Status VerifyNode(Core& core, const CallContext& call, const v1::VerifyNodeRequest& request,
                         v1::VerifyNodeResponse& response) {
   const absl::StatusOr<std::string> id = ParseName(request.name(), "nodes");
   if (!id.ok()) return id.status();
@@ -74,7 +75,7 @@ absl::Status VerifyNode(Core& core, absl::Time deadline, const v1::VerifyNodeReq
   response.set_blocks_checked(verified->blocks);
   response.set_bytes_read(verified->bytes_read);
   if (!request.replay()) return absl::OkStatus();
-  const absl::StatusOr<int> tokens = CheckByReplay(core, deadline, *id);
+  const absl::StatusOr<int> tokens = CheckByReplay(core, call, *id);
   if (!tokens.ok()) return tokens.status();
   response.set_tokens_replayed(*tokens);
   return absl::OkStatus();

@@ -20,7 +20,7 @@ struct Evaluated {
 };
 
 // Feeds the last token of a sequence again, on a copy.
-absl::StatusOr<Evaluated> EvaluateLastToken(Core& core, const engine::Sequence& sequence, absl::Time deadline) {
+absl::StatusOr<Evaluated> EvaluateLastToken(Core& core, const engine::Sequence& sequence, const CallContext& call) {
   Evaluated evaluated{sequence, nullptr};
   evaluated.sequence.Truncate(sequence.length() - 1);
   const auto job = std::make_shared<EvaluateJob>(
@@ -28,7 +28,8 @@ absl::StatusOr<Evaluated> EvaluateLastToken(Core& core, const engine::Sequence& 
       [&evaluated](size_t, absl::Span<const float> logits) {
         evaluated.logits = std::make_shared<const engine::Logits>(logits.begin(), logits.end());
       });
-  job->deadline = deadline;
+  job->deadline = call.deadline;
+  job->set_cancelled(call.cancelled);
   if (absl::Status status = core.scheduler->Run(job, 1); !status.ok()) return status;
   evaluated.sequence = job->sequence();
   return evaluated;
@@ -52,9 +53,9 @@ void CompareLogits(const engine::Logits& stored, const engine::Logits& now, v1::
   check->set_max_abs_difference(largest);
 }
 
-absl::Status Prove(Core& core, const std::string& node, SessionState& state, absl::Time deadline,
+absl::Status Prove(Core& core, const std::string& node, SessionState& state, const CallContext& call,
                    v1::DistributionCheck* check) {
-  absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state.sequence, deadline);
+  absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state.sequence, call);
   if (!evaluated.ok()) return evaluated.status();
   const int last = state.sequence.length() - 1;
   if (!engine::SameKeyValues(state.sequence, evaluated->sequence, last)) {
@@ -77,7 +78,7 @@ absl::Status Prove(Core& core, const std::string& node, SessionState& state, abs
 }  // namespace
 
 absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node, std::optional<int> at_token,
-                                             bool skip_check, absl::Time deadline) {
+                                             bool skip_check, const CallContext& call) {
   const absl::Time start = absl::Now();
   const absl::StatusOr<std::string> id = ParseName(node, "nodes");
   if (!id.ok()) return id.status();
@@ -88,12 +89,15 @@ absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node
   v1::Proof& proof = proven.proof;
   proof.set_tokens_reused(proven.state.sequence.length());
   proof.set_bytes_read(restored->report.bytes_read);
-  proof.set_bytes_restored(restored->report.bytes_restored);
+  // The archive counts the logits too.
+  const auto& logits = proven.state.sequence.next_logits();
+  const int64_t logits_bytes = logits == nullptr ? 0 : static_cast<int64_t>(logits->size() * sizeof(float));
+  proof.set_bytes_restored(restored->report.bytes_restored - logits_bytes);
   proof.set_codec(restored->report.codec);
   const absl::Time check_start = absl::Now();
   if (skip_check) {
     proof.mutable_check()->set_outcome(v1::DistributionCheck::OUTCOME_SKIPPED);
-  } else if (absl::Status status = Prove(core, node, proven.state, deadline, proof.mutable_check()); !status.ok()) {
+  } else if (absl::Status status = Prove(core, node, proven.state, call, proof.mutable_check()); !status.ok()) {
     return status;
   }
   const absl::Time end = absl::Now();
@@ -105,10 +109,10 @@ absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node
   return proven;
 }
 
-absl::Status EnsureLogits(Core& core, SessionState& state, absl::Time deadline) {
+absl::Status EnsureLogits(Core& core, SessionState& state, const CallContext& call) {
   if (state.sequence.next_logits() != nullptr) return absl::OkStatus();
   if (state.sequence.length() == 0) return absl::FailedPreconditionError("the session has no tokens yet");
-  absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state.sequence, deadline);
+  absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state.sequence, call);
   if (!evaluated.ok()) return evaluated.status();
   state.sequence.set_next_logits(std::move(evaluated->logits));
   return absl::OkStatus();

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "quicksave/v1/session.pb.h"
 #include "server/scheduler/session_state.h"
+#include "server/service/call_context.h"
 #include "server/service/core.h"
 
 namespace quicksave::server {
@@ -24,11 +25,11 @@ struct ProvenState {
 // are stored. Every bit must be the same, because a state is a pure function of its tokens; otherwise DATA_LOSS. Other
 // errors are those of Archive::Restore and Scheduler::Run.
 absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node, std::optional<int> at_token,
-                                             bool skip_check, absl::Time deadline);
+                                             bool skip_check, const CallContext& call);
 
 // Computes the next-token logits of a state that lacks them (a rewound one), by feeding its last token again.
 // FAILED_PRECONDITION when the state has no token.
-absl::Status EnsureLogits(Core& core, SessionState& state, absl::Time deadline);
+absl::Status EnsureLogits(Core& core, SessionState& state, const CallContext& call);
 
 }  // namespace quicksave::server
 

@@ -65,8 +65,8 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> Continuations(const Core& core
   return continuations;
 }
 
-absl::Status ScoreOne(Core& core, absl::Time deadline, const SessionState& state, const std::vector<int32_t>& tokens,
-                      int top_k, v1::ContinuationScore& score) {
+absl::Status ScoreOne(Core& core, const CallContext& call, const SessionState& state,
+                      const std::vector<int32_t>& tokens, int top_k, v1::ContinuationScore& score) {
   AddToken(core, engine::LogProbabilities(*state.sequence.next_logits()), tokens[0], top_k, score);
   if (tokens.size() == 1) return absl::OkStatus();
   const size_t vocabulary = core.identity.vocab_size;
@@ -78,28 +78,29 @@ absl::Status ScoreOne(Core& core, absl::Time deadline, const SessionState& state
                    tokens[first + row + 1], top_k, score);
         }
       });
-  job->deadline = deadline;
+  job->deadline = call.deadline;
+  job->set_cancelled(call.cancelled);
   return core.scheduler->Run(job, job->count());
 }
 
 }  // namespace
 
-absl::Status Score(Core& core, absl::Time deadline, const v1::ScoreRequest& request, v1::ScoreResponse& response) {
+absl::Status Score(Core& core, const CallContext& call, const v1::ScoreRequest& request, v1::ScoreResponse& response) {
   if (request.top_k() < 0 || request.top_k() > kMaxTopK) {
     return absl::InvalidArgumentError(absl::StrCat("top_k is ", request.top_k(), "; it must be from 0 to ", kMaxTopK));
   }
   const auto continuations = Continuations(core, request);
   if (!continuations.ok()) return continuations.status();
-  absl::StatusOr<ProvenState> start = StartState(core, deadline, request);
+  absl::StatusOr<ProvenState> start = StartState(core, call, request);
   if (!start.ok()) return start.status();
-  if (absl::Status status = EnsureLogits(core, start->state, deadline); !status.ok()) return status;
+  if (absl::Status status = EnsureLogits(core, start->state, call); !status.ok()) return status;
   for (const std::vector<int32_t>& tokens : *continuations) {
     if (start->state.sequence.length() + static_cast<int>(tokens.size()) > core.decoder->config().context_length) {
       return absl::InvalidArgumentError(absl::StrCat("a continuation of ", tokens.size(), " tokens after ",
                                                      start->state.sequence.length(), " exceeds the context length, ",
                                                      core.decoder->config().context_length));
     }
-    if (absl::Status status = ScoreOne(core, deadline, start->state, tokens, request.top_k(), *response.add_scores());
+    if (absl::Status status = ScoreOne(core, call, start->state, tokens, request.top_k(), *response.add_scores());
         !status.ok()) {
       return status;
     }

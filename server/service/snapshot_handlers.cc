@@ -21,7 +21,7 @@ constexpr int kDefaultPageSize = 100;
 
 }  // namespace
 
-absl::Status Snapshot(Core& core, absl::Time deadline, const v1::SnapshotRequest& request,
+absl::Status Snapshot(Core& core, const CallContext& call, const v1::SnapshotRequest& request,
                       v1::SnapshotResponse& response) {
   const absl::StatusOr<std::string> id = ParseName(request.session(), "sessions");
   if (!id.ok()) return id.status();
@@ -34,7 +34,7 @@ absl::Status Snapshot(Core& core, absl::Time deadline, const v1::SnapshotRequest
   }
   absl::StatusOr<SessionState> state = CaptureWithTokens(core, request.session());
   if (!state.ok()) return state.status();
-  if (absl::Status status = EnsureLogits(core, *state, deadline); !status.ok()) return status;
+  if (absl::Status status = EnsureLogits(core, *state, call); !status.ok()) return status;
   if (attempt->request) {
     attempt->request->answer = [&core](const storage::NodeRecord& record) {
       v1::SnapshotResponse answer;
@@ -50,7 +50,7 @@ absl::Status Snapshot(Core& core, absl::Time deadline, const v1::SnapshotRequest
   return absl::OkStatus();
 }
 
-absl::Status Restore(Core& core, absl::Time deadline, const v1::RestoreRequest& request,
+absl::Status Restore(Core& core, const CallContext& call, const v1::RestoreRequest& request,
                      v1::RestoreResponse& response) {
   return core.requests.Run("Restore", request.request_id(), request, &response, [&]() -> absl::Status {
     const absl::StatusOr<absl::Duration> lease = Lease(core, request.has_lease(), request.lease());
@@ -59,7 +59,7 @@ absl::Status Restore(Core& core, absl::Time deadline, const v1::RestoreRequest& 
     const auto checked = FromProto(request.sampling(), {});
     if (!checked.ok()) return checked.status();
     absl::StatusOr<ProvenState> proven =
-        RestoreWithProof(core, request.node(), AtToken(request), request.skip_check(), deadline);
+        RestoreWithProof(core, request.node(), AtToken(request), request.skip_check(), call);
     if (!proven.ok()) return proven.status();
     proven->state.sampling = *FromProto(request.sampling(), proven->state.sampling);
     std::vector<SessionState> states = {std::move(proven->state)};
@@ -71,7 +71,8 @@ absl::Status Restore(Core& core, absl::Time deadline, const v1::RestoreRequest& 
   });
 }
 
-absl::Status Branch(Core& core, absl::Time deadline, const v1::BranchRequest& request, v1::BranchResponse& response) {
+absl::Status Branch(Core& core, const CallContext& call, const v1::BranchRequest& request,
+                    v1::BranchResponse& response) {
   const int count = request.has_count() ? request.count() : std::max(1, request.seeds_size());
   if (count < 1 || count > core.sessions->options().max_sessions) {
     return absl::InvalidArgumentError(absl::StrCat("count is ", count, "; it must be from 1 to max_sessions, ",
@@ -86,7 +87,7 @@ absl::Status Branch(Core& core, absl::Time deadline, const v1::BranchRequest& re
     if (!lease.ok()) return lease.status();
     const auto checked = FromProto(request.sampling(), {});
     if (!checked.ok()) return checked.status();
-    absl::StatusOr<ProvenState> start = StartState(core, deadline, request);
+    absl::StatusOr<ProvenState> start = StartState(core, call, request);
     if (!start.ok()) return start.status();
     const absl::Time begin = absl::Now();
     start->state.sampling = *FromProto(request.sampling(), start->state.sampling);
@@ -101,7 +102,7 @@ absl::Status Branch(Core& core, absl::Time deadline, const v1::BranchRequest& re
   });
 }
 
-absl::Status GetSession(Core& core, absl::Time, const v1::GetSessionRequest& request,
+absl::Status GetSession(Core& core, const CallContext&, const v1::GetSessionRequest& request,
                         v1::GetSessionResponse& response) {
   const absl::StatusOr<std::string> id = ParseName(request.name(), "sessions");
   if (!id.ok()) return id.status();
@@ -118,7 +119,7 @@ absl::Status GetSession(Core& core, absl::Time, const v1::GetSessionRequest& req
   return absl::OkStatus();
 }
 
-absl::Status ListSessions(Core& core, absl::Time, const v1::ListSessionsRequest& request,
+absl::Status ListSessions(Core& core, const CallContext&, const v1::ListSessionsRequest& request,
                           v1::ListSessionsResponse& response) {
   if (request.page_size() < 0 || request.page_size() > kMaxPageSize) {
     return absl::InvalidArgumentError(
@@ -135,7 +136,7 @@ absl::Status ListSessions(Core& core, absl::Time, const v1::ListSessionsRequest&
   return absl::OkStatus();
 }
 
-absl::Status DeleteSession(Core& core, absl::Time, const v1::DeleteSessionRequest& request,
+absl::Status DeleteSession(Core& core, const CallContext&, const v1::DeleteSessionRequest& request,
                            v1::DeleteSessionResponse&) {
   const absl::StatusOr<std::string> id = ParseName(request.name(), "sessions");
   if (!id.ok()) return id.status();

@@ -7,20 +7,23 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "quicksave/v1/snapshot_service.pb.h"
+#include "server/service/call_context.h"
 #include "server/service/core.h"
 
 namespace quicksave::server {
 
-absl::Status Snapshot(Core& core, absl::Time deadline, const v1::SnapshotRequest& request,
+absl::Status Snapshot(Core& core, const CallContext& call, const v1::SnapshotRequest& request,
                       v1::SnapshotResponse& response);
-absl::Status Restore(Core& core, absl::Time deadline, const v1::RestoreRequest& request, v1::RestoreResponse& response);
-absl::Status Branch(Core& core, absl::Time deadline, const v1::BranchRequest& request, v1::BranchResponse& response);
-absl::Status Score(Core& core, absl::Time deadline, const v1::ScoreRequest& request, v1::ScoreResponse& response);
-absl::Status GetSession(Core& core, absl::Time deadline, const v1::GetSessionRequest& request,
+absl::Status Restore(Core& core, const CallContext& call, const v1::RestoreRequest& request,
+                     v1::RestoreResponse& response);
+absl::Status Branch(Core& core, const CallContext& call, const v1::BranchRequest& request,
+                    v1::BranchResponse& response);
+absl::Status Score(Core& core, const CallContext& call, const v1::ScoreRequest& request, v1::ScoreResponse& response);
+absl::Status GetSession(Core& core, const CallContext& call, const v1::GetSessionRequest& request,
                         v1::GetSessionResponse& response);
-absl::Status ListSessions(Core& core, absl::Time deadline, const v1::ListSessionsRequest& request,
+absl::Status ListSessions(Core& core, const CallContext& call, const v1::ListSessionsRequest& request,
                           v1::ListSessionsResponse& response);
-absl::Status DeleteSession(Core& core, absl::Time deadline, const v1::DeleteSessionRequest& request,
+absl::Status DeleteSession(Core& core, const CallContext& call, const v1::DeleteSessionRequest& request,
                            v1::DeleteSessionResponse& response);
 
 }  // namespace quicksave::server

@@ -1,11 +1,13 @@
 #include "server/service/start_state.h"
 
+#include "absl/strings/str_cat.h"
+
 namespace quicksave::server {
 
 absl::StatusOr<absl::Duration> Lease(const Core& core, bool given, const google::protobuf::Duration& lease) {
   if (!given) return core.sessions->CheckLease(absl::ZeroDuration());
   absl::StatusOr<absl::Duration> duration = FromProto(lease);
-  if (!duration.ok()) return duration.status();
+  if (!duration.ok()) return absl::InvalidArgumentError(absl::StrCat("lease: ", duration.status().message()));
   if (*duration == absl::ZeroDuration()) return absl::InvalidArgumentError("lease is 0; it must be positive");
   return core.sessions->CheckLease(*duration);
 }

@@ -27,10 +27,10 @@ absl::StatusOr<SessionState> CaptureWithTokens(Core& core, const std::string& na
 
 // RestoreWithProof of a request's node, or the state of its session.
 template <class Request>
-absl::StatusOr<ProvenState> StartState(Core& core, absl::Time deadline, const Request& request) {
+absl::StatusOr<ProvenState> StartState(Core& core, const CallContext& call, const Request& request) {
   switch (request.start_case()) {
     case Request::kNode:
-      return RestoreWithProof(core, request.node(), AtToken(request), request.skip_check(), deadline);
+      return RestoreWithProof(core, request.node(), AtToken(request), request.skip_check(), call);
     case Request::kSession: {
       if (request.has_at_token()) {
         return absl::InvalidArgumentError("at_token goes with a node; save the session and rewind the node");

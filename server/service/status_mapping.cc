@@ -25,8 +25,10 @@ std::string Subject(absl::string_view message) {
 
 }  // namespace
 
-grpc::Status ToGrpc(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
+grpc::Status ToGrpc(const absl::Status& given) {
+  if (given.ok()) return grpc::Status::OK;
+  // States do not change: a position outside of one is wrong whatever happens, and callers know one code for that.
+  const absl::Status status = absl::IsOutOfRange(given) ? absl::InvalidArgumentError(given.message()) : given;
   const auto code = static_cast<grpc::StatusCode>(status.code());
   google::rpc::Status details;
   details.set_code(static_cast<int>(status.code()));

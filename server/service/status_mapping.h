@@ -9,7 +9,7 @@ namespace quicksave::server {
 // The one place where our errors become gRPC's. Each carries google.rpc.ErrorInfo {reason: the code's name or a finer
 // one, domain: "quicksave", metadata}, and RESOURCE_EXHAUSTED and UNAVAILABLE also google.rpc.RetryInfo, in the
 // status's details.
-grpc::Status ToGrpc(const absl::Status& status);
+grpc::Status ToGrpc(const absl::Status& given);
 
 }  // namespace quicksave::server
 
