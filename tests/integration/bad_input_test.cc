@@ -143,16 +143,16 @@ std::vector<BadRequest> BadGenerates() {
            {"stop {max_tokens: -1}", "max_tokens"},
            {"stop {max_tokens: 4097}", "max_tokens"},
            {"stop {max_tokens: 2147483647}", "max_tokens"},
-           {Repeat("stop {strings: 's#'}", 17), "stop"},
+           {absl::StrCat("stop {", Repeat("strings: 's#' ", 17), "}"), "stop"},
            {absl::StrCat("stop {strings: '", std::string(257, 's'), "'}"), "stop"},
            {"stop {strings: ''}", "stop"},
-           {"stop {token_ids: -1}", "token_ids"},
-           {"stop {token_ids: 49152}", "token_ids"},
+           {"stop {token_ids: -1}", "token id"},
+           {"stop {token_ids: 49152}", "token id"},
            {"top_logprobs: -1", "top_logprobs"},
            {"top_logprobs: 101", "top_logprobs"},
-           {"token_ids {ids: 1 ids: -1}", "token_ids"},
-           {"token_ids {ids: 49152}", "token_ids"},
-           {"token_ids {ids: 2147483647}", "token_ids"},
+           {"token_ids {ids: 1 ids: -1}", "token id"},
+           {"token_ids {ids: 49152}", "token id"},
+           {"token_ids {ids: 2147483647}", "token id"},
            {"save_every_tokens: 4", "save"},
            {"save {} save_every_tokens: 0", "save_every_tokens"},
            {"save {} save_every_tokens: -4", "save_every_tokens"},
@@ -182,22 +182,22 @@ std::vector<BadRequest> BadOthers() {
       {"SnapshotService/Branch", "session: '$0' count: 3 seeds: 1", "seeds"},
       {"SnapshotService/Branch", "node: '$1' at_token: 9999", "at_token"},
       {"SnapshotService/Score", "continuations {text: 'a'}", "session"},
-      {"SnapshotService/Score", "session: '$0'", "continuations"},
-      {"SnapshotService/Score", "session: '$0' continuations {}", "continuations"},
-      {"SnapshotService/Score", "session: '$0' continuations {text: ''}", "continuations"},
-      {"SnapshotService/Score", "session: '$0' continuations {token_ids {}}", "continuations"},
-      {"SnapshotService/Score", "session: '$0' continuations {token_ids {ids: 49152}}", "continuations"},
-      {"SnapshotService/Score", "session: '$0' continuations {token_ids {ids: -2}}", "continuations"},
+      {"SnapshotService/Score", "session: '$0'", "continuation"},
+      {"SnapshotService/Score", "session: '$0' continuations {}", "continuation"},
+      {"SnapshotService/Score", "session: '$0' continuations {text: ''}", "continuation"},
+      {"SnapshotService/Score", "session: '$0' continuations {token_ids {}}", "continuation"},
+      {"SnapshotService/Score", "session: '$0' continuations {token_ids {ids: 49152}}", "token id"},
+      {"SnapshotService/Score", "session: '$0' continuations {token_ids {ids: -2}}", "token id"},
       {"SnapshotService/Score", "session: '$0' continuations {text: 'a'} top_k: -1", "top_k"},
       {"SnapshotService/Score", "session: '$0' continuations {text: 'a'} top_k: 1001", "top_k"},
       {"SnapshotService/Score", "session: '$0' continuations {text: 'a'} at_token: 1", "at_token"},
       {"SnapshotService/ListSessions", "page_size: -1", "page_size"},
       {"SnapshotService/ListSessions", "page_size: 1001", "page_size"},
-      {"SnapshotService/ListSessions", "page_token: 'x y'", "page_token"},
+      {"SnapshotService/ListSessions", "page_token: 'x y'", "page"},
       {"GraphService/ListNodes", "page_size: -1", "page_size"},
       {"GraphService/ListNodes", "page_size: 1001", "page_size"},
-      {"GraphService/ListNodes", "page_token: 'x y'", "page_token"},
-      {"GraphService/ListNodes", "filter {parent: 'sessions/1'}", "parent"},
+      {"GraphService/ListNodes", "page_token: 'x y'", "page"},
+      {"GraphService/ListNodes", "filter {parent: 'sessions/1'}", "sessions/1"},
       {"GraphService/ListNodes", "filter {created_from {seconds: 1 nanos: -1}}", "created_from"},
       {"GraphService/Traverse", "node: '$1' max_depth: -1", "max_depth"},
       {"GraphService/Traverse", "node: '$1' max_nodes: -1", "max_nodes"},
@@ -276,7 +276,7 @@ TEST_F(BadInputTest, NamesOfNothing) {
     std::replace_if(
         name.begin() + static_cast<ptrdiff_t>(name.find('/')) + 1, name.end(),
         [](char letter) { return letter >= '1' && letter <= '9'; }, '0');
-    ExpectRefused({field.method, absl::Substitute(field.request, name), name, kNotFound});
+    ExpectRefused({field.method, absl::Substitute(field.request, name), name.substr(name.find('/') + 1), kNotFound});
   }
 }
 
@@ -301,7 +301,8 @@ TEST_F(BadInputTest, DeletingTwice) {
   const std::string session = NewSession(client, std::string("gone soon")).value();
   const std::string node = client.Snapshot({.session = session})->node.name;
   EXPECT_EQ(caller_->Call("GraphService/DeleteNode", absl::StrCat("name: '", node, "'")).code, kOk);
-  ExpectRefused({"GraphService/DeleteNode", absl::StrCat("name: '", node, "'"), node, kNotFound});
+  ExpectRefused(
+      {"GraphService/DeleteNode", absl::StrCat("name: '", node, "'"), node.substr(node.find('/') + 1), kNotFound});
   EXPECT_EQ(caller_->Call("SnapshotService/DeleteSession", absl::StrCat("name: '", session, "'")).code, kOk);
   ExpectRefused({"SnapshotService/DeleteSession", absl::StrCat("name: '", session, "'"), session, kNotFound});
 }

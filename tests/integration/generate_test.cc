@@ -111,7 +111,6 @@ TEST_F(GenerateTest, ChatGivesTheReferenceAnswer) {
                               {"user", "What is the capital of France? Answer in one sentence."}}}));
   EXPECT_EQ(answer.text, "The capital of France is Paris.");
   EXPECT_EQ(answer.finished.reason, client::FinishReason::kEndOfTurn);
-  EXPECT_THAT(answer.finished.stop, IsEmpty());
 }
 
 TEST_F(GenerateTest, TextPiecesAreTheDecodedTokens) {
