@@ -33,43 +33,50 @@ ThreadPool::ThreadPool(int threads) {
 
 ThreadPool::~ThreadPool() {
   stopping_.store(true);
-  round_.fetch_add(1, std::memory_order_release);
+  round_.fetch_add(1);
   round_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
 
 void ThreadPool::ParallelFor(int count, absl::FunctionRef<void(int)> work) {
-  if (workers_.empty() || count == 1) {
+  if (workers_.empty() || count <= 1) {
     for (int i = 0; i < count; ++i) work(i);
     return;
   }
   work_ = &work;
   count_ = count;
-  next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  round_.fetch_add(1, std::memory_order_release);
+  done_.store(0, std::memory_order_relaxed);
+  const uint32_t round = round_.load(std::memory_order_relaxed) + 1;
+  untaken_.store(uint64_t{round} << 32 | static_cast<uint32_t>(count), std::memory_order_release);
+  round_.fetch_add(1);
   round_.notify_all();
   TakeWork();
-  for (int left = busy_.load(std::memory_order_acquire); left != 0; left = busy_.load(std::memory_order_acquire)) {
-    AwaitChange(busy_, left);
+  for (int done = done_.load(std::memory_order_acquire); done != count; done = done_.load(std::memory_order_acquire)) {
+    AwaitChange(done_, done);
   }
 }
 
 void ThreadPool::TakeWork() {
-  for (int i = next_.fetch_add(1, std::memory_order_relaxed); i < count_;
-       i = next_.fetch_add(1, std::memory_order_relaxed)) {
-    (*work_)(i);
+  uint64_t untaken = untaken_.load(std::memory_order_acquire);
+  while (static_cast<uint32_t>(untaken) != 0) {
+    // Fails for a loop that has ended meanwhile, because its number is another one.
+    if (!untaken_.compare_exchange_weak(untaken, untaken - 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
+      continue;
+    }
+    const int count = count_;
+    (*work_)(count - static_cast<int>(static_cast<uint32_t>(untaken)));
+    if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == count) done_.notify_one();
+    untaken = untaken_.load(std::memory_order_acquire);
   }
 }
 
 void ThreadPool::WorkerLoop() {
   const cpu::ScopedFlushDenormals flush;
-  for (uint32_t round = 0;; ++round) {
-    AwaitChange(round_, round);
+  for (;;) {
+    const uint32_t round = round_.load(std::memory_order_acquire);
     if (stopping_.load()) return;
     TakeWork();
-    busy_.fetch_sub(1, std::memory_order_release);
-    busy_.notify_one();
+    AwaitChange(round_, round);
   }
 }
 

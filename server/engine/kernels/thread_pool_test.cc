@@ -35,6 +35,30 @@ TEST(ThreadPoolTest, ManySmallLoopsSeeEachOthersWrites) {
   for (const int value : values) EXPECT_EQ(value, 1000);
 }
 
+TEST(ThreadPoolTest, WaitsForTheCallsThatOthersHaveBegun) {
+  ThreadPool pool(3);
+  // The caller is done with its call while two others are held in theirs.
+  std::atomic<int> held{0};
+  std::atomic<bool> release{false};
+  std::atomic<int> ended{0};
+  const std::thread::id caller = std::this_thread::get_id();
+  std::thread watcher([&] {
+    while (held.load() < 2) std::this_thread::yield();
+    release = true;
+  });
+  pool.ParallelFor(3, [&](int) {
+    if (std::this_thread::get_id() == caller) {
+      while (held.load() < 2) std::this_thread::yield();
+      return;
+    }
+    held.fetch_add(1);
+    while (!release) std::this_thread::yield();
+    ended.fetch_add(1);
+  });
+  watcher.join();
+  EXPECT_EQ(ended.load(), 2) << "a loop ended before its calls";
+}
+
 TEST(ThreadPoolTest, WakesSleepingWorkersAndStopsThem) {
   for (int round = 0; round < 50; ++round) {
     ThreadPool pool(4);
