@@ -27,7 +27,8 @@ StopSignal::StopSignal() {
 
 StopSignal::~StopSignal() {
   ending_ = true;
-  pthread_kill(thread_.native_handle(), SIGTERM);
+  // Blocked in every thread, so it only wakes the one that waits for it.
+  kill(getpid(), SIGTERM);
   thread_.join();
 }
 

@@ -286,7 +286,7 @@ absl::Span<const CalibrationText> CalibrationTexts() {
                                        {.name = "code", .text = kCode},
                                        {.name = "dialogue", .text = "", .turns = Dialogue()},
                                        {.name = "languages", .text = kLanguagesAndFigures}};
-  return *texts;
+  return *kTexts;
 }
 
 }  // namespace quicksave::server
