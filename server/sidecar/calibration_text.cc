@@ -281,7 +281,7 @@ It admits the mistake, makes the joke at your own expense, and still offers some
 }  // namespace
 
 absl::Span<const CalibrationText> CalibrationTexts() {
-  static const auto* const texts =
+  static const auto* const kTexts =
       new std::vector<CalibrationText>{{.name = "prose", .text = kProse},
                                        {.name = "code", .text = kCode},
                                        {.name = "dialogue", .text = "", .turns = Dialogue()},
