@@ -88,22 +88,22 @@ absl::Status Generation::Prepare() {
   if (!input.ok()) return input.status();
   if (absl::Status status = OpenSession(*input); !status.ok()) return status;
   absl::Status status = Launch(*std::move(input));
-  if (!status.ok()) CloseSession();
+  if (status.ok()) Announce();
+  // Nobody knows the session of a call that was not let in.
+  if (!status.ok() && owns_session_) core_.sessions->Delete(session_).IgnoreError();
   return status;
 }
 
-// Makes or finds the session to run in, and announces it.
+// Makes or finds the session to run in.
 absl::Status Generation::OpenSession(std::vector<int32_t>& input) {
-  v1::GenerateResponse event;
-  v1::GenerateStarted& started = *event.mutable_started();
-  started.set_input_tokens(static_cast<int32_t>(input.size()));
+  started_.set_input_tokens(static_cast<int32_t>(input.size()));
   if (request_.has_session()) {
     const absl::StatusOr<std::string> id = ParseName(request_.session(), "sessions");
     if (!id.ok()) return id.status();
     const absl::StatusOr<SessionInfo> info = core_.sessions->Info(*id);
     if (!info.ok()) return info.status();
     session_ = *id;
-    started.set_reused_tokens(info->token_count);
+    started_.set_reused_tokens(info->token_count);
   } else {
     SessionState state;
     if (request_.has_node()) {
@@ -112,8 +112,8 @@ absl::Status Generation::OpenSession(std::vector<int32_t>& input) {
                            {.deadline = deadline_, .cancelled = [this] { return IsCancelled(); }});
       if (!proven.ok()) return proven.status();
       state = std::move(proven->state);
-      started.set_reused_tokens(state.sequence.length());
-      *started.mutable_proof() = std::move(proven->proof);
+      started_.set_reused_tokens(state.sequence.length());
+      *started_.mutable_proof() = std::move(proven->proof);
     }
     std::vector<SessionState> states = {std::move(state)};
     const auto added = core_.sessions->Add(std::move(states), *Lease(core_, request_.has_lease(), request_.lease()));
@@ -121,8 +121,7 @@ absl::Status Generation::OpenSession(std::vector<int32_t>& input) {
     session_ = added->front().id;
     owns_session_ = true;
   }
-  started.set_session(absl::StrCat("sessions/", session_));
-  sink_->Write(std::move(event));
+  started_.set_session(absl::StrCat("sessions/", session_));
   return absl::OkStatus();
 }
 
@@ -195,6 +194,14 @@ GenerateOptions Generation::JobOptions(std::vector<int32_t> input, int length) c
           .context_length = context};
 }
 
+void Generation::Announce() {
+  absl::call_once(announced_, [this] {
+    v1::GenerateResponse event;
+    *event.mutable_started() = started_;
+    sink_->Write(std::move(event));
+  });
+}
+
 void Generation::CloseSession() {
   if (owns_session_ && !request_.keep_session()) core_.sessions->Delete(session_).IgnoreError();
 }
@@ -217,6 +224,7 @@ bool Generation::Full() const {
 }
 
 void Generation::OnTokens(std::string text, std::vector<GeneratedToken> tokens) {
+  Announce();
   v1::GenerateResponse event;
   v1::GenerateDelta& delta = *event.mutable_delta();
   delta.set_text(std::move(text));
@@ -292,6 +300,7 @@ void Generation::NoteSaved(const SavedNode& saved, int tokens) {
   origin_ = saved.origin;
   origin_tokens_ = tokens;
   core_.sessions->SetOrigin(session_, saved.origin, tokens);
+  Announce();
   v1::GenerateResponse event;
   ToProto(saved.record, core_, v1::NODE_VIEW_BASIC, event.mutable_saved()->mutable_node());
   ToProto(saved.report, event.mutable_saved()->mutable_report());
@@ -299,6 +308,7 @@ void Generation::NoteSaved(const SavedNode& saved, int tokens) {
 }
 
 void Generation::End(Ending ending) {
+  Announce();
   v1::GenerateResponse event;
   v1::GenerateFinished& finished = *event.mutable_finished();
   finished.set_reason(ToProto(ending.result.reason));
@@ -327,11 +337,12 @@ absl::Status Generation::SaveFinal(SessionState& state, const v1::GenerateFinish
   std::optional<storage::AnsweredRequest> request = attempt_.request;
   if (request) {
     request->answer = [this, finished](const storage::NodeRecord& record) {
-      v1::GenerateResponse events[3];
-      *events[0].mutable_delta() = answer_;
-      ToProto(record, core_, v1::NODE_VIEW_BASIC, events[1].mutable_saved()->mutable_node());
-      *events[2].mutable_finished() = finished;
-      events[2].mutable_finished()->set_replayed(true);
+      v1::GenerateResponse events[4];
+      *events[0].mutable_started() = started_;
+      *events[1].mutable_delta() = answer_;
+      ToProto(record, core_, v1::NODE_VIEW_BASIC, events[2].mutable_saved()->mutable_node());
+      *events[3].mutable_finished() = finished;
+      events[3].mutable_finished()->set_replayed(true);
       std::string bytes;
       google::protobuf::io::StringOutputStream stream(&bytes);
       for (const v1::GenerateResponse& event : events) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/call_once.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
@@ -61,6 +62,8 @@ class Generation : public GenerateListener, public std::enable_shared_from_this<
   absl::Status Submit(const std::shared_ptr<GenerateJob>& job);
   GenerateOptions JobOptions(std::vector<int32_t> input, int length) const;
   void CloseSession();
+  // Writes the event that comes first, once; before any other and only when the job was let in.
+  void Announce();
   bool Replay(const std::string& answer);
   // Runs queued saves, then the ending when there is one. One worker at a time.
   void RunSaves();
@@ -78,10 +81,12 @@ class Generation : public GenerateListener, public std::enable_shared_from_this<
   RequestMemory::Attempt attempt_;
   std::string session_;        // id
   bool owns_session_ = false;  // made by this call
+  v1::GenerateStarted started_;
   std::shared_ptr<const Origin> origin_;
   int origin_tokens_ = 0;
   v1::GenerateDelta answer_;  // all that was given out, when the call has a request_id; engine thread until the end
 
+  absl::once_flag announced_;
   mutable absl::Mutex mutex_;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   std::shared_ptr<GenerateJob> job_ ABSL_GUARDED_BY(mutex_);
