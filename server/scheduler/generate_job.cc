@@ -75,7 +75,7 @@ void GenerateJob::Consume(absl::Span<const float> logits) {
   if (decided_) state_.text.held_text = stops_.held_text();
   state_.sequence.set_next_logits(std::make_shared<const engine::Logits>(logits.begin(), logits.end()));
   if (options_.checkpoint_tokens > 0 && decided_ && result_.generated_tokens % options_.checkpoint_tokens == 0 &&
-      !ends_after_feed_ && result_.generated_tokens < options_.max_tokens) {
+      !stopped_by_string_ && result_.generated_tokens < options_.max_tokens) {
     listener_->OnCheckpoint(state_);
   }
   decided_ = false;
@@ -87,7 +87,7 @@ void GenerateJob::Decide() {
     prefilled_ = absl::Now();
     BeginText();
   }
-  if (ends_after_feed_ || done_) {
+  if (stopped_by_string_ || done_) {
     done_ = true;
     return;
   }
@@ -127,6 +127,7 @@ void GenerateJob::BeginText() {
   if (held.stop) {
     result_.reason = FinishReason::kStop;
     result_.stop = options_.stop_strings[*held.stop];
+    stopped_by_string_ = true;
     done_ = true;
   }
 }
@@ -143,13 +144,11 @@ void GenerateJob::Emit(int32_t token) {
   const std::string piece = detokenizer_.Append(tokens).value_or("");
   text::StopMatcher::Result matched = stops_.Push(piece);
   listener_->OnTokens(std::move(matched.text), {std::move(generated)});
-  if (matched.stop) EndAfterFeed(FinishReason::kStop, options_.stop_strings[*matched.stop]);
-}
-
-void GenerateJob::EndAfterFeed(FinishReason reason, std::string stop) {
-  result_.reason = reason;
-  result_.stop = std::move(stop);
-  ends_after_feed_ = true;
+  if (matched.stop) {
+    result_.reason = FinishReason::kStop;
+    result_.stop = options_.stop_strings[*matched.stop];
+    stopped_by_string_ = true;
+  }
 }
 
 bool GenerateJob::IsStopToken(int32_t token) const {
@@ -165,8 +164,10 @@ void GenerateJob::Finish(const absl::Status& status) {
   if (prefilled_ == absl::InfinitePast()) prefilled_ = now;
   result_.prefill_time = prefilled_ - start_;
   result_.decode_time = now - prefilled_;
-  const text::Detokenizer text(tokenizer_, /*skip_special=*/true, state_.text.detokenizer);
-  result_.pending_text = state_.text.held_text + text.PendingText(state_.sequence.tokens()).value_or("");
+  if (!stopped_by_string_) {
+    const text::Detokenizer text(tokenizer_, /*skip_special=*/true, state_.text.detokenizer);
+    result_.pending_text = state_.text.held_text + text.PendingText(state_.sequence.tokens()).value_or("");
+  }
   listener_->OnFinish(status, result_, std::move(state_));
 }
 

@@ -95,7 +95,6 @@ class GenerateJob : public Job {
   // Decides what follows the logits that the state now has.
   void Decide();
   void Emit(int32_t token);
-  void EndAfterFeed(FinishReason reason, std::string stop);
   bool IsStopToken(int32_t token) const;
 
   SessionState state_;
@@ -110,7 +109,8 @@ class GenerateJob : public Job {
   size_t feeding_ = 0;  // tokens handed out by the last Next
   int32_t next_token_ = 0;
   bool decided_ = false;  // next_token_ waits to be fed, or the end is known
-  bool ends_after_feed_ = false;
+  // Text after the stop string is dropped. The token that completed it is fed all the same, because it was given out.
+  bool stopped_by_string_ = false;
   bool done_ = false;
   GenerateResult result_;
   std::atomic<int> length_;

@@ -1,0 +1,324 @@
+#include "server/scheduler/generate_job.h"
+
+#include <algorithm>
+#include <iostream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/scheduler/testing/scheduler_environment.h"
+
+namespace quicksave::server {
+namespace {
+
+using Outcome = RecordingListener::Outcome;
+
+class GenerateJobTest : public testing::Test {
+ protected:
+  Outcome Generate(SessionState state, GenerateOptions options) {
+    return environment_.Generate(std::move(state), std::move(options));
+  }
+  static std::string Decode(const std::vector<int32_t>& ids) {
+    return SchedulerEnvironment::Tokenizer().Decode(ids, /*skip_special=*/true).value();
+  }
+  // A state with random sampling, so that the text varies.
+  static SessionState Sampled(uint64_t seed) { return {.sampling = {.temperature = 0.8F, .seed = seed}}; }
+
+  SchedulerEnvironment environment_;
+};
+
+TEST_F(GenerateJobTest, GivesOutTheTextOfItsTokensAndEndsAfterTheLast) {
+  const Outcome outcome = Generate(Sampled(1), Options(TextTokens(20, 1), 30));
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_EQ(outcome.result.reason, FinishReason::kMaxTokens);
+  EXPECT_EQ(outcome.result.generated_tokens, 30);
+  EXPECT_EQ(outcome.tokens.size(), 30u);
+  EXPECT_EQ(outcome.text + outcome.result.pending_text, Decode(outcome.ids()));
+  std::vector<int32_t> all = TextTokens(20, 1);
+  for (const int32_t id : outcome.ids()) all.push_back(id);
+  EXPECT_EQ(outcome.state.sequence.tokens(), all);
+  EXPECT_NE(outcome.state.sequence.next_logits(), nullptr);
+  EXPECT_GE(outcome.result.prefill_time, absl::ZeroDuration());
+  EXPECT_GT(outcome.result.decode_time, absl::ZeroDuration());
+}
+
+TEST_F(GenerateJobTest, DrawsEachTokenFromTheLogitsOfTheTokensBeforeIt) {
+  const Outcome outcome = Generate(Sampled(2), Options(TextTokens(20, 2), 20));
+  engine::Sequence sequence;
+  const std::vector<int32_t>& all = outcome.state.sequence.tokens();
+  std::vector<float> logits;
+  environment_.scheduler->AtStepBoundary([&] {
+    logits = engine::FeedTokens(*environment_.decoder, *environment_.pool, sequence, all, engine::LogitsWanted::kAll);
+  });
+  for (size_t i = 20; i < all.size(); ++i) {
+    const auto row = absl::MakeConstSpan(logits).subspan((i - 1) * 300, 300);
+    EXPECT_EQ(all[i], engine::Sample(row, outcome.state.sampling, absl::MakeConstSpan(all).subspan(0, i)));
+  }
+  EXPECT_TRUE(engine::SameBits(*outcome.state.sequence.next_logits(),
+                               absl::MakeConstSpan(logits).subspan((all.size() - 1) * 300)));
+}
+
+TEST_F(GenerateJobTest, NoTokensMeanOnlyTheInput) {
+  const Outcome outcome = Generate({}, Options(TextTokens(20, 1), 0));
+  ASSERT_TRUE(outcome.status.ok());
+  EXPECT_EQ(outcome.result.reason, FinishReason::kMaxTokens);
+  EXPECT_EQ(outcome.result.generated_tokens, 0);
+  EXPECT_EQ(outcome.text, "");
+  EXPECT_EQ(outcome.state.sequence.length(), 20);
+  EXPECT_NE(outcome.state.sequence.next_logits(), nullptr);
+}
+
+TEST_F(GenerateJobTest, EndsWhenTheContextIsFull) {
+  GenerateOptions options = Options(TextTokens(20, 1), 100);
+  options.context_length = 25;
+  options.max_appended = 5;
+  const Outcome outcome = Generate({}, options);
+  EXPECT_EQ(outcome.result.reason, FinishReason::kContextFull);
+  EXPECT_EQ(outcome.tokens.size(), 5u);
+  EXPECT_EQ(outcome.state.sequence.length(), 25);
+  options.input.clear();
+  options.max_appended = 0;
+  const Outcome again = Generate(outcome.state, options);
+  EXPECT_EQ(again.result.reason, FinishReason::kContextFull);
+  EXPECT_TRUE(again.tokens.empty());
+}
+
+TEST_F(GenerateJobTest, StopTokensEndItAndStayOut) {
+  const std::vector<int32_t> ids = Generate(Sampled(3), Options(TextTokens(20, 3), 30)).ids();
+  const size_t first = std::find(ids.begin(), ids.end(), ids[12]) - ids.begin();
+  for (const bool end_of_turn : {false, true}) {
+    GenerateOptions options = Options(TextTokens(20, 3), 30);
+    (end_of_turn ? options.end_of_turn_ids : options.stop_token_ids) = {7, ids[12]};
+    const Outcome outcome = Generate(Sampled(3), options);
+    EXPECT_EQ(outcome.result.reason, end_of_turn ? FinishReason::kEndOfTurn : FinishReason::kStop);
+    EXPECT_EQ(outcome.result.stop, SchedulerEnvironment::Tokenizer().TokenText(ids[12]).value());
+    EXPECT_THAT(outcome.ids(), testing::ElementsAreArray(ids.begin(), ids.begin() + first));
+    EXPECT_EQ(outcome.state.sequence.length(), 20 + static_cast<int>(first));
+  }
+  // Named by the caller and by the model: the caller's comes first.
+  GenerateOptions both = Options(TextTokens(20, 3), 30);
+  both.stop_token_ids = both.end_of_turn_ids = {ids[12]};
+  EXPECT_EQ(Generate(Sampled(3), both).result.reason, FinishReason::kStop);
+}
+
+TEST_F(GenerateJobTest, RefusesBadStopStrings) {
+  GenerateOptions options = Options(TextTokens(5, 1), 5);
+  options.stop_strings = {""};
+  const auto listener = std::make_shared<RecordingListener>();
+  EXPECT_EQ(GenerateJob::Create({}, options, &SchedulerEnvironment::Tokenizer(), listener).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(GenerateJobTest, LogProbabilitiesAreThoseOfTheLogits) {
+  GenerateOptions options = Options(TextTokens(20, 1), 10);
+  EXPECT_FALSE(Generate({}, options).tokens[0].logprob.has_value());
+  options.top_logprobs = 0;
+  const Outcome plain = Generate(Sampled(4), options);
+  options.top_logprobs = 5;
+  const Outcome top = Generate(Sampled(4), options);
+  ASSERT_EQ(top.tokens.size(), 10u);
+  for (size_t i = 0; i < 10; ++i) {
+    ASSERT_TRUE(plain.tokens[i].logprob && top.tokens[i].logprob);
+    EXPECT_EQ(*plain.tokens[i].logprob, *top.tokens[i].logprob);
+    EXPECT_TRUE(plain.tokens[i].top.empty());
+    ASSERT_EQ(top.tokens[i].top.size(), 5u);
+    EXPECT_GE(top.tokens[i].top[0].logprob, *top.tokens[i].logprob);
+  }
+  const Outcome first = Generate(Sampled(4), Options(TextTokens(20, 1), 0));
+  const engine::LogProbabilities expected(*first.state.sequence.next_logits());
+  EXPECT_EQ(*top.tokens[0].logprob, expected.of(top.tokens[0].id));
+  EXPECT_EQ(top.tokens[0].top[4].id, expected.Top(5)[4].id);
+}
+
+TEST_F(GenerateJobTest, CheckpointsAreWholeStatesThatGoOnAlike) {
+  GenerateOptions options = Options(TextTokens(20, 5), 30);
+  options.checkpoint_tokens = 7;
+  const Outcome whole = Generate(Sampled(5), options);
+  ASSERT_EQ(whole.checkpoints.size(), 4u);
+  std::string text;
+  for (size_t i = 0; i < 4; ++i) {
+    const SessionState& state = whole.checkpoints[i];
+    const int generated = 7 * static_cast<int>(i + 1);
+    ASSERT_EQ(state.sequence.length(), 20 + generated);
+    const Outcome before = Generate(Sampled(5), Options(TextTokens(20, 5), generated));
+    EXPECT_TRUE(SameSequence(state.sequence, before.state.sequence));
+    const Outcome rest = Generate(state, Options({}, 30 - generated));
+    EXPECT_TRUE(SameSequence(rest.state.sequence, whole.state.sequence));
+    EXPECT_EQ(before.text + rest.text, whole.text);
+  }
+  // None after the last token: that is the end's state.
+  options.checkpoint_tokens = 10;
+  EXPECT_EQ(Generate(Sampled(5), options).checkpoints.size(), 2u);
+}
+
+TEST_F(GenerateJobTest, ARewoundStateGoesOnAsIfItHadNeverGoneFurther) {
+  const Outcome whole = Generate(Sampled(6), Options(TextTokens(20, 6), 40));
+  for (const int keep : {59, 48, 33, 32, 31, 21, 1}) {
+    SessionState state = whole.state;
+    state.text = {};
+    state.text.detokenizer = {keep, keep, 0};
+    state.sequence.Truncate(keep);
+    ASSERT_EQ(state.sequence.next_logits(), nullptr);
+    const Outcome rest = Generate(state, Options({}, 60 - keep));
+    ASSERT_TRUE(rest.status.ok()) << rest.status;
+    EXPECT_EQ(rest.result.generated_tokens, 60 - keep);
+    if (keep >= 20) {
+      EXPECT_TRUE(SameSequence(rest.state.sequence, whole.state.sequence)) << keep;
+    }
+    EXPECT_EQ(state.sequence.length(), keep) << "the state that was given is left alone";
+  }
+}
+
+TEST_F(GenerateJobTest, InputIsNoPartOfTheText) {
+  const Outcome first = Generate(Sampled(7), Options(TextTokens(20, 7), 10));
+  const Outcome second = Generate(first.state, Options(TextTokens(15, 8), 10));
+  EXPECT_EQ(second.state.sequence.length(), 55);
+  EXPECT_EQ(second.text + second.result.pending_text, Decode(second.ids()));
+}
+
+TEST_F(GenerateJobTest, TextThatWasHeldForAStopStringIsDroppedByNewInput) {
+  SessionState state = Generate(Sampled(7), Options(TextTokens(20, 7), 0)).state;
+  state.text.held_text = "held";
+  const Outcome outcome = Generate(state, Options(TextTokens(3, 1), 2));
+  EXPECT_FALSE(absl::StrContains(outcome.text, "held"));
+  // Without input it comes first, unless the new stop strings hold it as well.
+  EXPECT_TRUE(absl::StartsWith(Generate(state, Options({}, 2)).text, "held"));
+  GenerateOptions stops = Options({}, 0);
+  stops.stop_strings = {"ld!"};
+  const Outcome held = Generate(state, stops);
+  EXPECT_EQ(held.text, "he");
+  EXPECT_EQ(held.state.text.held_text, "ld");
+  EXPECT_EQ(held.result.pending_text, "ld");
+  EXPECT_THAT(held.state.text.stop_strings, testing::ElementsAre("ld!"));
+  // Or end at once when they are in it.
+  stops.stop_strings = {"el"};
+  stops.max_tokens = 5;
+  const Outcome stopped = Generate(state, stops);
+  EXPECT_EQ(stopped.result.reason, FinishReason::kStop);
+  EXPECT_EQ(stopped.result.stop, "el");
+  EXPECT_EQ(stopped.text, "h");
+  EXPECT_TRUE(stopped.tokens.empty());
+  EXPECT_EQ(stopped.state.text.held_text, "");
+}
+
+// Cancels its job once the job has more than `length` tokens; it is asked before every step.
+class CancellingListener : public RecordingListener {
+ public:
+  explicit CancellingListener(int length) : length_(length) {}
+  bool Full() const override {
+    if (job->length() > length_) job->Cancel();
+    return false;
+  }
+  GenerateJob* job = nullptr;
+
+ private:
+  const int length_;
+};
+
+TEST_F(GenerateJobTest, ACancelledPrefillLeavesNoInputBehindAsText) {
+  SchedulerEnvironment environment(600, {.prefill_rows = 16});
+  const Outcome start = environment.Generate(Sampled(8), Options(TextTokens(20, 8), 5));
+  const auto listener = std::make_shared<CancellingListener>(25);
+  const auto job = environment.NewJob(start.state, Options(TextTokens(100, 9), 5), listener);
+  listener->job = job.get();
+  ASSERT_TRUE(environment.scheduler->Submit(job, job->max_appended()).ok());
+  const Outcome cut = listener->Await();
+  EXPECT_EQ(cut.status.code(), absl::StatusCode::kCancelled);
+  EXPECT_GT(cut.state.sequence.length(), 25);
+  EXPECT_LT(cut.state.sequence.length(), 125);
+  EXPECT_EQ(cut.result.pending_text, "");
+  const Outcome rest = environment.Generate(cut.state, Options({}, 5));
+  ASSERT_TRUE(rest.status.ok());
+  EXPECT_EQ(rest.text + rest.result.pending_text, Decode(rest.ids()));
+}
+
+// What an uninterrupted generation with stop strings must give, from the complete text of one without.
+struct Expected {
+  std::string text;
+  std::string stop;  // empty: none came
+};
+Expected CutAtStop(const std::string& text, const std::vector<std::string>& stops) {
+  // The stop string that is completed first wins, the longest of those completed by the same byte.
+  for (size_t end = 1; end <= text.size(); ++end) {
+    std::string found;
+    for (const std::string& stop : stops) {
+      if (stop.size() > found.size() && absl::EndsWith(absl::string_view(text).substr(0, end), stop)) found = stop;
+    }
+    if (!found.empty()) return {text.substr(0, end - found.size()), found};
+  }
+  return {text, ""};
+}
+
+TEST_F(GenerateJobTest, SavedAndContinuedTextIsThatOfAnUninterruptedRun) {
+  const unsigned seed = std::random_device()();
+  std::cout << "seed " << seed << "\n";
+  std::mt19937 random(seed);
+  int stopped = 0;
+  for (int round = 0; round < 40; ++round) {
+    const SessionState start = Sampled(random());
+    const std::vector<int32_t> prompt = TextTokens(1 + static_cast<int>(random() % 40), random());
+    const int count = 1 + static_cast<int>(random() % 60);
+    const Outcome plain = Generate(start, Options(prompt, count));
+    // What may still become another character at the end is pending, and no stop string is looked for in it.
+    const std::string& text = plain.text;
+    ASSERT_EQ(text + plain.result.pending_text, Decode(plain.ids()));
+    if (text.empty()) continue;
+    // Pieces of the text itself, so that they occur, and others that begin alike.
+    std::vector<std::string> stops;
+    for (size_t i = random() % 4; i > 0; --i) {
+      const size_t begin = random() % text.size();
+      std::string stop = text.substr(begin, 1 + random() % 12);
+      if (random() % 2 == 0) stop += "!x";
+      if (text::StopMatcher::Create({stop}).ok()) stops.push_back(stop);
+    }
+    GenerateOptions options = Options(prompt, count);
+    options.stop_strings = stops;
+    const Outcome whole = Generate(start, options);
+    const Expected expected = CutAtStop(text, stops);
+    SCOPED_TRACE(testing::Message() << "round " << round << ", stops " << testing::PrintToString(stops) << ", text "
+                                    << testing::PrintToString(text));
+    const std::string pending = expected.stop.empty() ? plain.result.pending_text : "";
+    EXPECT_EQ(whole.text + whole.result.pending_text, expected.text + pending);
+    EXPECT_EQ(whole.result.reason, expected.stop.empty() ? FinishReason::kMaxTokens : FinishReason::kStop);
+    EXPECT_EQ(whole.result.stop, expected.stop);
+    stopped += expected.stop.empty() ? 0 : 1;
+
+    // The same in pieces.
+    SessionState state = start;
+    options.input = prompt;
+    std::string pieces;
+    Outcome piece;
+    int left = count;
+    do {
+      options.max_tokens = options.max_appended = std::min<int>(left, static_cast<int>(random() % 10));
+      piece = Generate(state, options);
+      ASSERT_TRUE(piece.status.ok()) << piece.status;
+      pieces += piece.text;
+      left -= piece.result.generated_tokens;
+      state = piece.state;
+      options.input.clear();
+    } while (left > 0 && piece.result.reason == FinishReason::kMaxTokens);
+    EXPECT_EQ(pieces, whole.text);
+    EXPECT_EQ(piece.result.pending_text, whole.result.pending_text);
+    EXPECT_EQ(piece.result.stop, whole.result.stop);
+    EXPECT_TRUE(SameSequence(state.sequence, whole.state.sequence));
+    EXPECT_EQ(state.text.held_text, whole.state.text.held_text);
+  }
+  EXPECT_GT(stopped, 0);
+}
+
+TEST_F(GenerateJobTest, AnIncompleteCharacterIsPendingUntilItsBytesAreThere) {
+  // Prompts whose last bytes begin a character: the model's next tokens decide what comes of it.
+  const std::vector<int32_t> prompt = {'a', 'b', 0xe2, 0x82};
+  SessionState state = Generate({}, Options(prompt, 0)).state;
+  const Outcome outcome = Generate(state, Options({}, 0));
+  EXPECT_EQ(outcome.text, "");
+  EXPECT_EQ(outcome.result.pending_text, "\xEF\xBF\xBD");
+}
+
+}  // namespace
+}  // namespace quicksave::server
