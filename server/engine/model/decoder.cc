@@ -65,10 +65,9 @@ void Decoder::Prepare(absl::Span<const Slice> slices) {
   grow(attended_, rows * config_.query_width());
   grow(gate_up_, rows * 2 * config_.intermediate_size);
   grow(activated_, rows * config_.intermediate_size);
-  scratch_.resize(items_.size());
-  for (size_t i = 0; i < std::min<size_t>(scratch_.size(), threads_->threads() * 4); ++i) {
-    grow(scratch_[i], cpu::AttentionScratchSize(longest));
-  }
+  const size_t lanes = std::min<size_t>(items_.size(), threads_->threads() * 4);
+  if (scratch_.size() < lanes) scratch_.resize(lanes);
+  for (size_t i = 0; i < lanes; ++i) grow(scratch_[i], cpu::AttentionScratchSize(longest));
 }
 
 void Decoder::Embed(absl::Span<const Slice> slices) {
