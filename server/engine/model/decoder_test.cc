@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <random>
 
@@ -10,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "server/engine/sequence.h"
+#include "server/engine/testing/decoder_feed.h"
 
 namespace quicksave::engine {
 namespace {
@@ -37,59 +37,9 @@ class DecoderTest : public testing::Test {
     delete threads_;
   }
 
-  // Appends tokens in chunks and returns the logits of the rows that were asked for.
   static std::vector<float> Feed(Sequence& sequence, absl::Span<const int32_t> tokens, LogitsWanted wanted,
                                  int chunk = 128) {
-    std::vector<float> logits;
-    for (size_t begin = 0; begin < tokens.size(); begin += chunk) {
-      const auto part = tokens.subspan(begin, chunk);
-      const bool last = begin + part.size() == tokens.size();
-      const Fed fed = Append(sequence, part, wanted == LogitsWanted::kLast && !last ? LogitsWanted::kNone : wanted);
-      const auto rows = decoder_->Forward({fed.slice});
-      logits.insert(logits.end(), rows.begin(), rows.end());
-    }
-    return logits;
-  }
-
-  struct Fed {
-    std::vector<std::byte*> pages;
-    Slice slice;
-  };
-  static Fed Append(Sequence& sequence, absl::Span<const int32_t> tokens, LogitsWanted wanted) {
-    auto reservation = pool_->Reserve(sequence.PagesToAppend(static_cast<int>(tokens.size())));
-    EXPECT_TRUE(reservation.ok()) << reservation.status();
-    const int position = sequence.length();
-    sequence.Append(tokens, *reservation);
-    Fed fed;
-    for (const PageRef& page : sequence.pages()) fed.pages.push_back(page.data());
-    fed.slice = {.tokens = tokens, .first_position = position, .pages = fed.pages, .logits = wanted};
-    return fed;
-  }
-
-  // Bits of K and V of all tokens.
-  static std::vector<std::byte> KvBits(const Sequence& sequence) {
-    std::vector<std::byte> bits;
-    const KvShape shape = decoder_->kv_shape();
-    for (int token = 0; token < sequence.length(); ++token) {
-      const std::byte* page = sequence.pages()[token / cpu::kPageTokens].data();
-      const int slot = token % cpu::kPageTokens;
-      for (int layer = 0; layer < shape.layers; ++layer) {
-        for (int channel = 0; channel < shape.kv_heads * shape.head_dim; ++channel) {
-          const std::byte* key = page + shape.key_offset(layer) + 2 * (size_t(channel) * cpu::kPageTokens + slot);
-          bits.insert(bits.end(), key, key + 2);
-        }
-        for (int head = 0; head < shape.kv_heads; ++head) {
-          const std::byte* value =
-              page + shape.value_offset(layer) + 2 * ((size_t(head) * cpu::kPageTokens + slot) * shape.head_dim);
-          bits.insert(bits.end(), value, value + 2 * shape.head_dim);
-        }
-      }
-    }
-    return bits;
-  }
-
-  static bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+    return FeedTokens(*decoder_, *pool_, sequence, tokens, wanted, chunk);
   }
 
   static ThreadPool* threads_;
@@ -145,11 +95,11 @@ TEST_F(DecoderTest, PrefillDecodeAndBatchGiveTheSameBits) {
 
   Sequence whole;
   const std::vector<float> expected = Feed(whole, prompt, LogitsWanted::kAll, 150);
-  const std::vector<std::byte> expected_kv = KvBits(whole);
+  const std::vector<uint16_t> expected_kv = KeyValueBits(whole);
 
   Sequence decoded;
   EXPECT_TRUE(SameBits(expected, Feed(decoded, prompt, LogitsWanted::kAll, 1)));
-  EXPECT_EQ(expected_kv, KvBits(decoded));
+  EXPECT_EQ(expected_kv, KeyValueBits(decoded));
 
   const unsigned seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -163,25 +113,25 @@ TEST_F(DecoderTest, PrefillDecodeAndBatchGiveTheSameBits) {
     std::vector<Sequence> others(3);
     std::vector<float> logits;
     while (mixed.length() < static_cast<int>(prompt.size())) {
-      std::vector<Fed> feds;
+      std::vector<FedSlice> feds;
       feds.reserve(4);
       for (Sequence& other : others) {
         const size_t begin = random() % 100;
-        feds.push_back(
-            Append(other, absl::MakeConstSpan(tokens).subspan(begin, 1 + random() % 9), LogitsWanted::kLast));
+        feds.push_back(AppendSlice(*pool_, other, absl::MakeConstSpan(tokens).subspan(begin, 1 + random() % 9),
+                                   LogitsWanted::kLast));
       }
       const size_t own = random() % 4;
       feds.insert(feds.begin() + own,
-                  Append(mixed, prompt.subspan(mixed.length(), 1 + random() % 40), LogitsWanted::kAll));
+                  AppendSlice(*pool_, mixed, prompt.subspan(mixed.length(), 1 + random() % 40), LogitsWanted::kAll));
       std::vector<Slice> slices;
-      for (const Fed& fed : feds) slices.push_back(fed.slice);
+      for (const FedSlice& fed : feds) slices.push_back(fed.slice);
       const auto rows = (*other_decoder)->Forward(slices);
       const size_t vocab = decoder_->config().vocab_size;
       const auto mine = rows.subspan(own * vocab, slices[own].tokens.size() * vocab);
       logits.insert(logits.end(), mine.begin(), mine.end());
     }
     EXPECT_TRUE(SameBits(expected, logits));
-    EXPECT_EQ(expected_kv, KvBits(mixed));
+    EXPECT_EQ(expected_kv, KeyValueBits(mixed));
   }
 }
 
@@ -203,15 +153,15 @@ TEST_F(DecoderTest, BranchesDoNotDisturbEachOther) {
   const auto tokens = (*reference_)["prompts"][3]["token_ids"].get<std::vector<int32_t>>();
   Sequence trunk;
   Feed(trunk, absl::MakeConstSpan(tokens).subspan(0, 100), LogitsWanted::kNone);
-  const std::vector<std::byte> before = KvBits(trunk);
+  const std::vector<uint16_t> before = KeyValueBits(trunk);
   Sequence left = trunk;
   Sequence right = trunk;
   const std::vector<float> left_logits = Feed(left, {5, 6, 7}, LogitsWanted::kLast);
   Feed(right, {8, 9, 10, 11}, LogitsWanted::kLast);
-  EXPECT_EQ(before, KvBits(trunk));
+  EXPECT_EQ(before, KeyValueBits(trunk));
   right.Truncate(100);
   EXPECT_TRUE(SameBits(left_logits, Feed(right, {5, 6, 7}, LogitsWanted::kLast)));
-  EXPECT_EQ(KvBits(left), KvBits(right));
+  EXPECT_EQ(KeyValueBits(left), KeyValueBits(right));
   // All full pages are shared still: 6 of 100 tokens' 7.
   for (int i = 0; i < 6; ++i) EXPECT_EQ(left.pages()[i].data(), trunk.pages()[i].data());
   EXPECT_NE(left.pages()[6].data(), trunk.pages()[6].data());

@@ -1,0 +1,54 @@
+#ifndef QUICKSAVE_SERVER_ENGINE_MODEL_REFERENCE_DECODER_H_
+#define QUICKSAVE_SERVER_ENGINE_MODEL_REFERENCE_DECODER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "server/engine/model/model_config.h"
+
+namespace quicksave::engine {
+
+// The Llama architecture written down in ordinary fp32 tensor operations of ATen, following the definition in Hugging
+// Face transformers: slow and plain, with no cache, no pages, no batch. The oracle of the engine's tests; not part of
+// the server. It shares with the engine only the reading of config.json and of the weight files.
+//
+// Holds all weights as fp32. Immutable, so thread-safe.
+class ReferenceDecoder {
+ public:
+  // Errors are those of LoadModelConfig and of SafetensorsModel. Weights may be bf16, fp16 or fp32.
+  static absl::StatusOr<std::unique_ptr<ReferenceDecoder>> Load(const std::string& model_dir);
+  ~ReferenceDecoder();
+
+  const ModelConfig& config() const { return config_; }
+
+  // What the model computes for a whole text.
+  struct Output {
+    std::vector<float> logits;  // [tokens, vocabulary]
+    // One entry a layer: [tokens, kv_heads, head_dim], the keys after RoPE.
+    std::vector<std::vector<float>> keys;
+    std::vector<std::vector<float>> values;
+  };
+
+  // Logits, keys and values of all tokens, from position 0 on. Tokens are ids of the vocabulary, at least one and at
+  // most context_length. Time and memory grow with the square of their number.
+  Output Run(absl::Span<const int32_t> tokens) const;
+
+  // Run's logits.
+  std::vector<float> Logits(absl::Span<const int32_t> tokens) const { return Run(tokens).logits; }
+
+ private:
+  struct Weights;
+
+  ReferenceDecoder(ModelConfig config, std::unique_ptr<Weights> weights);
+
+  const ModelConfig config_;
+  const std::unique_ptr<Weights> weights_;
+};
+
+}  // namespace quicksave::engine
+
+#endif  // QUICKSAVE_SERVER_ENGINE_MODEL_REFERENCE_DECODER_H_
