@@ -56,9 +56,10 @@ make_venv() {
 # fetch_llama: llama.cpp's source, which the sdist of its Python binding carries.
 fetch_llama() {
   [ ! -e "$LLAMA_SOURCE/CMakeLists.txt" ] || return 0
+  [ -x "$QUICKSAVE_VENV/bin/pip" ] || fail "The project's Python environment is missing." "scripts/setup.sh --only=build"
   say "Fetching llama.cpp ($LLAMA_PACKAGE, 75 MB)"
   mkdir -p "$LLAMA"
-  quietly "$BENCH/fetch.log" python3 -m pip --disable-pip-version-check download --no-deps --dest "$LLAMA" \
+  quietly "$BENCH/fetch.log" "$QUICKSAVE_VENV/bin/pip" --disable-pip-version-check download --no-deps --dest "$LLAMA" \
     --no-binary llama-cpp-python "llama-cpp-python==${LLAMA_PACKAGE##*-}"
   tar -xzf "$LLAMA/$LLAMA_PACKAGE.tar.gz" -C "$LLAMA"
 }
@@ -68,8 +69,9 @@ build_llama() {
     say "Building llama.cpp with $JOBS jobs (20 minutes on two cores)"
     quietly "$BENCH/cmake.log" cmake -G Ninja -S "$LLAMA_SOURCE" -B "$LLAMA/build" -DCMAKE_BUILD_TYPE=Release \
       -DBUILD_SHARED_LIBS=ON -DGGML_NATIVE=ON -DGGML_OPENMP=ON -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF \
-      -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_COMMON=OFF
-    quietly "$BENCH/llama.log" nice cmake --build "$LLAMA/build" --parallel "$JOBS"
+      -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_COMMON=OFF \
+      -DLLAMA_BUILD_APP=OFF
+    quietly "$BENCH/llama.log" nice cmake --build "$LLAMA/build" --target llama --parallel "$JOBS"
     touch "$LLAMA/.complete"
   fi
   quietly "$BENCH/cmake.log" cmake -G Ninja -S "$QUICKSAVE_ROOT/tests/bench/llama" -B "$LLAMA/bench" \
@@ -94,7 +96,8 @@ build_quicksave() {
   fi
   local file
   for file in server/quicksave-server tests/bench/quicksave_bench; do
-    [ -x "$BUILD_DIR/$file" ] || fail "'$BUILD_DIR/$file' is missing." "scripts/build.sh release quicksave-server quicksave_bench"
+    [ -x "$BUILD_DIR/$file" ] ||
+      fail "'$BUILD_DIR/$file' is missing." "scripts/build.sh release quicksave-server quicksave_bench"
   done
 }
 
@@ -141,8 +144,8 @@ main() {
   [ -e "$QUICKSAVE_MODEL_DIR/model.safetensors" ] || fail "The model is missing." "scripts/fetch_model.sh"
   mkdir -p "$BENCH/results"
   take_lock bench
-  build_quicksave
-  prepare_peers
+  build_quicksave >&2
+  prepare_peers >&2
   local commit && commit="$(git -C "$QUICKSAVE_ROOT" rev-parse --short HEAD 2>/dev/null || echo unknown)"
   [ -n "$JSON" ] || JSON="$BENCH/results/$(date -u +%Y%m%dT%H%M%SZ)-$commit.json"
   say "Measuring; leave the machine alone" >&2
