@@ -45,6 +45,10 @@ client::ScoreRequest ScoreFrom(const client::Start& start) {
 // What the clients of a round have done. Thread-safe.
 class Ledger {
  public:
+  void Begin() {
+    const absl::MutexLock lock(&mutex_);
+    begun_++;
+  }
   void Acknowledge(Acknowledged save) {
     const absl::MutexLock lock(&mutex_);
     acknowledged_.push_back(std::move(save));
@@ -53,10 +57,11 @@ class Ledger {
     const absl::MutexLock lock(&mutex_);
     lost_.push_back(request);
   }
-  void WaitFor(size_t acknowledged) {
+  // Waits until so many saves were begun, and one was acknowledged.
+  void WaitFor(int begun) {
     const absl::MutexLock lock(&mutex_);
-    const auto enough = [this, acknowledged]()
-                            ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return acknowledged_.size() >= acknowledged; };
+    const auto enough = [this, begun]()
+                            ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return begun_ >= begun && !acknowledged_.empty(); };
     EXPECT_TRUE(mutex_.AwaitWithTimeout(absl::Condition(&enough), absl::Minutes(2)));
   }
   // After the clients have ended.
@@ -65,6 +70,7 @@ class Ledger {
 
  private:
   absl::Mutex mutex_;
+  int begun_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Acknowledged> acknowledged_ ABSL_GUARDED_BY(mutex_);
   std::vector<client::SnapshotRequest> lost_ ABSL_GUARDED_BY(mutex_);
 };
@@ -97,6 +103,7 @@ class Saver {
     absl::StatusOr<client::ScoreResponse> scores = client_.Score(ScoreFrom(client::FromSession{session_}));
     if (!scores.ok()) return Gone(scores.status());
     const client::SnapshotRequest request{.session = session_, .request_id = RequestId()};
+    ledger_->Begin();
     absl::StatusOr<client::SavedNode> saved = client_.Snapshot(request);
     if (!saved.ok()) {
       ledger_->Lose(request);
@@ -132,9 +139,9 @@ class CrashTest : public ::testing::Test {
     for (int i = 0; i < kSavers; i++) {
       threads.emplace_back([saver = std::make_shared<Saver>(server_->client(), random_(), &ledger)] { saver->Run(); });
     }
-    ledger.WaitFor(1 + random_() % 8);
-    // Anywhere in the work of the next save, and not only just after one.
-    absl::SleepFor(absl::Microseconds(random_() % 60000));
+    ledger.WaitFor(static_cast<int>(2 + random_() % 8));
+    // Anywhere in the work of a save, which takes some ten milliseconds.
+    absl::SleepFor(absl::Microseconds(random_() % 20000));
     server_->Kill();
     for (std::thread& thread : threads) thread.join();
     for (const Acknowledged& save : ledger.acknowledged()) known_.insert(save.node.name);

@@ -137,7 +137,8 @@ TEST_F(BranchTest, RefusesCountsThatDoNotFit) {
 }
 
 TEST_F(BranchTest, SnapshotStoresOnlyWhatItsParentLacks) {
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::SavedNode first, Client().Snapshot({.session = parent_}));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const std::string session, NewSession(Client(), Prose(10, 80)));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::SavedNode first, Client().Snapshot({.session = session}));
   EXPECT_THAT(first.node.parents, IsEmpty());
   EXPECT_EQ(first.report.shared_blocks, 0);
   EXPECT_EQ(first.report.new_blocks, first.node.storage.blocks);
@@ -145,8 +146,8 @@ TEST_F(BranchTest, SnapshotStoresOnlyWhatItsParentLacks) {
   EXPECT_EQ(first.report.encoded_bytes, first.node.storage.raw_bytes);
   EXPECT_EQ(first.node.storage.logits_bytes, 49152 * 4);
   EXPECT_GT(first.node.storage.ratio, 1.2);
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation more, GoOn(Client(), client::FromSession{parent_}, 5));
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::SavedNode second, Client().Snapshot({.session = parent_}));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation more, GoOn(Client(), client::FromSession{session}, 5));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::SavedNode second, Client().Snapshot({.session = session}));
   ASSERT_THAT(second.node.parents, SizeIs(1));
   EXPECT_EQ(second.node.parents[0].parent, first.node.name);
   EXPECT_EQ(second.node.parents[0].type, client::EdgeType::kContinuation);
