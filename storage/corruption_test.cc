@@ -191,11 +191,11 @@ TEST_F(TamperingTest, MissingStateAndContentsAreDataLossByName) {
   });
   absl::Status status = store_->GetState(kTenant, "n1", "logits").status();
   EXPECT_EQ(status.code(), StatusCode::kDataLoss);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("tenant/n1"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("nodes/n1"));
   EXPECT_EQ(store_->GetState(kTenant, "n1", "taps").status().code(), StatusCode::kNotFound);
   status = store_->GetNode(kTenant, "n2").status();
   EXPECT_EQ(status.code(), StatusCode::kDataLoss);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("tenant/n2"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("nodes/n2"));
   ExpectIntact(*store_, "n3");
 }
 

@@ -99,14 +99,14 @@ TEST_F(StoreTest, TakenNodeIdIsRefused) {
   Commit("node", {}, {1});
   const absl::Status status = store_->CommitNode(TestCommit("node", {}, {2})).status();
   EXPECT_EQ(status.code(), StatusCode::kAlreadyExists);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("tenant/node"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("nodes/node"));
   EXPECT_EQ(store_->HasBlock(kTenant, kModel, TestBlockId(2)).value(), false);
 }
 
 TEST_F(StoreTest, MissingParentOrBlockIsRefusedByName) {
   absl::Status status = store_->CommitNode(TestCommit("child", {"nobody"}, {1})).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("tenant/nobody"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("nodes/nobody"));
   NodeCommit commit = TestCommit("node", {}, {1});
   commit.blocks.clear();
   status = store_->CommitNode(commit).status();

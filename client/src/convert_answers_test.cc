@@ -85,33 +85,25 @@ const Session kSessionValue = {.name = "sessions/s",
                                .token_ids = {11, 12},
                                .text = "t"};
 
-const std::string kNode =
-    absl::StrCat(R"pb(name: "nodes/n"
-                      model_fingerprint: "f"
-                      token_count: 7
-                      parents { parent: "nodes/p" type: EDGE_TYPE_COUNTERFACTUAL at_token: 5 }
-                      labels { key: "k" value: "v" }
-                      rewards { key: "r" value: 0.5 }
-                      note: "note"
-                      etag: "e"
-                      create_time { seconds: 8 nanos: 5 }
-                      update_time { seconds: 9 }
-                      storage {
-                        codec: "exact"
-                        raw_bytes: 1
-                        stored_bytes: 2
-                        added_bytes: 3
-                        ratio: 1.5
-                        blocks: 4
-                        logits_bytes: 6
-                      }
-                      lacks: "taps"
-                      token_ids: [ 1, 2 ]
-                      text: "text"
-                      text_tail: "xt"
-                      blocks { id: "b" first_token: 128 token_count: 7 raw_bytes: 8 stored_bytes: 9 }
-                      sampling {)pb",
-                 kSampling, "}");
+const std::string kNode = absl::StrCat(
+    R"pb(name: "nodes/n"
+         model_fingerprint: "f"
+         token_count: 7
+         parents { parent: "nodes/p" type: EDGE_TYPE_COUNTERFACTUAL at_token: 5 }
+         labels { key: "k" value: "v" }
+         rewards { key: "r" value: 0.5 }
+         note: "note"
+         etag: "e"
+         create_time { seconds: 8 nanos: 5 }
+         update_time { seconds: 9 }
+         storage { codec: "exact" raw_bytes: 1 stored_bytes: 2 added_bytes: 3 ratio: 1.5 blocks: 4 logits_bytes: 6 }
+         lacks: "taps"
+         token_ids: [ 1, 2 ]
+         text: "text"
+         text_tail: "xt"
+         blocks { id: "b" first_token: 128 token_count: 7 raw_bytes: 8 stored_bytes: 9 }
+         sampling {)pb",
+    kSampling, "}");
 // Field by field: GCC 12 warns wrongly about an aggregate this large.
 Node MakeNode() {
   Node node;

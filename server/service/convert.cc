@@ -56,9 +56,9 @@ void ToProto(absl::Duration duration, google::protobuf::Duration* out) {
 }
 
 void ToProto(absl::Time time, google::protobuf::Timestamp* out) {
-  const int64_t micros = absl::ToUnixMicros(time);
-  out->set_seconds(micros / 1'000'000);
-  out->set_nanos(static_cast<int32_t>(micros % 1'000'000) * 1000);
+  const int64_t seconds = absl::ToUnixSeconds(time);  // rounds down, so that nanoseconds count forward before 1970 too
+  out->set_seconds(seconds);
+  out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
 }
 
 void ToProto(const engine::SamplingParameters& sampling, v1::SamplingParameters* out) {

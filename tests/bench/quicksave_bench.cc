@@ -276,6 +276,7 @@ void AwaitServing(const client::Client& client, const std::string& server_pid) {
     if (health.ok() && *health == client::Health::kServing) return;
     if (absl::Now() > deadline) throw std::runtime_error("the server does not serve: " + health.status().ToString());
     ResidentBytes(server_pid);
+    // Not to wait for a condition: it measures at intervals.
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
 }

@@ -140,7 +140,7 @@ class CrashTest : public ::testing::Test {
       threads.emplace_back([saver = std::make_shared<Saver>(server_->client(), random_(), &ledger)] { saver->Run(); });
     }
     ledger.WaitFor(static_cast<int>(2 + random_() % 8));
-    // Anywhere in the work of a save, which takes some ten milliseconds.
+    // Not to wait for anything: the kill is to come anywhere in the work of a save, which takes some ten milliseconds.
     absl::SleepFor(absl::Microseconds(random_() % 20000));
     server_->Kill();
     for (std::thread& thread : threads) thread.join();

@@ -58,6 +58,7 @@ std::ostream& operator<<(std::ostream& stream, const Generation& generation);
 
 }  // namespace quicksave::integration
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a declaration cannot stand in them.
 // Evaluates `expression`, a StatusOr, and puts its value into `declaration`; on an error the test fails and ends.
 #define QUICKSAVE_ASSERT_OK_AND_ASSIGN(declaration, expression) \
   QUICKSAVE_ASSERT_OK_AND_ASSIGN_(declaration, expression, QUICKSAVE_CONCATENATE_(status_or_, __LINE__))
@@ -67,5 +68,6 @@ std::ostream& operator<<(std::ostream& stream, const Generation& generation);
   auto result = (expression);                                            \
   ASSERT_TRUE(result.ok()) << result.status();                           \
   declaration = std::move(result).value()
+// NOLINTEND(bugprone-macro-parentheses)
 
 #endif  // QUICKSAVE_TESTS_INTEGRATION_GENERATION_H_

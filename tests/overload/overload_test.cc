@@ -129,6 +129,7 @@ class Caller {
   // Reads more slowly than the server generates.
   absl::Status ReadSlowly() const {
     const auto read = [](const client::GenerateEvent&) {
+      // Not to wait for anything: this is what makes the reader slow.
       absl::SleepFor(absl::Milliseconds(30));
       return true;
     };

@@ -18,9 +18,9 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr double kFp32Bound = 2e-3;
-constexpr double kMeanKlBound = 0.002;
-constexpr double kLargestKlBound = 0.02;
+constexpr double kFp32Bound = 2e-4;
+constexpr double kMeanKlBound = 0.001;
+constexpr double kLargestKlBound = 0.006;
 
 class ReferenceDecoderTest : public testing::Test {
  protected:
@@ -64,7 +64,7 @@ TEST_F(ReferenceDecoderTest, LogitsAreThoseOfTransformersInFp32) {
       const auto mine = absl::MakeConstSpan(logits).subspan(position * vocab, vocab);
       const double difference = LargestDifference(mine, row, recorded["sample_ids"]);
       // The same operations in fp32; only the order of sums differs. Logits are up to 30, of which fp32 keeps 2e-6, and
-      // 30 layers add up. The bound is about five times what was seen.
+      // 30 layers add up. Seen: 3.3e-5, so the bound leaves room for other CPUs.
       EXPECT_LT(difference, kFp32Bound) << tokens.size() << " tokens, position " << position;
       largest = std::max(largest, difference);
     }
@@ -111,7 +111,8 @@ TEST_F(ReferenceDecoderTest, TheEngineIsNearItOnPromptsThatNobodyRecorded) {
     const std::vector<float> logits = FeedTokens(**decoder, **pool, sequence, tokens, LogitsWanted::kAll, 100);
     const Divergence divergence = Diverge(expected, logits, vocab);
     std::cout << count << " tokens: KL " << divergence.mean << " in the mean, " << divergence.largest << " at most\n";
-    // transformers' own bf16 is at 0.001 in the mean, and at 0.004 at most, on text. Random ids are harder than text.
+    // transformers' own bf16 is at 0.001 in the mean, and at 0.004 at most, on text. Seen here: 0.0004 in the mean,
+    // 0.0012 at most.
     EXPECT_LT(divergence.mean, kMeanKlBound) << count;
     EXPECT_LT(divergence.largest, kLargestKlBound) << count;
   }
