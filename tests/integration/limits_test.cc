@@ -15,6 +15,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::SizeIs;
 
 constexpr int kMaxSessions = 8;
 // 24 MiB hold 1,092 tokens of 23,040 bytes.
@@ -59,6 +60,7 @@ TEST_F(LimitsTest, FullKvMemoryRefusesAndRecovers) {
   std::vector<std::string> sessions;
   ExpectMemoryRefusal(Fill(&sessions));
   ASSERT_EQ(sessions.size(), 3u) << "3 * 300 tokens fit, 4 * 300 do not";
+  EXPECT_THAT(Client().ListSessions()->sessions, SizeIs(3)) << "a refused call leaves no session";
   // The others work on.
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation more, GoOn(Client(), client::FromSession{sessions[0]}, 2));
   EXPECT_EQ(more.tokens.size(), 2u);
@@ -81,8 +83,12 @@ TEST_F(LimitsTest, RestoreIntoFullMemoryIsRefusedAndRecovers) {
 }
 
 TEST_F(LimitsTest, PromptBeyondTheWholeMemoryIsRefusedAtOnce) {
-  const absl::Status refused = ErrorOf(NewSession(Client(), Prompt(1, 1200)));
+  int events = 0;
+  const auto count = [&](const client::GenerateEvent&) { return ++events > 0; };
+  const absl::Status refused = ErrorOf(Client().Generate({.input = Prompt(1, 1200), .keep_session = true}, count));
   EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_EQ(events, 0) << "what is refused does not start";
+  EXPECT_THAT(Client().ListSessions()->sessions, IsEmpty());
   EXPECT_THAT(std::string(refused.message()), HasSubstr("KV"));
 }
 
