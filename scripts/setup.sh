@@ -19,7 +19,7 @@ REQUIREMENTS="$QUICKSAVE_ROOT/scripts/requirements"
 # The versions are Debian 12's.
 BUILD_PACKAGES=(
   build-essential ca-certificates ccache cmake git jq ninja-build pkg-config protobuf-compiler protobuf-compiler-grpc python3
-  python3-venv unzip libabsl-dev libcli11-dev libgrpc++-dev libhwy-dev libprotobuf-dev librocksdb-dev libspdlog-dev
+  python3-venv unzip libabsl-dev libcli11-dev libgrpc++-dev libhwy-dev libprotobuf-dev librandom123-dev librocksdb-dev libspdlog-dev
   libssl-dev libxxhash-dev libzstd-dev nlohmann-json3-dev libgmock-dev libgtest-dev
 )
 TEST_PACKAGES=(procps)

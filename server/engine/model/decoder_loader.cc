@@ -88,7 +88,7 @@ class Decoder::Loader {
     return values;
   }
 
-  const TensorView* Find(const std::string& name, std::vector<int64_t> shape) {
+  const TensorView* Find(const std::string& name, const std::vector<int64_t>& shape) {
     absl::StatusOr<TensorView> tensor = decoder_.weights_->Tensor(name, shape);
     if (!tensor.ok()) {
       Fail(tensor.status());
