@@ -24,10 +24,9 @@ TOP_LEVEL = {
 CODE_SUFFIXES = {".cc", ".h"}
 MAXIMUM_LINES = 800
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
-# Names of machines that serve packages: builds use whatever the machine's clients are configured for.
-REGISTRY_HOSTS = re.compile(
-    r"\b(pypi\.org|pythonhosted\.org|(static|index)\.crates\.io|(proxy|sum)\.golang\.org|registry\.npmjs\.org"
-    r"|repo1?\.maven\.org|(deb|security|snapshot|ftp)\.debian\.org)\b"
+# Options that choose where packages come from: builds use whatever the machine's clients are configured for.
+REGISTRY_CHOICES = re.compile(
+    r"--(extra-)?index-url\b|--find-links\b|\bGO(PROXY|SUMDB)=|\bCARGO_REGISTRIES_|\b(npm|yarn) .*--registry\b"
 )
 MACHINE_PATHS = re.compile(
     r"(?<![\w$}.~-])/(root|work|home/(?!nonroot\b|quicksave\b)[a-z]\w*|Users/\w+|tmp/setup)(/|\b(?![-\w]))"
@@ -149,13 +148,13 @@ def check_torch(file: SourceFile) -> Iterator[Finding]:
 
 
 def check_places(file: SourceFile) -> Iterator[Finding]:
-    """No file names a package registry's host or a path of one machine."""
+    """No file chooses a package registry or names a path of one machine."""
     if file.path.name in LOCK_FILES:
         return
     for number, line in enumerate(file.lines, 1):
-        host = REGISTRY_HOSTS.search(line)
-        if host:
-            yield number, f"names the registry host '{host.group(0)}'"
+        choice = REGISTRY_CHOICES.search(line)
+        if choice:
+            yield number, f"chooses a package registry ('{choice.group(0)}')"
         place = MACHINE_PATHS.search(line)
         if place:
             yield number, f"names the machine's path '{place.group(0)}'"
