@@ -26,7 +26,7 @@ MAXIMUM_LINES = 800
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 # Options that choose where packages come from: builds use whatever the machine's clients are configured for.
 REGISTRY_CHOICES = re.compile(
-    r"--(extra-)?index-url\b|--find-links\b|\bGO(PROXY|SUMDB)=|\bCARGO_REGISTRIES_|\b(npm|yarn) .*--registry\b"
+    r"--(extra-)?index-url\b|--find[-]links\b|\bGO(PROXY|SUMDB)=|\bCARGO_REGISTRIES_|\b(npm|yarn) .*--registry\b"
 )
 MACHINE_PATHS = re.compile(
     r"(?<![\w$}.~-])/(root|work|home/(?!nonroot\b|quicksave\b)[a-z]\w*|Users/\w+|tmp/setup)(/|\b(?![-\w]))"
