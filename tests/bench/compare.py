@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import machine
 import report
@@ -224,7 +225,12 @@ def main() -> int:
     """Measures, prints, writes."""
     arguments = parse_arguments()
     scale = Scale.quick() if arguments.quick else Scale(rounds=arguments.rounds)
-    about = {"command": arguments.command, "quick": arguments.quick, "machine": machine.describe(ROOT)}
+    about: dict[str, Any] = {
+        "command": arguments.command,
+        "quick": arguments.quick,
+        "machine": machine.describe(ROOT),
+        "load_at_start": os.getloadavg(),
+    }
     try:
         with Field() as participants:
             prompts = participants.work / "prompts.json"

@@ -41,5 +41,4 @@ def describe(root: Path) -> dict[str, Any]:
         "memory_gib": round(memory_gib(), 1),
         "system": f"{platform.system()} {platform.release()}",
         "commit": commit(root),
-        "load_at_start": os.getloadavg(),
     }

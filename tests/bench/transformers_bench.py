@@ -94,7 +94,7 @@ class TransformersBench:
             self.kept[tokens, batch] = cache
         cache = self.kept[tokens, batch]
         next_tokens = self.compute(self.batch(1, batch), cache)
-        cache.crop(tokens)
+        cache.crop(-1)
 
         def run() -> None:
             step_tokens = next_tokens
@@ -102,7 +102,7 @@ class TransformersBench:
                 step_tokens = self.compute(step_tokens, cache)
 
         elapsed = seconds(run)
-        cache.crop(tokens)
+        cache.crop(-steps)
         return {"seconds": elapsed}
 
     def file(self, task: Answer) -> Path:
