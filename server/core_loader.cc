@@ -18,6 +18,9 @@
 namespace quicksave::server {
 namespace {
 
+// Threads that carry calls; nearly all of their time they wait.
+constexpr int kCallers = 32;
+
 // Loads the parts of a Core in the order in which they need each other.
 class CoreLoader {
  public:
@@ -123,6 +126,7 @@ class CoreLoader {
 
   absl::Status OpenArchive() {
     core_->workers = std::make_unique<WorkerPool>(config_.workers);
+    core_->callers = std::make_unique<WorkerPool>(kCallers);
     core_->codecs = std::make_unique<compressor::CodecRegistry>();
     absl::StatusOr<std::unique_ptr<Archive>> archive = Archive::Create({.store = core_->store.get(),
                                                                         .codecs = core_->codecs.get(),

@@ -102,7 +102,7 @@ void AddModelOptions(CLI::App& app, ServerConfig& config) {
   group.AddSize("--kv-memory", config.kv_memory_bytes, "Memory for the KV cache")
       ->default_str("a quarter of the memory");
   group.AddCount("--threads", config.threads, "Threads of the engine; one for each processor");
-  group.AddCount("--workers", config.workers, "Threads for encoding, decoding and the store");
+  group.AddCount("--workers", config.workers, "Threads for encoding and decoding");
   group.AddFlag("--poison-kv", config.poison_kv, "Fill pages with NaN before use (for tests)");
 }
 
@@ -221,7 +221,7 @@ CommandLine ParseCommandLine(int argc, const char* const* argv) {
   ServerConfig config;
   const int processors = ProcessorLimit();
   config.threads = processors;
-  config.workers = std::max(4, processors);
+  config.workers = processors;
   config.kv_memory_bytes = MemoryLimit() / 4;
   CLI::App app;
   SetUp(app, config);

@@ -32,7 +32,7 @@ struct ServerConfig {
   storage::Durability durability = storage::Durability::kSync;
   uint64_t min_free_disk_bytes = uint64_t{256} << 20;
 
-  int max_sessions = 64;
+  int max_sessions = 1024;
   absl::Duration default_lease = absl::Minutes(10);
   absl::Duration max_lease = absl::Hours(24);
   int max_tokens_per_call = 4096;
@@ -54,7 +54,7 @@ struct CommandLine {
 };
 
 // Reads flags, environment variables (QUICKSAVE_*) and the file named by --config, and checks all of them as far as is
-// possible without opening anything. A flag beats the configuration file, which beats the environment.
+// possible without opening anything. A flag beats the environment, which beats the configuration file.
 CommandLine ParseCommandLine(int argc, const char* const* argv);
 
 }  // namespace quicksave::server

@@ -1,20 +1,10 @@
 #include "storage/block_reader.h"
 
-#include <algorithm>
-#include <utility>
-
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "storage/keys.h"
 
 namespace quicksave::storage {
-namespace {
-
-// Bounds what is held twice while it is copied.
-constexpr size_t kBlocksAtOnce = 16;
-
-}  // namespace
-
 std::string BlockName(absl::string_view tenant, const BlockId& id) {
   return absl::StrCat("block ", absl::BytesToHexString(id.content_id), " (", id.codec, ") of tenant ", tenant);
 }
@@ -25,6 +15,14 @@ absl::StatusOr<v1::BlockEntry> ReadBlockEntry(const Database& database, absl::st
   absl::Status status = database.GetMessage(Family::kReferences, block_key, what, &entry, snapshot);
   if (!status.ok()) return status;
   return entry;
+}
+
+absl::StatusOr<bool> IsStored(const Database& database, const DamagedBlocks& damaged, absl::string_view block_key) {
+  if (damaged.Contains(block_key)) return false;
+  const absl::Status entry = ReadBlockEntry(database, block_key, "entry of a block").status();
+  if (absl::IsNotFound(entry) || absl::IsDataLoss(entry)) return false;
+  if (!entry.ok()) return entry;
+  return true;
 }
 
 absl::StatusOr<std::string> ReadBlock(const Database& database, absl::string_view tenant,
@@ -41,29 +39,6 @@ absl::StatusOr<std::string> ReadBlock(const Database& database, absl::string_vie
   if (mentions->Valid()) return absl::DataLossError(absl::StrCat(what, ": missing"));
   if (!mentions->status().ok()) return mentions->status();
   return bytes;
-}
-
-absl::StatusOr<std::vector<std::string>> ReadBlocks(const Database& database, absl::string_view tenant,
-                                                    absl::string_view model_fingerprint,
-                                                    absl::Span<const BlockId> ids) {
-  std::vector<std::string> result;
-  result.reserve(ids.size());
-  for (size_t begin = 0; begin < ids.size(); begin += kBlocksAtOnce) {
-    std::vector<std::string> keys, names;
-    for (const BlockId& id : ids.subspan(begin, kBlocksAtOnce)) {
-      keys.push_back(BlockKey(tenant, model_fingerprint, id));
-      names.push_back(BlockName(tenant, id));
-    }
-    std::vector<absl::StatusOr<std::string>> values = database.MultiGet(Family::kBlocks, keys, names);
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (absl::IsNotFound(values[i].status())) {
-        values[i] = ReadBlock(database, tenant, model_fingerprint, ids[begin + i]);
-      }
-      if (!values[i].ok()) return values[i].status();
-      result.push_back(*std::move(values[i]));
-    }
-  }
-  return result;
 }
 
 }  // namespace quicksave::storage

@@ -3,12 +3,11 @@
 #define QUICKSAVE_STORAGE_BLOCK_READER_H_
 
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/types/span.h"
 #include "quicksave/storage/v1/entries.pb.h"
+#include "storage/damaged_blocks.h"
 #include "storage/database.h"
 #include "storage/store.h"
 
@@ -21,11 +20,12 @@ std::string BlockName(absl::string_view tenant, const BlockId& id);
 absl::StatusOr<v1::BlockEntry> ReadBlockEntry(const Database& database, absl::string_view block_key,
                                               absl::string_view what, const rocksdb::Snapshot* snapshot = nullptr);
 
-// As the methods of Store with these names.
+// Is the block stored and not known to be damaged? Reads its entry, not its bytes: one that is unreadable is as none.
+absl::StatusOr<bool> IsStored(const Database& database, const DamagedBlocks& damaged, absl::string_view block_key);
+
+// As Store::ReadBlock.
 absl::StatusOr<std::string> ReadBlock(const Database& database, absl::string_view tenant,
                                       absl::string_view model_fingerprint, const BlockId& id);
-absl::StatusOr<std::vector<std::string>> ReadBlocks(const Database& database, absl::string_view tenant,
-                                                    absl::string_view model_fingerprint, absl::Span<const BlockId> ids);
 
 }  // namespace quicksave::storage
 

@@ -154,6 +154,31 @@ class TamperingTest : public CorruptionTest {
     store_ = OpenOrDie(options_);
   }
 
+  // Makes the value under `key` one that no reader takes.
+  void Damage(Family damaged, const std::string& key) {
+    Tamper([&](rocksdb::DB* db, auto family) {
+      std::string value;
+      ASSERT_TRUE(db->Get(rocksdb::ReadOptions(), family(damaged), key, &value).ok());
+      ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), family(damaged), key, "not a frame").ok());
+    });
+  }
+
+  // Nothing is left of any node, in any family.
+  void ExpectNothingLeft() {
+    EXPECT_THAT(AllNodeIds(*store_), testing::IsEmpty());
+    EXPECT_EQ(store_->Stats()->nodes, 0u);
+    EXPECT_EQ(store_->Stats()->blocks, 0u);
+    Tamper([&](rocksdb::DB* db, auto family) {
+      for (const Family used : {Family::kNodes, Family::kContents, Family::kEdges, Family::kBlocks, Family::kReferences,
+                                Family::kIndexes, Family::kState}) {
+        const std::unique_ptr<rocksdb::Iterator> keys(db->NewIterator(rocksdb::ReadOptions(), family(used)));
+        for (keys->SeekToFirst(); keys->Valid(); keys->Next()) {
+          ADD_FAILURE() << "left in family " << static_cast<int>(used) << ": " << keys->key().ToString(true);
+        }
+      }
+    });
+  }
+
   const std::string block_key_ = BlockKey(kTenant, kModel, TestBlockId(1));
 };
 
@@ -164,8 +189,6 @@ TEST_F(TamperingTest, MissingBlockIsDataLossByName) {
   const absl::Status status = store_->ReadBlock(kTenant, kModel, TestBlockId(1)).status();
   EXPECT_EQ(status.code(), StatusCode::kDataLoss) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("block "));
-  EXPECT_EQ(store_->ReadBlocks(kTenant, kModel, {TestBlockId(2), TestBlockId(1)}).status().code(),
-            StatusCode::kDataLoss);
   absl::StatusOr<VerifyReport> report = store_->VerifyNode(kTenant, "n0");
   ASSERT_TRUE(report.ok());
   EXPECT_EQ(report->problems.size(), 1u);
@@ -209,6 +232,113 @@ TEST_F(TamperingTest, DamagedRecordIsListedAsUnreadableBesideTheOthers) {
   const NodePage page = store_->ListNodes(request).value();
   EXPECT_THAT(page.unreadable, testing::ElementsAre("n2"));
   EXPECT_EQ(page.nodes.size(), static_cast<size_t>(kNodes - 1));
+}
+
+TEST_F(TamperingTest, DamagedBlockIsMendedByTheNextCommitThatHasItsBytes) {
+  const StoreStats before = *store_->Stats();
+  Damage(Family::kBlocks, block_key_);
+  EXPECT_TRUE(IsStored(*store_, TestBlockId(1))) << "nobody has read it";
+  EXPECT_EQ(store_->ReadBlock(kTenant, kModel, TestBlockId(1)).status().code(), StatusCode::kDataLoss);
+  EXPECT_FALSE(IsStored(*store_, TestBlockId(1)));
+  NodeCommit commit = TestCommit("again", {}, {1, 2});
+  EXPECT_EQ(store_->CommitNode(commit)->new_stored_bytes(), TestBlockBytes(TestBlockId(1)).size());
+  EXPECT_TRUE(IsStored(*store_, TestBlockId(1)));
+  for (const char* id : {"again", "n0", "n5"}) ExpectIntact(*store_, id);
+  EXPECT_EQ(store_->Stats()->blocks, before.blocks);
+  EXPECT_EQ(store_->Stats()->block_raw_bytes, before.block_raw_bytes);
+  EXPECT_EQ(store_->Stats()->block_stored_bytes, before.block_stored_bytes);
+  commit = TestCommit("shares", {}, {1, 2});
+  commit.blocks.clear();
+  EXPECT_TRUE(store_->CommitNode(commit).ok());
+}
+
+TEST_F(TamperingTest, BlockWithADamagedEntryIsStoredAnew) {
+  const StoreStats before = *store_->Stats();
+  Damage(Family::kReferences, block_key_);
+  EXPECT_FALSE(IsStored(*store_, TestBlockId(1)));
+  NodeCommit commit = TestCommit("again", {}, {1, 2});
+  commit.blocks.clear();
+  EXPECT_EQ(store_->CommitNode(commit).status().code(), StatusCode::kFailedPrecondition);
+  Commit("again", {}, {1, 2});
+  EXPECT_TRUE(IsStored(*store_, TestBlockId(1)));
+  for (const char* id : {"again", "n0", "n5"}) ExpectIntact(*store_, id);
+  EXPECT_EQ(store_->Stats()->block_stored_bytes, before.block_stored_bytes);
+  EXPECT_EQ(store_->Stats()->blocks, before.blocks);
+}
+
+TEST_F(TamperingTest, NodeWithDamagedContentsIsDeletedWithItsBlocks) {
+  Damage(Family::kContents, NodeKey(kTenant, "n5"));
+  Tamper([&](rocksdb::DB* db, auto family) {
+    ASSERT_TRUE(db->Delete(rocksdb::WriteOptions(), family(Family::kContents), NodeKey(kTenant, "n4")).ok());
+  });
+  for (const char* id : {"n5", "n4"}) {
+    absl::StatusOr<DeleteReport> report = store_->DeleteNode(kTenant, id);
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_EQ(report->blocks, 1u);
+  }
+  EXPECT_EQ(store_->CollectGarbage()->blocks, 0u);
+  ExpectIntact(*store_, "n3");
+  ASSERT_TRUE(store_->DeleteNode(kTenant, "n0", {.force = true}).ok());
+  ExpectNothingLeft();
+}
+
+TEST_F(TamperingTest, NodeWithADamagedRecordIsDeletedByForce) {
+  NodeRecord etag = *store_->GetNode(kTenant, "n5");
+  Damage(Family::kNodes, NodeKey(kTenant, "n5"));
+  const absl::Status refused = store_->DeleteNode(kTenant, "n5").status();
+  EXPECT_EQ(refused.code(), StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("force"));
+  EXPECT_EQ(store_->DeleteNode(kTenant, "n5", {.force = true, .etag = EtagOf(etag)}).status().code(),
+            StatusCode::kDataLoss);
+  const uint64_t state_bytes = store_->Stats()->state_bytes;
+  absl::StatusOr<DeleteReport> report = store_->DeleteNode(kTenant, "n5", {.force = true});
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->blocks, 1u);
+  EXPECT_EQ(store_->Stats()->state_bytes, state_bytes / kNodes * (kNodes - 1));
+  ListRequest request;
+  request.tenant = kTenant;
+  EXPECT_THAT(store_->ListNodes(request)->unreadable, testing::IsEmpty());
+  EXPECT_THAT(*store_->Children(kTenant, "n4"), testing::IsEmpty());
+  ExpectIntact(*store_, "n4");
+  ASSERT_TRUE(store_->DeleteNode(kTenant, "n0", {.force = true}).ok());
+  ExpectNothingLeft();
+}
+
+TEST_F(TamperingTest, AncestorsOfDamagedAndLostNodesAreDeletedByForce) {
+  Damage(Family::kNodes, NodeKey(kTenant, "n2"));
+  Tamper([&](rocksdb::DB* db, auto family) {
+    ASSERT_TRUE(db->Delete(rocksdb::WriteOptions(), family(Family::kNodes), NodeKey(kTenant, "n4")).ok());
+  });
+  EXPECT_EQ(store_->DeleteNode(kTenant, "n1").status().code(), StatusCode::kFailedPrecondition);
+  absl::StatusOr<DeleteReport> report = store_->DeleteNode(kTenant, "n1", {.force = true});
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_THAT(report->node_ids, testing::ElementsAre("n5", "n4", "n3", "n2", "n1"));
+  EXPECT_THAT(AllNodeIds(*store_), testing::ElementsAre("n0"));
+  ExpectIntact(*store_, "n0");
+}
+
+TEST_F(TamperingTest, BlockWithADamagedEntryIsDeletedWithItsLastNode) {
+  const StoreStats before = *store_->Stats();
+  Damage(Family::kReferences, block_key_);
+  absl::StatusOr<DeleteReport> report = store_->DeleteNode(kTenant, "n0", {.force = true});
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->blocks, before.blocks);
+  EXPECT_EQ(store_->Stats()->block_stored_bytes, TestBlockBytes(TestBlockId(1)).size());
+  ExpectNothingLeft();
+}
+
+TEST_F(TamperingTest, GarbageIsCollectedBesideDamagedEntries) {
+  absl::StatusOr<BlockPin> pin = store_->PinBlocks(kTenant, kModel, {TestBlockId(1), TestBlockId(2)});
+  ASSERT_TRUE(store_->DeleteNode(kTenant, "n0", {.force = true}).ok());
+  pin = BlockPin();
+  Tamper([&](rocksdb::DB* db, auto family) {
+    ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), family(Family::kReferences), block_key_, "not a frame").ok());
+    ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), family(Family::kReferences), "!not a key", "").ok());
+  });
+  absl::StatusOr<GarbageReport> report = store_->CollectGarbage();
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->blocks, 2u);
+  EXPECT_EQ(store_->Stats()->blocks, 0u);
 }
 
 TEST_F(TamperingTest, VerifyNamesMissingReferencesEdgesAndIndexes) {

@@ -6,6 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "rocksdb/env.h"
+#include "storage/error_reason.h"
 #include "storage/frame.h"
 #include "storage/keys.h"
 #include "storage/rocksdb_status.h"
@@ -32,9 +33,10 @@ absl::Status CheckFormat(absl::string_view stored, absl::string_view path) {
     return absl::DataLossError(absl::StrCat("store ", path, ": its format version is unreadable"));
   }
   if (version > kStoreFormatVersion) {
-    return absl::FailedPreconditionError(absl::StrCat("store ", path, " has format version ", version,
-                                                      ", this program reads up to ", kStoreFormatVersion,
-                                                      "; open it with a newer program"));
+    return WithReason("STORE_FORMAT_NEWER",
+                      absl::FailedPreconditionError(absl::StrCat("store ", path, " has format version ", version,
+                                                                 ", this program reads up to ", kStoreFormatVersion,
+                                                                 "; open it with a newer program")));
   }
   return absl::OkStatus();
 }
@@ -58,6 +60,11 @@ void Batch::PutKey(Family family, absl::string_view key) {
 
 void Batch::Delete(Family family, absl::string_view key) { batch_.Delete(database_->handle(family), ToSlice(key)); }
 
+void Batch::DeletePrefix(Family family, absl::string_view prefix) {
+  const std::string end = PrefixEnd(prefix);
+  batch_.DeleteRange(database_->handle(family), ToSlice(prefix), end);
+}
+
 absl::StatusOr<absl::string_view> Scan::value(absl::string_view what) const {
   const rocksdb::Slice value = iterator_->value();
   return OpenFrame(key(), absl::string_view(value.data(), value.size()), what);
@@ -74,7 +81,8 @@ absl::StatusOr<std::unique_ptr<Database>> Database::Open(const StoreOptions& opt
   auto database = std::unique_ptr<Database>(new Database(options));
   const std::string what = absl::StrCat("store ", options.path);
   if (rocksdb::Status made = database->env_->CreateDirIfMissing(options.path); !made.ok()) {
-    return FromRocksDb(made, what);
+    if (!made.IsPathNotFound()) return FromRocksDb(made, what);
+    return absl::FailedPreconditionError(absl::StrCat(what, ": its parent directory does not exist; make it first"));
   }
   if (absl::Status format = database->CheckFormatOnDisk(); !format.ok()) return format;
   rocksdb::DB* db = nullptr;
@@ -229,8 +237,11 @@ absl::Status Database::Write(Batch* batch, Room room) {
   absl::Status status = FromRocksDb(db_->Write(write_options_, &batch->batch_), "store");
   // RocksDB refuses every write after the disk was full until it is told to go on. Nothing of a refused batch was
   // applied.
-  if (absl::IsResourceExhausted(status) && db_->Resume().ok()) {
+  if (absl::IsResourceExhausted(status) && DiskTakesFiles() && db_->Resume().ok()) {
     status = FromRocksDb(db_->Write(write_options_, &batch->batch_), "store");
+  }
+  if (absl::IsUnavailable(status)) {
+    status = absl::UnavailableError(absl::StrCat(status.message(), "; restart the server when the disk is well"));
   }
   absl::MutexLock lock(&mutex_);
   write_error_ = status;
@@ -241,9 +252,10 @@ absl::Status Database::CheckFreeSpace() const {
   absl::StatusOr<uint64_t> free = FreeBytes();
   if (!free.ok()) return free.status();
   if (*free >= options_.min_free_disk_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat("store ", options_.path, ": the disk has ", *free,
-                                                   " bytes left, fewer than the minimum of ",
-                                                   options_.min_free_disk_bytes, "; free some space and try again"));
+  return WithReason("DISK_FULL",
+                    absl::ResourceExhaustedError(absl::StrCat(
+                        "store ", options_.path, ": the disk has ", *free, " bytes left, fewer than the minimum of ",
+                        options_.min_free_disk_bytes, "; free some space and try again")));
 }
 
 bool Database::DiskTakesFiles() const {

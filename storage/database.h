@@ -38,6 +38,8 @@ class Batch {
   // Puts a key that says everything by being there.
   void PutKey(Family family, absl::string_view key);
   void Delete(Family family, absl::string_view key);
+  // Every key with the prefix, which is not empty; reads none of them.
+  void DeletePrefix(Family family, absl::string_view prefix);
 
  private:
   friend class Database;

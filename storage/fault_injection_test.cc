@@ -140,8 +140,10 @@ TEST_F(FaultInjectionTest, FullDiskRefusesWritesServesReadsAndRecoversWithoutRes
     EXPECT_EQ(store->GetNode(kTenant, "refused").status().code(), StatusCode::kNotFound);
     EXPECT_FALSE(store->Stats()->writable);
   }
+  EXPECT_EQ(env_.sleeps(), 0) << "a refused write waits for nothing";
   system_->SetFull(false);
   ASSERT_TRUE(store->CommitNode(TestCommit("after", {"before"}, {1, 2, 4})).ok());
+  EXPECT_FALSE(std::filesystem::exists(options_.path + "/space.probe"));
   EXPECT_TRUE(store->Stats()->writable);
   acknowledged_ = {"before", "after"};
   ExpectConsistent(store.get());
@@ -198,6 +200,8 @@ TEST_F(FaultInjectionTest, FailedDiskRefusesWritesAndServesReads) {
   system_->FailOnce(0);
   const absl::Status status = store->CommitNode(TestCommit("failed", {}, {3})).status();
   EXPECT_EQ(status.code(), StatusCode::kUnavailable) << status;
+  EXPECT_EQ(store->CommitNode(TestCommit("refused", {}, {3})).status().code(), StatusCode::kUnavailable);
+  EXPECT_THAT(store->Stats()->write_error, testing::HasSubstr("restart the server when the disk is well"));
   ExpectIntact(*store, "before");
   EXPECT_EQ(store->GetNode(kTenant, "failed").status().code(), StatusCode::kNotFound);
   acknowledged_ = {"before"};

@@ -2,6 +2,7 @@
 
 #include <initializer_list>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace quicksave::storage {
@@ -10,6 +11,13 @@ namespace {
 constexpr char kEscape = '\x00';
 constexpr char kEscapedZero = '\xff';
 constexpr char kEnd = '\x01';
+
+// The kinds of keys in `indexes`, and how many strings each has between the kind and the time.
+struct IndexKind {
+  absl::string_view kind;
+  int strings;
+};
+constexpr IndexKind kIndexKinds[] = {{"a", 1}, {"r", 1}, {"m", 2}, {"p", 2}, {"l", 3}};
 
 void AppendBigEndian32(std::string* key, uint32_t value) {
   for (int shift = 24; shift >= 0; shift -= 8) key->push_back(static_cast<char>(value >> shift));
@@ -134,6 +142,24 @@ std::vector<std::string> IndexKeys(const NodeRecord& record) {
     keys.push_back(LabelPrefix(tenant, label, value) + tail);
   }
   return keys;
+}
+
+std::vector<std::string> IndexPrefixes(absl::string_view tenant) {
+  std::vector<std::string> prefixes;
+  for (const IndexKind& index : kIndexKinds) prefixes.push_back(Prefix(index.kind, {tenant}));
+  return prefixes;
+}
+
+absl::string_view IndexedNode(absl::string_view key) {
+  for (const IndexKind& index : kIndexKinds) {
+    if (!absl::StartsWith(key, index.kind)) continue;
+    absl::string_view rest = key.substr(1);
+    for (int i = 0; i < index.strings; ++i) {
+      if (!ConsumeEscaped(&rest)) return {};
+    }
+    return rest.size() > kIndexTimeBytes ? rest.substr(kIndexTimeBytes) : absl::string_view();
+  }
+  return {};
 }
 
 std::string ProfileKey(absl::string_view model_fingerprint, absl::string_view codec, absl::string_view id) {

@@ -70,6 +70,11 @@ inline constexpr size_t kIndexTimeBytes = 8;
 // Every key under which `record` stands in `indexes`.
 std::vector<std::string> IndexKeys(const NodeRecord& record);
 
+// Prefixes that together cover every key of a tenant in `indexes`.
+std::vector<std::string> IndexPrefixes(absl::string_view tenant);
+// The node that a key of `indexes` stands for; empty if it is no such key.
+absl::string_view IndexedNode(absl::string_view key);
+
 // `profiles`: a profile, and the name of the current one.
 std::string ProfileKey(absl::string_view model_fingerprint, absl::string_view codec, absl::string_view id);
 std::string CurrentProfileKey(absl::string_view model_fingerprint, absl::string_view codec);

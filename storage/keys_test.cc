@@ -1,8 +1,11 @@
 #include "storage/keys.h"
 
+#include <algorithm>
 #include <iterator>
 #include <limits>
 #include <random>
+#include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -76,6 +79,27 @@ TEST(KeysTest, ReferenceKeysComeApart) {
   EXPECT_EQ(parsed->block_key, block);
   EXPECT_EQ(parsed->node_id, "node");
   EXPECT_FALSE(ParseReferenceKey("short").has_value());
+}
+
+TEST(KeysTest, EveryIndexKeyTellsItsNodeAndTenant) {
+  NodeRecord record;
+  record.set_tenant(std::string("t\0", 2));
+  record.set_node_id("n");
+  record.set_model_fingerprint("m");
+  (*record.mutable_annotations()->mutable_labels())["k"] = std::string("\0v", 2);
+  std::vector<std::string> keys = IndexKeys(record);
+  record.add_parents()->set_node_id("p");
+  for (const std::string& key : IndexKeys(record)) keys.push_back(key);
+  const std::vector<std::string> prefixes = IndexPrefixes(record.tenant());
+  for (const std::string& key : keys) {
+    EXPECT_EQ(IndexedNode(key), "n");
+    EXPECT_EQ(std::count_if(prefixes.begin(), prefixes.end(),
+                            [&](const std::string& prefix) { return key.compare(0, prefix.size(), prefix) == 0; }),
+              1);
+    EXPECT_EQ(IndexedNode(key.substr(0, key.size() - 1)), "");
+  }
+  EXPECT_EQ(IndexedNode(""), "");
+  EXPECT_EQ(IndexedNode("x"), "");
 }
 
 TEST(KeysTest, EndOfAPrefixIsJustBehindIt) {

@@ -157,8 +157,11 @@ absl::StatusOr<NodePage> FillPage(const Database& database, const ListRequest& r
 
 }  // namespace
 
-absl::StatusOr<NodePage> ListNodes(const Database& database, const ListRequest& request) {
-  if (absl::Status valid = Validate(request); !valid.ok()) return valid;
+absl::StatusOr<NodePage> ListNodes(const Database& database, const ListRequest& given) {
+  if (absl::Status valid = Validate(given); !valid.ok()) return valid;
+  // Conditions have no order, but the index and the page token follow from it.
+  ListRequest request = given;
+  std::sort(request.filter.labels.begin(), request.filter.labels.end());
   const std::string index = ChooseIndex(request);
   const std::string signature = RequestSignature(request, index);
   const auto snapshot = database.NewSnapshot();

@@ -30,7 +30,7 @@ class NodeListingTest : public StoreTest {
 
   void Label(const std::string& node_id, const std::string& key, const std::string& value) {
     ASSERT_TRUE(store_
-                    ->UpdateNode(kTenant, node_id, "",
+                    ->UpdateNode(kTenant, node_id, {},
                                  [&](NodeAnnotations& a) {
                                    (*a.mutable_labels())[key] = value;
                                    return absl::OkStatus();
@@ -161,6 +161,19 @@ TEST_F(NodeListingTest, PageTokenOfAnotherRequestIsRefused) {
   other = request_;
   other.page_size = 2;
   EXPECT_EQ(store_->ListNodes(other)->nodes.size(), 2u);
+}
+
+TEST_F(NodeListingTest, OrderOfTheLabelsDoesNotMatter) {
+  for (const char* id : {"a", "b", "c"}) {
+    Commit(id, {}, {1});
+    Label(id, "k", "1");
+    Label(id, "l", "2");
+  }
+  request_.page_size = 1;
+  request_.filter.labels = {{"l", "2"}, {"k", "1"}};
+  EXPECT_THAT(List(), ElementsAre("a"));
+  request_.filter.labels = {{"k", "1"}, {"l", "2"}};
+  EXPECT_THAT(List(), ElementsAre("b"));
 }
 
 TEST_F(NodeListingTest, PageSizeHasLimits) {

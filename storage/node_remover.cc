@@ -11,9 +11,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "storage/block_reader.h"
+#include "storage/error_reason.h"
 #include "storage/keys.h"
 #include "storage/node_reader.h"
+#include "storage/node_traces.h"
 #include "storage/node_writer.h"
+#include "storage/request_log.h"
 
 namespace quicksave::storage {
 namespace {
@@ -27,20 +30,24 @@ class Removal {
  public:
   Removal(Database* database, const v1::UsageEntry& usage) : database_(*database), usage_(usage), batch_(database) {}
 
-  // Deletes the node, leaving its blocks.
+  // Deletes the node, whatever of it is readable, leaving its blocks.
   absl::Status RemoveNode(absl::string_view tenant, absl::string_view node_id) {
     absl::StatusOr<NodeRecord> head = ReadHead(database_, tenant, node_id);
-    if (!head.ok()) return head.status();
-    absl::StatusOr<NodeContents> contents = ReadContents(database_, tenant, node_id);
-    if (!contents.ok()) return contents.status();
-    RemoveRecord(*head);
-    for (const BlockRef& ref : contents->blocks()) {
-      const BlockId id = IdOf(ref);
-      const std::string key = BlockKey(tenant, head->model_fingerprint(), id);
-      batch_.Delete(Family::kReferences, ReferenceKey(key, node_id));
-      Block& block = blocks_[key];
-      block.name = BlockName(tenant, id);
-      block.released_by.insert(std::string(node_id));
+    const bool counted = !absl::IsNotFound(head.status());
+    if (!head.ok() && counted && !absl::IsDataLoss(head.status())) return head.status();
+    absl::StatusOr<std::vector<std::string>> blocks =
+        head.ok() ? ReadBlockKeys(*head) : FindBlocks(database_, tenant, node_id);
+    if (!blocks.ok()) return blocks.status();
+    if (absl::Status removed = head.ok() ? RemoveRecord(*head) : RemoveTraces(tenant, node_id); !removed.ok()) {
+      return removed;
+    }
+    const std::string key = NodeKey(tenant, node_id);
+    batch_.Delete(Family::kNodes, key);
+    batch_.Delete(Family::kContents, key);
+    if (counted) usage_.set_nodes(usage_.nodes() - 1);
+    for (const std::string& block : *blocks) {
+      batch_.Delete(Family::kReferences, ReferenceKey(block, node_id));
+      released_by_[block].insert(std::string(node_id));
     }
     return absl::OkStatus();
   }
@@ -48,39 +55,49 @@ class Removal {
   // Deletes the blocks of the removed nodes to which no other node refers, unless they are pinned.
   absl::Status RemoveFreedBlocks(const BlockPinTable& pins) {
     const std::unique_ptr<Scan> scan = database_.NewScan(Family::kReferences, "");
-    for (const auto& [key, block] : blocks_) {
-      absl::StatusOr<bool> referenced = IsReferenced(key, block, scan.get());
+    for (const auto& [key, nodes] : released_by_) {
+      absl::StatusOr<bool> referenced = IsReferenced(key, nodes, scan.get());
+      // Perhaps it is.
+      if (absl::IsDataLoss(referenced.status())) continue;
       if (!referenced.ok()) return referenced.status();
       if (*referenced || pins.Contains(key)) continue;
-      if (absl::Status removed = RemoveBlock(key, block.name); !removed.ok()) return removed;
+      if (absl::Status removed = RemoveBlock(key); !removed.ok()) return removed;
     }
     return absl::OkStatus();
   }
 
-  absl::Status RemoveBlock(absl::string_view key, absl::string_view name) {
-    absl::StatusOr<v1::BlockEntry> entry = ReadBlockEntry(database_, key, name);
-    if (!entry.ok()) return entry.status();
+  // The sizes in an entry that cannot be read stay in the totals.
+  absl::Status RemoveBlock(absl::string_view key) {
+    absl::StatusOr<v1::BlockEntry> entry = ReadBlockEntry(database_, key, "entry of a block");
+    const bool lost = absl::IsDataLoss(entry.status()) || absl::IsNotFound(entry.status());
+    if (!entry.ok() && !lost) return entry.status();
+    const v1::BlockEntry sizes = lost ? v1::BlockEntry() : *std::move(entry);
     batch_.Delete(Family::kBlocks, key);
     batch_.Delete(Family::kReferences, key);
-    usage_.set_blocks(usage_.blocks() - 1);
-    usage_.set_block_raw_bytes(usage_.block_raw_bytes() - entry->raw_bytes());
-    usage_.set_block_stored_bytes(usage_.block_stored_bytes() - entry->stored_bytes());
+    SubtractBlock(sizes, &usage_);
+    ++removed_.blocks;
+    removed_.stored_bytes += sizes.stored_bytes();
     return absl::OkStatus();
   }
 
   Batch* batch() { return &batch_; }
   const v1::UsageEntry& usage() const { return usage_; }
+  const GarbageReport& removed() const { return removed_; }
 
  private:
-  struct Block {
-    std::string name;
-    absl::flat_hash_set<std::string> released_by;
-  };
+  // Keys of the blocks to which the node refers.
+  absl::StatusOr<std::vector<std::string>> ReadBlockKeys(const NodeRecord& head) const {
+    absl::StatusOr<NodeContents> contents = ReadContents(database_, head.tenant(), head.node_id());
+    if (absl::IsDataLoss(contents.status())) return FindBlocks(database_, head.tenant(), head.node_id());
+    if (!contents.ok()) return contents.status();
+    std::vector<std::string> keys;
+    for (const BlockRef& ref : contents->blocks()) {
+      keys.push_back(BlockKey(head.tenant(), head.model_fingerprint(), IdOf(ref)));
+    }
+    return keys;
+  }
 
-  void RemoveRecord(const NodeRecord& head) {
-    const std::string key = NodeKey(head.tenant(), head.node_id());
-    batch_.Delete(Family::kNodes, key);
-    batch_.Delete(Family::kContents, key);
+  absl::Status RemoveRecord(const NodeRecord& head) {
     for (const std::string& index : IndexKeys(head)) batch_.Delete(Family::kIndexes, index);
     for (int i = 0; i < head.parents_size(); ++i) {
       const std::string& parent = head.parents(i).node_id();
@@ -91,14 +108,31 @@ class Removal {
       batch_.Delete(Family::kState, StateKey(head.tenant(), head.node_id(), ref.name()));
       usage_.set_state_bytes(usage_.state_bytes() - ref.size_bytes());
     }
-    usage_.set_nodes(usage_.nodes() - 1);
+    return absl::OkStatus();
   }
 
-  static absl::StatusOr<bool> IsReferenced(absl::string_view key, const Block& block, Scan* scan) {
+  // As RemoveRecord, for a node without a readable one.
+  absl::Status RemoveTraces(absl::string_view tenant, absl::string_view node_id) {
+    absl::StatusOr<std::vector<std::string>> indexes = FindIndexKeys(database_, tenant, node_id);
+    if (!indexes.ok()) return indexes.status();
+    absl::StatusOr<std::vector<std::string>> edges = FindParentEdges(database_, tenant, node_id);
+    if (!edges.ok()) return edges.status();
+    absl::StatusOr<uint64_t> state_bytes = FindStateBytes(database_, tenant, node_id);
+    if (!state_bytes.ok()) return state_bytes.status();
+    for (const std::string& key : *indexes) batch_.Delete(Family::kIndexes, key);
+    for (const std::string& key : *edges) batch_.Delete(Family::kEdges, key);
+    batch_.DeletePrefix(Family::kState, StateKey(tenant, node_id, ""));
+    usage_.set_state_bytes(usage_.state_bytes() - *state_bytes);
+    return absl::OkStatus();
+  }
+
+  // Does any but these nodes refer to the block?
+  static absl::StatusOr<bool> IsReferenced(absl::string_view key, const absl::flat_hash_set<std::string>& nodes,
+                                           Scan* scan) {
     for (scan->Seek(key); scan->Valid(); scan->Next()) {
       const std::optional<ParsedReference> reference = ParseReferenceKey(scan->key());
       if (!reference || reference->block_key != key) return false;
-      if (!reference->node_id.empty() && !block.released_by.contains(reference->node_id)) return true;
+      if (!reference->node_id.empty() && !nodes.contains(reference->node_id)) return true;
     }
     if (!scan->status().ok()) return scan->status();
     return false;
@@ -107,19 +141,30 @@ class Removal {
   const Database& database_;
   v1::UsageEntry usage_;
   Batch batch_;
-  absl::btree_map<std::string, Block> blocks_;
+  GarbageReport removed_;
+  absl::btree_map<std::string, absl::flat_hash_set<std::string>> released_by_;  // Nodes by key of the block.
 };
+
+// Ids of the node's children. Their records may be missing or damaged.
+absl::StatusOr<std::vector<std::string>> ChildIds(const Database& database, absl::string_view tenant,
+                                                  absl::string_view node_id) {
+  std::vector<std::string> ids;
+  const std::unique_ptr<Scan> scan = database.NewScan(Family::kEdges, ChildPrefix(tenant, node_id));
+  for (; scan->Valid(); scan->Next()) ids.emplace_back(scan->suffix());
+  if (!scan->status().ok()) return scan->status();
+  return ids;
+}
 
 // Node ids of the subtree, children before their parents.
 absl::StatusOr<std::vector<std::string>> PostOrder(const Database& database, absl::string_view tenant,
                                                    absl::string_view root) {
   struct Visit {
     std::string node_id;
-    std::vector<Edge> children;
+    std::vector<std::string> children;
   };
   std::vector<std::string> order;
   absl::flat_hash_set<std::string> seen = {std::string(root)};
-  absl::StatusOr<std::vector<Edge>> children = Children(database, tenant, root);
+  absl::StatusOr<std::vector<std::string>> children = ChildIds(database, tenant, root);
   if (!children.ok()) return children.status();
   std::vector<Visit> path = {{std::string(root), *std::move(children)}};
   while (!path.empty()) {
@@ -128,96 +173,103 @@ absl::StatusOr<std::vector<std::string>> PostOrder(const Database& database, abs
       path.pop_back();
       continue;
     }
-    std::string next = std::move(path.back().children.back().node_id);
+    std::string next = std::move(path.back().children.back());
     path.back().children.pop_back();
     if (!seen.insert(next).second) continue;
-    children = Children(database, tenant, next);
+    children = ChildIds(database, tenant, next);
     if (!children.ok()) return children.status();
     path.push_back({std::move(next), *std::move(children)});
   }
   return order;
 }
 
-absl::Status CheckNoChildren(const std::vector<Edge>& children, absl::string_view tenant, absl::string_view node_id) {
+absl::Status CheckNoChildren(const std::vector<std::string>& children, absl::string_view node_id) {
   if (children.empty()) return absl::OkStatus();
   const size_t named = std::min(children.size(), kChildrenNamed);
-  const std::string list = absl::StrJoin(children.begin(), children.begin() + named, ", ",
-                                         [](std::string* out, const Edge& edge) { out->append(edge.node_id); });
-  return absl::FailedPreconditionError(absl::StrCat(NodeName(node_id), " has ", children.size(), " children (", list,
-                                                    named < children.size() ? ", ..." : "",
-                                                    "); delete them first, or force"));
+  const std::string list = absl::StrJoin(children.begin(), children.begin() + named, ", ");
+  return WithReason("NODE_HAS_CHILDREN",
+                    absl::FailedPreconditionError(
+                        absl::StrCat(NodeName(node_id), " has ", children.size(), " children (", list,
+                                     named < children.size() ? ", ..." : "", "); delete them first, or force")));
 }
 
 // What goes with the node, children first. Errors as of Store::DeleteNode.
 absl::StatusOr<std::vector<std::string>> Doomed(const Database& database, absl::string_view tenant,
                                                 absl::string_view node_id, const DeleteOptions& options) {
   absl::StatusOr<NodeRecord> head = ReadHead(database, tenant, node_id);
-  if (!head.ok()) return head.status();
-  if (absl::Status current = CheckEtag(*head, options.etag); !current.ok()) return current;
+  if (!head.ok() && !absl::IsDataLoss(head.status())) return head.status();
+  const RequestIdentity* const request = options.request ? &options.request->identity : nullptr;
+  if (absl::Status status = CheckUnanswered(database, tenant, request); !status.ok()) return status;
+  if (!head.ok() && (!options.force || !options.etag.empty())) {
+    return absl::DataLossError(
+        absl::StrCat(head.status().message(), "; it can be deleted with force and without an etag"));
+  }
+  if (absl::Status current = head.ok() ? CheckEtag(*head, options.etag) : absl::OkStatus(); !current.ok()) {
+    return current;
+  }
   if (options.force) return PostOrder(database, tenant, node_id);
-  absl::StatusOr<std::vector<Edge>> children = Children(database, tenant, node_id);
+  absl::StatusOr<std::vector<std::string>> children = ChildIds(database, tenant, node_id);
   if (!children.ok()) return children.status();
-  if (absl::Status none = CheckNoChildren(*children, tenant, node_id); !none.ok()) return none;
+  if (absl::Status none = CheckNoChildren(*children, node_id); !none.ok()) return none;
   return std::vector<std::string>{std::string(node_id)};
 }
 
-// Deletes these nodes in one batch and says so in the report.
-absl::Status RemoveNodes(absl::string_view tenant, absl::Span<const std::string> node_ids, WriterState* state,
+// Deletes these nodes in one batch, with the answer if there is a request, and says so in the report.
+absl::Status RemoveNodes(absl::string_view tenant, absl::Span<const std::string> node_ids,
+                         const std::optional<AnsweredRequest<DeleteReport>>& request, WriterState* state,
                          DeleteReport* report) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state->mutex) {
-  const v1::UsageEntry before = state->usage;
-  Removal removal(state->database, before);
+  Removal removal(state->database, state->usage);
   for (const std::string& node_id : node_ids) {
     if (absl::Status removed = removal.RemoveNode(tenant, node_id); !removed.ok()) return removed;
   }
   if (absl::Status removed = removal.RemoveFreedBlocks(*state->pins); !removed.ok()) return removed;
-  absl::Status written = state->Write(removal.batch(), removal.usage(), Database::Room::kMakes);
-  if (!written.ok()) return written;
   report->node_ids.insert(report->node_ids.end(), node_ids.begin(), node_ids.end());
-  report->blocks += before.blocks() - state->usage.blocks();
-  report->stored_bytes += before.block_stored_bytes() - state->usage.block_stored_bytes();
-  return absl::OkStatus();
+  report->blocks += removal.removed().blocks;
+  report->stored_bytes += removal.removed().stored_bytes;
+  if (absl::Status put = PutAnswer(tenant, request, *report, state->NextTimeUs(), removal.batch()); !put.ok())
+    return put;
+  return state->Write(removal.batch(), removal.usage(), Database::Room::kMakes);
 }
 
-// The blocks without references among the next entries from `*cursor` on, which moves on; empty at the end.
-absl::StatusOr<std::vector<std::string>> FindGarbage(const Database& database, std::string* cursor) {
-  std::vector<std::string> garbage;
+// Adds the blocks without references among the next entries from `*cursor` on, which moves on; empty at the end. Where
+// the files are damaged, what comes before is added.
+absl::Status FindGarbage(const Database& database, std::string* cursor, std::vector<std::string>* garbage) {
   const std::unique_ptr<Scan> scan = database.NewScan(Family::kReferences, "");
   std::string candidate;
   size_t looked_at = 0;
   for (scan->Seek(*cursor); scan->Valid(); scan->Next()) {
     const std::optional<ParsedReference> reference = ParseReferenceKey(scan->key());
-    if (!reference) return absl::DataLossError("references: a key has the wrong form");
+    if (!reference) continue;
     const bool begins_block = reference->node_id.empty();
-    if (begins_block && !candidate.empty()) garbage.push_back(std::move(candidate));
+    if (begins_block && !candidate.empty()) garbage->push_back(std::move(candidate));
     if (begins_block && ++looked_at > kReferencesAtOnce) {
       *cursor = std::string(scan->key());
-      return garbage;
+      return absl::OkStatus();
     }
     candidate = begins_block ? std::string(reference->block_key) : "";
   }
   if (!scan->status().ok()) return scan->status();
-  if (!candidate.empty()) garbage.push_back(std::move(candidate));
+  if (!candidate.empty()) garbage->push_back(std::move(candidate));
   cursor->clear();
-  return garbage;
+  return absl::OkStatus();
 }
 
 absl::Status CollectSome(std::string* cursor, WriterState* state, GarbageReport* report)
     ABSL_LOCKS_EXCLUDED(state->mutex) {
   absl::MutexLock lock(&state->mutex);
-  absl::StatusOr<std::vector<std::string>> garbage = FindGarbage(*state->database, cursor);
-  if (!garbage.ok()) return garbage.status();
-  const v1::UsageEntry before = state->usage;
-  Removal removal(state->database, before);
-  for (const std::string& key : *garbage) {
+  std::vector<std::string> garbage;
+  const absl::Status found = FindGarbage(*state->database, cursor, &garbage);
+  Removal removal(state->database, state->usage);
+  for (const std::string& key : garbage) {
     if (state->pins->Contains(key)) continue;
-    if (absl::Status removed = removal.RemoveBlock(key, "block without references"); !removed.ok()) return removed;
+    if (absl::Status removed = removal.RemoveBlock(key); !removed.ok()) return removed;
   }
-  if (removal.usage().blocks() == before.blocks()) return absl::OkStatus();
+  if (removal.removed().blocks == 0) return found;
   absl::Status written = state->Write(removal.batch(), removal.usage(), Database::Room::kMakes);
   if (!written.ok()) return written;
-  report->blocks += before.blocks() - state->usage.blocks();
-  report->stored_bytes += before.block_stored_bytes() - state->usage.block_stored_bytes();
-  return absl::OkStatus();
+  report->blocks += removal.removed().blocks;
+  report->stored_bytes += removal.removed().stored_bytes;
+  return found;
 }
 
 }  // namespace
@@ -230,7 +282,9 @@ absl::StatusOr<DeleteReport> DeleteNode(absl::string_view tenant, absl::string_v
   DeleteReport report;
   const absl::Span<const std::string> all(*doomed);
   for (size_t begin = 0; begin < all.size(); begin += kNodesAtOnce) {
-    absl::Status removed = RemoveNodes(tenant, all.subspan(begin, kNodesAtOnce), state, &report);
+    const absl::Span<const std::string> some = all.subspan(begin, kNodesAtOnce);
+    const bool last = begin + some.size() == all.size();
+    absl::Status removed = RemoveNodes(tenant, some, last ? options.request : std::nullopt, state, &report);
     if (!removed.ok()) return removed;
   }
   return report;

@@ -1,5 +1,6 @@
 #include "storage/node_writer.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -7,6 +8,8 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "storage/block_reader.h"
+#include "storage/damaged_blocks.h"
+#include "storage/error_reason.h"
 #include "storage/keys.h"
 #include "storage/node_reader.h"
 #include "storage/request_log.h"
@@ -20,8 +23,9 @@ constexpr uint32_t kRecordFormatVersion = 1;
 // One commit on its way into a batch.
 class Commit {
  public:
-  Commit(const NodeCommit& commit, const Database& database, const v1::UsageEntry& usage, Batch* batch)
-      : commit_(commit), database_(database), batch_(*batch), usage_(usage), head_(commit.record) {
+  Commit(const NodeCommit& commit, const Database& database, const DamagedBlocks& damaged, const v1::UsageEntry& usage,
+         Batch* batch)
+      : commit_(commit), database_(database), damaged_(damaged), batch_(*batch), usage_(usage), head_(commit.record) {
     contents_ = std::move(*head_.mutable_contents());
     head_.clear_contents();
     head_.clear_state();
@@ -30,13 +34,8 @@ class Commit {
   // Everything that must hold in the store before. Errors as of Store::CommitNode.
   absl::Status Check() const {
     const NodeRecord& record = commit_.record;
-    if (commit_.request) {
-      const AnsweredRequest& request = *commit_.request;
-      absl::StatusOr<bool> answered =
-          database_.Has(Family::kRequestIds, RequestKey(record.tenant(), request.method, request.request_id));
-      if (!answered.ok()) return answered.status();
-      if (*answered) return absl::AbortedError(absl::StrCat("request ", request.request_id, " was answered meanwhile"));
-    }
+    const RequestIdentity* const request = commit_.request ? &commit_.request->identity : nullptr;
+    if (absl::Status status = CheckUnanswered(database_, record.tenant(), request); !status.ok()) return status;
     absl::StatusOr<bool> taken = Exists(record.node_id());
     if (!taken.ok()) return taken.status();
     if (*taken) return absl::AlreadyExistsError(absl::StrCat(NodeName(record.node_id()), " exists"));
@@ -44,13 +43,14 @@ class Commit {
       absl::StatusOr<bool> exists = Exists(parent.node_id());
       if (!exists.ok()) return exists.status();
       if (!*exists) {
-        return absl::FailedPreconditionError(absl::StrCat("parent ", NodeName(parent.node_id()), " does not exist"));
+        return WithReason("PARENT_NOT_FOUND", absl::FailedPreconditionError(absl::StrCat(
+                                                  "parent ", NodeName(parent.node_id()), " does not exist")));
       }
     }
     return absl::OkStatus();
   }
 
-  // Adds the blocks that are not stored, and a reference to each.
+  // Adds the blocks that are not stored whole, and a reference to each.
   absl::Status AddBlocks() {
     if (absl::Status loaded = LoadStoredBlocks(); !loaded.ok()) return loaded;
     for (const NewBlock& block : commit_.blocks) new_blocks_.try_emplace(block.id, &block);
@@ -66,7 +66,7 @@ class Commit {
     head_.set_block_count(contents_.blocks_size());
     head_.set_raw_bytes(raw_bytes);
     head_.set_stored_bytes(stored_bytes);
-    head_.set_new_stored_bytes(usage_.block_stored_bytes() - stored_before_);
+    head_.set_new_stored_bytes(new_stored_bytes_);
     return absl::OkStatus();
   }
 
@@ -99,13 +99,12 @@ class Commit {
   }
 
   absl::Status AddAnswer() {
-    if (!commit_.request) return absl::OkStatus();
-    const AnsweredRequest& request = *commit_.request;
-    return PutAnswer({head_.tenant(), request.method, request.request_id}, request.fingerprint, request.answer(head_),
-                     head_.create_time_us(), &batch_);
+    return PutAnswer(head_.tenant(), commit_.request, head_, head_.create_time_us(), &batch_);
   }
 
   const v1::UsageEntry& usage() const { return usage_; }
+  // Keys of the blocks in the batch.
+  const std::vector<std::string>& written() const { return written_; }
   NodeRecord TakeHead() { return std::move(head_); }
 
  private:
@@ -127,10 +126,13 @@ class Commit {
     const auto payloads = database_.MultiGet(Family::kReferences, keys, names);
     for (size_t i = 0; i < payloads.size(); ++i) {
       if (absl::IsNotFound(payloads[i].status())) continue;
-      if (!payloads[i].ok()) return payloads[i].status();
+      if (!payloads[i].ok() && !absl::IsDataLoss(payloads[i].status())) return payloads[i].status();
       v1::BlockEntry entry;
-      if (!entry.ParseFromString(*payloads[i]))
-        return absl::DataLossError(absl::StrCat(names[i], ": entry unreadable"));
+      const bool readable = payloads[i].ok() && entry.ParseFromString(*payloads[i]);
+      if (!readable || damaged_.Contains(keys[i])) {
+        replaced_.insert_or_assign(ids[i], readable ? std::make_optional(std::move(entry)) : std::nullopt);
+        continue;
+      }
       entries_.insert_or_assign(ids[i], std::move(entry));
       batch_.PutKey(Family::kReferences, ReferenceKey(keys[i], head_.node_id()));
     }
@@ -144,7 +146,8 @@ class Commit {
       auto given = new_blocks_.find(id);
       if (given == new_blocks_.end()) {
         return absl::FailedPreconditionError(
-            absl::StrCat(BlockName(head_.tenant(), id), " is neither stored nor given"));
+            absl::StrCat(BlockName(head_.tenant(), id), replaced_.contains(id) ? " is stored with damage and not given"
+                                                                               : " is neither stored nor given"));
       }
       AddBlock(*given->second, ref.raw_bytes());
     }
@@ -162,20 +165,28 @@ class Commit {
     batch_.Put(Family::kBlocks, key, block.bytes);
     batch_.PutMessage(Family::kReferences, key, entry);
     batch_.PutKey(Family::kReferences, ReferenceKey(key, head_.node_id()));
+    // Equal ids mean interchangeable bytes: an entry that cannot be read said what the new one says.
+    if (auto old = replaced_.find(block.id); old != replaced_.end())
+      SubtractBlock(old->second.value_or(entry), &usage_);
     usage_.set_blocks(usage_.blocks() + 1);
     usage_.set_block_raw_bytes(usage_.block_raw_bytes() + raw_bytes);
     usage_.set_block_stored_bytes(usage_.block_stored_bytes() + block.bytes.size());
+    new_stored_bytes_ += block.bytes.size();
+    written_.push_back(key);
     entries_.insert_or_assign(block.id, std::move(entry));
   }
 
   const NodeCommit& commit_;
   const Database& database_;
+  const DamagedBlocks& damaged_;
   Batch& batch_;
   v1::UsageEntry usage_;
-  const uint64_t stored_before_ = usage_.block_stored_bytes();
+  uint64_t new_stored_bytes_ = 0;
   NodeRecord head_;
   NodeContents contents_;
-  absl::flat_hash_map<BlockId, v1::BlockEntry> entries_;  // Of blocks that are stored or in the batch.
+  absl::flat_hash_map<BlockId, v1::BlockEntry> entries_;  // Of blocks that are stored whole or in the batch.
+  absl::flat_hash_map<BlockId, std::optional<v1::BlockEntry>> replaced_;  // Of damaged ones, where readable.
+  std::vector<std::string> written_;
   absl::flat_hash_map<BlockId, const NewBlock*> new_blocks_;
 };
 
@@ -190,7 +201,7 @@ absl::StatusOr<NodeRecord> CommitNode(const NodeCommit& commit, WriterState* sta
   if (absl::Status valid = ValidateCommit(commit); !valid.ok()) return valid;
   absl::MutexLock lock(&state->mutex);
   Batch batch(state->database);
-  Commit change(commit, *state->database, state->usage, &batch);
+  Commit change(commit, *state->database, state->damaged, state->usage, &batch);
   if (absl::Status possible = change.Check(); !possible.ok()) return possible;
   if (absl::Status added = change.AddBlocks(); !added.ok()) return added;
   change.AddState();
@@ -198,15 +209,18 @@ absl::StatusOr<NodeRecord> CommitNode(const NodeCommit& commit, WriterState* sta
   if (absl::Status added = change.AddAnswer(); !added.ok()) return added;
   absl::Status written = state->Write(&batch, change.usage(), Database::Room::kNeeds);
   if (!written.ok()) return written;
+  for (const std::string& key : change.written()) state->damaged.Remove(key);
   return change.TakeHead();
 }
 
-absl::StatusOr<NodeRecord> UpdateNode(absl::string_view tenant, absl::string_view node_id, absl::string_view etag,
+absl::StatusOr<NodeRecord> UpdateNode(absl::string_view tenant, absl::string_view node_id, const UpdateOptions& options,
                                       absl::FunctionRef<absl::Status(NodeAnnotations&)> mutator, WriterState* state) {
   absl::MutexLock lock(&state->mutex);
+  const RequestIdentity* const request = options.request ? &options.request->identity : nullptr;
+  if (absl::Status status = CheckUnanswered(*state->database, tenant, request); !status.ok()) return status;
   absl::StatusOr<NodeRecord> before = ReadHead(*state->database, tenant, node_id);
   if (!before.ok()) return before.status();
-  if (absl::Status current = CheckEtag(*before, etag); !current.ok()) return current;
+  if (absl::Status current = CheckEtag(*before, options.etag); !current.ok()) return current;
   NodeRecord after = *before;
   if (absl::Status changed = mutator(*after.mutable_annotations()); !changed.ok()) return changed;
   if (absl::Status valid = ValidateAnnotations(after.annotations()); !valid.ok()) return valid;
@@ -215,6 +229,8 @@ absl::StatusOr<NodeRecord> UpdateNode(absl::string_view tenant, absl::string_vie
   Batch batch(state->database);
   ReplaceLabels(*before, after, &batch);
   batch.PutMessage(Family::kNodes, NodeKey(tenant, node_id), after);
+  absl::Status put = PutAnswer(tenant, options.request, after, after.update_time_us(), &batch);
+  if (!put.ok()) return put;
   absl::Status written = state->database->Write(&batch, Database::Room::kNeeds);
   if (!written.ok()) return written;
   return after;
@@ -222,8 +238,9 @@ absl::StatusOr<NodeRecord> UpdateNode(absl::string_view tenant, absl::string_vie
 
 absl::Status CheckEtag(const NodeRecord& record, absl::string_view etag) {
   if (etag.empty() || etag == EtagOf(record)) return absl::OkStatus();
-  return absl::AbortedError(
-      absl::StrCat(NodeName(record.node_id()), " has the etag ", EtagOf(record), ", not ", etag, "; read it again"));
+  return WithReason("ETAG_MISMATCH",
+                    absl::AbortedError(absl::StrCat(NodeName(record.node_id()), " has the etag ", EtagOf(record),
+                                                    ", not ", etag.substr(0, 80), "; read it again")));
 }
 
 }  // namespace quicksave::storage

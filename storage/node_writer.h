@@ -14,7 +14,7 @@ namespace quicksave::storage {
 
 // As the methods of Store with these names.
 absl::StatusOr<NodeRecord> CommitNode(const NodeCommit& commit, WriterState* state) ABSL_LOCKS_EXCLUDED(state->mutex);
-absl::StatusOr<NodeRecord> UpdateNode(absl::string_view tenant, absl::string_view node_id, absl::string_view etag,
+absl::StatusOr<NodeRecord> UpdateNode(absl::string_view tenant, absl::string_view node_id, const UpdateOptions& options,
                                       absl::FunctionRef<absl::Status(NodeAnnotations&)> mutator, WriterState* state)
     ABSL_LOCKS_EXCLUDED(state->mutex);
 

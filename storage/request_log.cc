@@ -11,19 +11,9 @@ namespace {
 
 constexpr uint64_t kForgottenAtOnce = 10000;
 
-absl::Status Validate(const RequestName& name) {
-  for (auto [kind, text] :
-       {std::pair("tenant", name.tenant), std::pair("method", name.method), std::pair("request id", name.request_id)}) {
-    if (absl::Status status = ValidateIdentifier(kind, text); !status.ok()) return status;
-  }
-  return absl::OkStatus();
+std::string NameOf(absl::string_view tenant, absl::string_view method, absl::string_view request_id) {
+  return absl::StrCat("request ", request_id, " to ", method, " of tenant ", tenant);
 }
-
-std::string NameOf(const RequestName& name) {
-  return absl::StrCat("request ", name.request_id, " to ", name.method, " of tenant ", name.tenant);
-}
-
-std::string KeyOf(const RequestName& name) { return RequestKey(name.tenant, name.method, name.request_id); }
 
 // Forgets the oldest, up to a number; returns how many.
 absl::StatusOr<uint64_t> ForgetSome(absl::string_view end, WriterState* state) {
@@ -43,41 +33,44 @@ absl::StatusOr<uint64_t> ForgetSome(absl::string_view end, WriterState* state) {
 
 }  // namespace
 
-absl::Status PutAnswer(const RequestName& name, absl::string_view fingerprint, absl::string_view answer,
+absl::Status CheckUnanswered(const Database& database, absl::string_view tenant, const RequestIdentity* request) {
+  if (request == nullptr) return absl::OkStatus();
+  const absl::StatusOr<RememberedRequest> answered =
+      FindRequest(database, tenant, request->method, request->request_id);
+  if (absl::IsNotFound(answered.status())) return absl::OkStatus();
+  if (!answered.ok()) return answered.status();
+  return absl::AbortedError(
+      absl::StrCat(NameOf(tenant, request->method, request->request_id), " was answered meanwhile"));
+}
+
+absl::Status PutAnswer(absl::string_view tenant, const RequestIdentity& request, absl::string_view answer,
                        int64_t time_us, Batch* batch) {
-  if (fingerprint.size() + answer.size() > kMaxAnswerBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(NameOf(name), ": the answer has ", answer.size(), " bytes, the limit is ", kMaxAnswerBytes));
+  if (request.fingerprint.size() + answer.size() > kMaxAnswerBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(NameOf(tenant, request.method, request.request_id),
+                                                   ": the answer has ", answer.size(), " bytes, the limit is ",
+                                                   kMaxAnswerBytes));
   }
   v1::RequestEntry entry;
-  entry.set_fingerprint(fingerprint.data(), fingerprint.size());
+  entry.set_fingerprint(request.fingerprint);
   entry.set_answer(answer.data(), answer.size());
   entry.set_time_us(time_us);
-  const std::string key = KeyOf(name);
+  const std::string key = RequestKey(tenant, request.method, request.request_id);
   batch->PutMessage(Family::kRequestIds, key, entry);
   batch->PutKey(Family::kRequestIds, RequestTimeKey(time_us, key));
   return absl::OkStatus();
 }
 
-absl::StatusOr<RememberedRequest> FindRequest(const Database& database, const RequestName& name) {
-  if (absl::Status status = Validate(name); !status.ok()) return status;
+absl::StatusOr<RememberedRequest> FindRequest(const Database& database, absl::string_view tenant,
+                                              absl::string_view method, absl::string_view request_id) {
+  for (auto [kind, text] :
+       {std::pair("tenant", tenant), std::pair("method", method), std::pair("request id", request_id)}) {
+    if (absl::Status status = ValidateIdentifier(kind, text); !status.ok()) return status;
+  }
   v1::RequestEntry entry;
-  absl::Status status = database.GetMessage(Family::kRequestIds, KeyOf(name), NameOf(name), &entry);
+  absl::Status status = database.GetMessage(Family::kRequestIds, RequestKey(tenant, method, request_id),
+                                            NameOf(tenant, method, request_id), &entry);
   if (!status.ok()) return status;
   return RememberedRequest{entry.fingerprint(), entry.answer(), absl::FromUnixMicros(entry.time_us())};
-}
-
-absl::Status RememberRequest(const RequestName& name, absl::string_view fingerprint, absl::string_view answer,
-                             WriterState* state) {
-  if (absl::Status status = Validate(name); !status.ok()) return status;
-  absl::MutexLock lock(&state->mutex);
-  absl::StatusOr<bool> answered = state->database->Has(Family::kRequestIds, KeyOf(name));
-  if (!answered.ok()) return answered.status();
-  if (*answered) return absl::AlreadyExistsError(absl::StrCat(NameOf(name), " was answered before"));
-  Batch batch(state->database);
-  absl::Status put = PutAnswer(name, fingerprint, answer, state->NextTimeUs(), &batch);
-  if (!put.ok()) return put;
-  return state->database->Write(&batch, Database::Room::kNeeds);
 }
 
 absl::StatusOr<uint64_t> ForgetRequests(absl::Time time, WriterState* state) {

@@ -10,7 +10,8 @@ namespace quicksave::storage {
 
 // `what` names the resource and leads the message.
 //   NotFound -> NOT_FOUND. Corruption, a missing file -> DATA_LOSS. No space, memory limit -> RESOURCE_EXHAUSTED.
-//   LOCK is held -> FAILED_PRECONDITION. Other I/O errors, shutdown -> UNAVAILABLE. Everything else -> INTERNAL.
+//   The lock is held, permission denied -> FAILED_PRECONDITION. Other I/O errors, shutdown -> UNAVAILABLE. Everything
+//   else -> INTERNAL.
 absl::Status FromRocksDb(const rocksdb::Status& status, absl::string_view what);
 
 }  // namespace quicksave::storage

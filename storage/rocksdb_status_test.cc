@@ -1,11 +1,16 @@
 #include "storage/rocksdb_status.h"
 
+#include <string>
+
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace quicksave::storage {
 namespace {
 
 using rocksdb::Status;
+using testing::HasSubstr;
+using testing::Not;
 
 TEST(RocksDbStatusTest, EveryKindHasItsCode) {
   const struct {
@@ -21,6 +26,13 @@ TEST(RocksDbStatusTest, EveryKindHasItsCode) {
       {Status::MemoryLimit(), absl::StatusCode::kResourceExhausted},
       {Status::IOError("While lock file: /x/LOCK", "Resource temporarily unavailable"),
        absl::StatusCode::kFailedPrecondition},
+      {Status::IOError("lock hold by current process, acquire time 1 acquiring thread 2: /x/LOCK",
+                       "No locks available"),
+       absl::StatusCode::kFailedPrecondition},
+      {Status::IOError("while open a file for lock: /x/LOCK", "Permission denied"),
+       absl::StatusCode::kFailedPrecondition},
+      {Status::IOError("While appending to file: /x/LOCKED/000012.log", "Input/output error"),
+       absl::StatusCode::kUnavailable},
       {Status::IOError("EIO"), absl::StatusCode::kUnavailable},
       {Status::ShutdownInProgress(), absl::StatusCode::kUnavailable},
       {Status::InvalidArgument("ours"), absl::StatusCode::kInternal},
@@ -31,8 +43,20 @@ TEST(RocksDbStatusTest, EveryKindHasItsCode) {
   }
 }
 
+TEST(RocksDbStatusTest, AdviceFitsTheCause) {
+  const auto message = [](const char* doing, const char* error) {
+    return std::string(FromRocksDb(Status::IOError(doing, error), "store /x").message());
+  };
+  const std::string held = message("While lock file: /x/LOCK", "Resource temporarily unavailable");
+  EXPECT_THAT(held, HasSubstr("another process or Store has it open"));
+  const std::string denied = message("while open a file for lock: /x/LOCK", "Permission denied");
+  EXPECT_THAT(denied, HasSubstr("permissions"));
+  EXPECT_THAT(denied, Not(HasSubstr("has it open")));
+}
+
 TEST(RocksDbStatusTest, MessageBeginsWithTheResource) {
   EXPECT_EQ(FromRocksDb(Status::Corruption("bad block"), "node t/n").message().substr(0, 9), "node t/n:");
+  EXPECT_EQ(FromRocksDb(Status::NotFound(), "nodes/n").message(), "nodes/n does not exist");
 }
 
 }  // namespace

@@ -83,10 +83,10 @@ absl::StatusOr<NodePage> Store::ListNodes(const ListRequest& request) const {
 }
 
 absl::StatusOr<NodeRecord> Store::UpdateNode(absl::string_view tenant, absl::string_view node_id,
-                                             absl::string_view etag,
+                                             const UpdateOptions& options,
                                              absl::FunctionRef<absl::Status(NodeAnnotations&)> mutator) {
   if (absl::Status valid = ValidateNode(tenant, node_id); !valid.ok()) return valid;
-  return storage::UpdateNode(tenant, node_id, etag, mutator, &parts_->writers);
+  return storage::UpdateNode(tenant, node_id, options, mutator, &parts_->writers);
 }
 
 absl::StatusOr<DeleteReport> Store::DeleteNode(absl::string_view tenant, absl::string_view node_id,
@@ -108,20 +108,13 @@ absl::StatusOr<std::vector<Edge>> Store::Parents(absl::string_view tenant, absl:
 absl::StatusOr<std::string> Store::ReadBlock(absl::string_view tenant, absl::string_view model_fingerprint,
                                              const BlockId& id) const {
   if (absl::Status valid = ValidateBlocks(tenant, model_fingerprint, {id}); !valid.ok()) return valid;
-  return storage::ReadBlock(*parts_->database, tenant, model_fingerprint, id);
+  absl::StatusOr<std::string> bytes = storage::ReadBlock(*parts_->database, tenant, model_fingerprint, id);
+  if (absl::IsDataLoss(bytes.status())) parts_->writers.damaged.Add(BlockKey(tenant, model_fingerprint, id));
+  return bytes;
 }
 
-absl::StatusOr<std::vector<std::string>> Store::ReadBlocks(absl::string_view tenant,
-                                                           absl::string_view model_fingerprint,
-                                                           absl::Span<const BlockId> ids) const {
-  if (absl::Status valid = ValidateBlocks(tenant, model_fingerprint, ids); !valid.ok()) return valid;
-  return storage::ReadBlocks(*parts_->database, tenant, model_fingerprint, ids);
-}
-
-absl::StatusOr<bool> Store::HasBlock(absl::string_view tenant, absl::string_view model_fingerprint,
-                                     const BlockId& id) const {
-  if (absl::Status valid = ValidateBlocks(tenant, model_fingerprint, {id}); !valid.ok()) return valid;
-  return parts_->database->Has(Family::kReferences, BlockKey(tenant, model_fingerprint, id));
+void Store::ReportDamaged(absl::string_view tenant, absl::string_view model_fingerprint, const BlockId& id) {
+  parts_->writers.damaged.Add(BlockKey(tenant, model_fingerprint, id));
 }
 
 absl::StatusOr<BlockPin> Store::PinBlocks(absl::string_view tenant, absl::string_view model_fingerprint,
@@ -134,7 +127,7 @@ absl::StatusOr<BlockPin> Store::PinBlocks(absl::string_view tenant, absl::string
   pin.table_ = parts_->writers.pins;
   pin.table_->Add(pin.keys_);
   for (const std::string& key : pin.keys_) {
-    absl::StatusOr<bool> present = parts_->database->Has(Family::kReferences, key);
+    absl::StatusOr<bool> present = IsStored(*parts_->database, parts_->writers.damaged, key);
     if (!present.ok()) return present.status();
     pin.present_.push_back(*present);
   }
@@ -157,14 +150,9 @@ absl::StatusOr<Profile> Store::GetProfile(absl::string_view model_fingerprint, a
   return storage::GetProfile(*parts_->database, model_fingerprint, codec, id);
 }
 
-absl::Status Store::RememberRequest(absl::string_view tenant, absl::string_view method, absl::string_view request_id,
-                                    absl::string_view fingerprint, absl::string_view answer) {
-  return storage::RememberRequest({tenant, method, request_id}, fingerprint, answer, &parts_->writers);
-}
-
 absl::StatusOr<RememberedRequest> Store::FindRequest(absl::string_view tenant, absl::string_view method,
                                                      absl::string_view request_id) const {
-  return storage::FindRequest(*parts_->database, {tenant, method, request_id});
+  return storage::FindRequest(*parts_->database, tenant, method, request_id);
 }
 
 absl::StatusOr<uint64_t> Store::ForgetRequests(absl::Time time) {

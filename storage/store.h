@@ -97,14 +97,19 @@ struct StateValue {
   std::string bytes;
 };
 
-// A request whose answer is remembered together with the change that it made.
+// A request whose answer is to be remembered.
+struct RequestIdentity {
+  std::string method;       // For example "Snapshot".
+  std::string request_id;   // Unique for the tenant and the method.
+  std::string fingerprint;  // Tells a repeat from another request with the same id.
+};
+
+// A request whose answer is remembered together with the change that it made, in the same atomic step.
+template <class Outcome>
 struct AnsweredRequest {
-  std::string method;      // For example "Snapshot".
-  std::string request_id;  // Unique for the tenant and the method.
-  std::string fingerprint;
-  // Makes the answer from the record as it will be stored (without contents). Called once, with the store's lock
-  // held: must not call the store.
-  std::function<std::string(const NodeRecord&)> answer;
+  RequestIdentity identity;
+  // Makes the answer from what was done. Called once, with the store's lock held: must not call the store.
+  std::function<std::string(const Outcome&)> answer;
 };
 
 // A remembered answer.
@@ -118,10 +123,11 @@ struct RememberedRequest {
 struct NodeCommit {
   // Fields that say "set by the store" are ignored. `contents.blocks` lists every block of the node.
   NodeRecord record;
-  // Blocks that may not be stored yet. Those that are there already are left as they are.
+  // Blocks that may not be stored yet. Those that are there already are left as they are, unless known to be damaged.
   std::vector<NewBlock> blocks;
   std::vector<StateValue> state;
-  std::optional<AnsweredRequest> request;
+  // Answered from the record as it will be stored, without contents.
+  std::optional<AnsweredRequest<NodeRecord>> request;
 };
 
 // One end of an edge as seen from the other.
@@ -158,17 +164,26 @@ struct NodePage {
   std::string next_page_token;          // Empty at the end. Printable.
 };
 
+struct DeleteReport {
+  std::vector<std::string> node_ids;  // Children before their parents.
+  uint64_t blocks = 0;                // Deleted because nothing refers to them any more.
+  uint64_t stored_bytes = 0;          // Of those blocks.
+};
+
 struct DeleteOptions {
   // Deletes all descendants with the node, also those that have other parents besides (MERGE).
   bool force = false;
   // Where not empty, the node's etag must be this one.
   std::string etag;
+  // Remembered with the last of the atomic steps.
+  std::optional<AnsweredRequest<DeleteReport>> request;
 };
 
-struct DeleteReport {
-  std::vector<std::string> node_ids;  // Children before their parents.
-  uint64_t blocks = 0;                // Deleted because nothing refers to them any more.
-  uint64_t stored_bytes = 0;          // Of those blocks.
+struct UpdateOptions {
+  // Where not empty, the node's etag must be this one.
+  std::string etag;
+  // Answered from the record after the change, without contents.
+  std::optional<AnsweredRequest<NodeRecord>> request;
 };
 
 struct GarbageReport {
@@ -213,7 +228,8 @@ class BlockPin {
   BlockPin& operator=(BlockPin&& other) noexcept;
   ~BlockPin();
 
-  // For each id given to PinBlocks, in order: was the block stored when it was pinned? If so, it stays.
+  // For each id given to PinBlocks, in order: was the block stored, and not known to be damaged, when it was pinned? If
+  // so, it stays.
   const std::vector<bool>& present() const { return present_; }
 
  private:
@@ -232,13 +248,15 @@ class BlockPin {
 //   DATA_LOSS           stored bytes are damaged or missing; the message names the node or block. Never other bytes.
 //   RESOURCE_EXHAUSTED  (writers) the disk is full, or nearly (`min_free_disk_bytes`). Reads and deletes go on; writes
 //                       work again as soon as there is space.
-//   UNAVAILABLE         the disk failed. After a failed write it is undecided until the store is opened again
-//                       whether the change took place; if it did, it did wholly.
+//   UNAVAILABLE         the disk failed. After a failed write all writes fail until the store is opened again, and
+//   until
+//                       then it is undecided whether the change took place; if it did, it did wholly.
 class Store {
  public:
   // Opens the store in `options.path`, or makes an empty one.
-  // FAILED_PRECONDITION: another process or Store has it open, or its format is newer than kStoreFormatVersion (the
-  // message gives both versions). DATA_LOSS: its files are damaged beyond what can be read around.
+  // FAILED_PRECONDITION: another process or Store has it open, its parent directory does not exist, permission is
+  // missing, or its format is newer than kStoreFormatVersion (the message gives both versions). DATA_LOSS: its files
+  // are damaged beyond what can be read around.
   static absl::StatusOr<std::unique_ptr<Store>> Open(const StoreOptions& options);
 
   // Closes the store; waits for running writes. No method may be running.
@@ -248,7 +266,8 @@ class Store {
 
   // Stores a node with its blocks, edges, state, and answer in one atomic and (kSync) durable step; returns the record
   // as stored, without contents. ALREADY_EXISTS: the node id is taken. FAILED_PRECONDITION: a parent does not exist, or
-  // a block is neither given nor stored. ABORTED: the request id was answered meanwhile (see FindRequest).
+  // a block is neither given nor stored whole. ABORTED: the request id was answered meanwhile (see FindRequest). A
+  // block that is known to be damaged is written anew from the given bytes, which mends every node that refers to it.
   absl::StatusOr<NodeRecord> CommitNode(const NodeCommit& commit);
 
   // The node with its contents. NOT_FOUND: there is none.
@@ -265,12 +284,16 @@ class Store {
 
   // Lets `mutator` change the annotations of a node and returns the new record, without contents. The mutator runs
   // with the store's lock held: it must not call the store. Its error leaves the node as it was and is returned.
-  // NOT_FOUND; ABORTED: `etag` is neither empty nor the node's.
-  absl::StatusOr<NodeRecord> UpdateNode(absl::string_view tenant, absl::string_view node_id, absl::string_view etag,
+  // NOT_FOUND; ABORTED: wrong etag, or the request id was answered meanwhile.
+  absl::StatusOr<NodeRecord> UpdateNode(absl::string_view tenant, absl::string_view node_id,
+                                        const UpdateOptions& options,
                                         absl::FunctionRef<absl::Status(NodeAnnotations&)> mutator);
 
   // Deletes a node, and blocks to which nothing refers any more unless they are pinned.
-  // NOT_FOUND; ABORTED: wrong etag; FAILED_PRECONDITION: it has children (the message names some) and no `force`.
+  // NOT_FOUND; ABORTED: wrong etag, or the request id was answered meanwhile; FAILED_PRECONDITION: it has children (the
+  // message names some) and no `force`; DATA_LOSS: its record is unreadable, and there is no `force`, or an etag.
+  // Other damage hinders no deletion: what the record and contents do not tell is looked for in all keys of the tenant,
+  // which takes a while, and sizes that cannot be read stay in the totals.
   // Big subtrees go in several atomic steps, children before parents: after a failure the graph is whole, and
   // the call may be repeated.
   absl::StatusOr<DeleteReport> DeleteNode(absl::string_view tenant, absl::string_view node_id,
@@ -281,18 +304,17 @@ class Store {
   absl::StatusOr<std::vector<Edge>> Parents(absl::string_view tenant, absl::string_view node_id) const;
 
   // A block's bytes, exactly as they were given to CommitNode.
-  // NOT_FOUND: nothing refers to such a block. DATA_LOSS: something does, and it is missing or damaged.
+  // NOT_FOUND: nothing refers to such a block. DATA_LOSS: something does, and it is missing or damaged, which is
+  // remembered as by ReportDamaged.
   absl::StatusOr<std::string> ReadBlock(absl::string_view tenant, absl::string_view model_fingerprint,
                                         const BlockId& id) const;
 
-  // Several blocks in the order of the ids; all of them or the first error.
-  absl::StatusOr<std::vector<std::string>> ReadBlocks(absl::string_view tenant, absl::string_view model_fingerprint,
-                                                      absl::Span<const BlockId> ids) const;
+  // Remembers, as long as the store is open, that a block's bytes are not what its id says: PinBlocks calls it absent
+  // and CommitNode takes new bytes for it. For damage that only who decodes a block can see.
+  void ReportDamaged(absl::string_view tenant, absl::string_view model_fingerprint, const BlockId& id);
 
-  // Is the block stored? Does not read it. Without a pin, the answer may be out of date when it arrives.
-  absl::StatusOr<bool> HasBlock(absl::string_view tenant, absl::string_view model_fingerprint, const BlockId& id) const;
-
-  // Keeps blocks from deletion until a commit that counts on them is done, and says which are stored.
+  // Keeps blocks from deletion until a commit that counts on them is done, and says which are stored and not known to
+  // be damaged.
   absl::StatusOr<BlockPin> PinBlocks(absl::string_view tenant, absl::string_view model_fingerprint,
                                      absl::Span<const BlockId> ids);
 
@@ -308,10 +330,6 @@ class Store {
   absl::StatusOr<Profile> GetProfile(absl::string_view model_fingerprint, absl::string_view codec,
                                      absl::string_view id = "") const;
 
-  // Remembers the answer to a request that commits no node. ALREADY_EXISTS: it was answered before.
-  absl::Status RememberRequest(absl::string_view tenant, absl::string_view method, absl::string_view request_id,
-                               absl::string_view fingerprint, absl::string_view answer);
-
   // The first answer to a request id. NOT_FOUND: not answered, or forgotten.
   absl::StatusOr<RememberedRequest> FindRequest(absl::string_view tenant, absl::string_view method,
                                                 absl::string_view request_id) const;
@@ -319,7 +337,8 @@ class Store {
   // Forgets answers given before `time`; returns how many.
   absl::StatusOr<uint64_t> ForgetRequests(absl::Time time);
 
-  // Deletes blocks to which nothing refers and which are not pinned. Safe beside everything else.
+  // Deletes blocks to which nothing refers and which are not pinned. Safe beside everything else. DATA_LOSS: some were
+  // deleted, others lie behind damage in the files.
   absl::StatusOr<GarbageReport> CollectGarbage();
 
   // Rewrites files so that deleted data gives its disk space back at once (else it does so over time). Needs room for a

@@ -112,7 +112,7 @@ TEST_F(StoreConcurrencyTest, UpdatesByEtagLoseNoChange) {
         const auto count = seen_rewards.find("count");
         const double next = (count == seen_rewards.end() ? 0 : count->second) + 1;
         const absl::Status status = store_
-                                        ->UpdateNode(kTenant, "node", EtagOf(seen),
+                                        ->UpdateNode(kTenant, "node", {.etag = EtagOf(seen)},
                                                      [&](NodeAnnotations& annotations) {
                                                        (*annotations.mutable_rewards())["count"] = next;
                                                        return absl::OkStatus();
@@ -149,7 +149,7 @@ TEST_F(StoreConcurrencyTest, ReadersNeverTakeADeletionForDamage) {
   while (!done) {
     expect_whole_or_absent(store_->GetNode(kTenant, "node").status());
     expect_whole_or_absent(store_->GetState(kTenant, "node", "logits").status());
-    expect_whole_or_absent(store_->ReadBlocks(kTenant, kModel, {TestBlockId(1), TestBlockId(2)}).status());
+    expect_whole_or_absent(store_->ReadBlock(kTenant, kModel, TestBlockId(1)).status());
     absl::StatusOr<VerifyReport> report = store_->VerifyNode(kTenant, "node");
     expect_whole_or_absent(report.status());
     if (report.ok()) {

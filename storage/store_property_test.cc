@@ -123,7 +123,7 @@ class StorePropertyTest : public StoreTest {
     const std::string id = AnyNode();
     const std::string note = absl::StrCat("note ", Below(1000));
     const absl::Status status = store_
-                                    ->UpdateNode(kTenant, id, "",
+                                    ->UpdateNode(kTenant, id, {},
                                                  [&](NodeAnnotations& annotations) {
                                                    annotations.set_note(note);
                                                    return absl::OkStatus();
@@ -184,7 +184,7 @@ class StorePropertyTest : public StoreTest {
     EXPECT_EQ(stats.block_stored_bytes, bytes);
     EXPECT_EQ(stats.block_raw_bytes, 2 * bytes);
     for (uint64_t n = 0; n < 60; ++n) {
-      EXPECT_EQ(store_->HasBlock(kTenant, kModel, TestBlockId(n)).value(), blocks.count(n) > 0) << "block " << n;
+      EXPECT_EQ(IsStored(*store_, TestBlockId(n)), blocks.count(n) > 0) << "block " << n;
     }
   }
 

@@ -21,7 +21,7 @@ TEST_F(StoreTest, CommittedNodeComesBackWholeAfterReopening) {
   commit.record.set_numerics_version("numerics-1");
   commit.record.set_profile_id("profile-1");
   commit.record.add_lacks("taps");
-  commit.record.mutable_contents()->mutable_sampler()->set_temperature(0.7f);
+  commit.record.mutable_sampler()->set_temperature(0.7f);
   commit.record.mutable_contents()->mutable_text()->set_pending_bytes("\xf0\x9f");
   (*commit.record.mutable_annotations()->mutable_rewards())["score"] = 0.25;
   ASSERT_TRUE(store_->CommitNode(commit).ok());
@@ -32,7 +32,7 @@ TEST_F(StoreTest, CommittedNodeComesBackWholeAfterReopening) {
   EXPECT_EQ(node->numerics_version(), "numerics-1");
   EXPECT_EQ(node->profile_id(), "profile-1");
   EXPECT_THAT(node->lacks(), ElementsAre("taps"));
-  EXPECT_EQ(node->contents().sampler().temperature(), 0.7f);
+  EXPECT_EQ(node->sampler().temperature(), 0.7f);
   EXPECT_EQ(node->contents().text().pending_bytes(), "\xf0\x9f");
   EXPECT_EQ(node->annotations().rewards().at("score"), 0.25);
   EXPECT_EQ(node->block_count(), 3u);
@@ -100,7 +100,7 @@ TEST_F(StoreTest, TakenNodeIdIsRefused) {
   const absl::Status status = store_->CommitNode(TestCommit("node", {}, {2})).status();
   EXPECT_EQ(status.code(), StatusCode::kAlreadyExists);
   EXPECT_THAT(std::string(status.message()), HasSubstr("nodes/node"));
-  EXPECT_EQ(store_->HasBlock(kTenant, kModel, TestBlockId(2)).value(), false);
+  EXPECT_FALSE(IsStored(*store_, TestBlockId(2)));
 }
 
 TEST_F(StoreTest, MissingParentOrBlockIsRefusedByName) {
@@ -214,7 +214,7 @@ TEST_F(StoreTest, ForceDeletesTheSubtreeAndMergesIntoIt) {
 TEST_F(StoreTest, DeletionWithAnOldEtagIsAborted) {
   const std::string etag = EtagOf(Commit("node", {}, {1}));
   ASSERT_TRUE(store_
-                  ->UpdateNode(kTenant, "node", "",
+                  ->UpdateNode(kTenant, "node", {},
                                [](NodeAnnotations& a) {
                                  a.set_note("changed");
                                  return absl::OkStatus();
@@ -232,7 +232,7 @@ TEST_F(StoreTest, PinnedBlockSurvivesItsLastNodeUntilCollected) {
     EXPECT_THAT(pin->present(), ElementsAre(true, false));
     EXPECT_EQ(store_->DeleteNode(kTenant, "node")->blocks, 1u);
     EXPECT_EQ(store_->CollectGarbage()->blocks, 0u);
-    EXPECT_EQ(store_->HasBlock(kTenant, kModel, TestBlockId(1)).value(), true);
+    EXPECT_TRUE(IsStored(*store_, TestBlockId(1)));
     NodeCommit again = TestCommit("again", {}, {1});
     again.blocks.clear();
     EXPECT_TRUE(store_->CommitNode(again).ok());
@@ -241,8 +241,38 @@ TEST_F(StoreTest, PinnedBlockSurvivesItsLastNodeUntilCollected) {
   const GarbageReport garbage = *store_->CollectGarbage();
   EXPECT_EQ(garbage.blocks, 1u);
   EXPECT_EQ(garbage.stored_bytes, TestBlockBytes(TestBlockId(1)).size());
-  EXPECT_EQ(store_->HasBlock(kTenant, kModel, TestBlockId(1)).value(), false);
+  EXPECT_FALSE(IsStored(*store_, TestBlockId(1)));
   EXPECT_EQ(store_->Stats()->blocks, 0u);
+}
+
+TEST_F(StoreTest, ReportedBlockIsReplacedByTheNextCommitThatHasIt) {
+  NodeCommit wrong = TestCommit("wrong", {}, {1, 2});
+  wrong.blocks[0].bytes = "what a failing machine encoded";
+  ASSERT_TRUE(store_->CommitNode(wrong).ok());
+  store_->ReportDamaged(kTenant, kModel, TestBlockId(1));
+  NodeCommit commit = TestCommit("right", {}, {1, 2});
+  commit.blocks.clear();
+  const absl::Status refused = store_->CommitNode(commit).status();
+  EXPECT_EQ(refused.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("damage"));
+  Commit("right", {}, {1, 2});
+  ExpectIntact(*store_, "right");
+  const uint64_t bytes = TestBlockBytes(TestBlockId(1)).size() + TestBlockBytes(TestBlockId(2)).size();
+  EXPECT_EQ(store_->Stats()->blocks, 2u);
+  EXPECT_EQ(store_->Stats()->block_stored_bytes, bytes);
+  EXPECT_EQ(store_->Stats()->block_raw_bytes, 2 * bytes);
+  EXPECT_TRUE(store_->CommitNode(commit).status().code() == StatusCode::kAlreadyExists);
+  commit.record.set_node_id("shares");
+  EXPECT_TRUE(store_->CommitNode(commit).ok());
+}
+
+TEST_F(StoreTest, MissingParentDirectoryAndHeldLockSayWhatToDo) {
+  absl::Status status = Store::Open(TestOptions(dir_.path() + "/none/store")).status();
+  EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("/none/store: its parent directory does not exist; make it"));
+  status = Store::Open(options_).status();
+  EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("another process or Store has it open"));
 }
 
 TEST_F(StoreTest, PinMayOutliveTheStore) {
@@ -256,11 +286,12 @@ TEST_F(StoreTest, PinMayOutliveTheStore) {
 
 TEST_F(StoreTest, UpdateChangesAnnotationsAndTheirIndex) {
   const NodeRecord before = Commit("node", {}, {1});
-  absl::StatusOr<NodeRecord> after = store_->UpdateNode(kTenant, "node", EtagOf(before), [](NodeAnnotations& a) {
-    a.mutable_labels()->clear();
-    (*a.mutable_labels())["colour"] = "red";
-    return absl::OkStatus();
-  });
+  absl::StatusOr<NodeRecord> after =
+      store_->UpdateNode(kTenant, "node", {.etag = EtagOf(before)}, [](NodeAnnotations& a) {
+        a.mutable_labels()->clear();
+        (*a.mutable_labels())["colour"] = "red";
+        return absl::OkStatus();
+      });
   ASSERT_TRUE(after.ok()) << after.status();
   EXPECT_EQ(after->revision(), 2u);
   EXPECT_EQ(after->create_time_us(), before.create_time_us());
@@ -282,18 +313,18 @@ TEST_F(StoreTest, UpdateWithAnOldEtagOrAnErrorChangesNothing) {
     a.set_note("x");
     return absl::OkStatus();
   };
-  EXPECT_EQ(store_->UpdateNode(kTenant, "node", "0-0", set_note).status().code(), StatusCode::kAborted);
-  EXPECT_EQ(store_->UpdateNode(kTenant, "nobody", "", set_note).status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(store_->UpdateNode(kTenant, "node", {.etag = "0-0"}, set_note).status().code(), StatusCode::kAborted);
+  EXPECT_EQ(store_->UpdateNode(kTenant, "nobody", {}, set_note).status().code(), StatusCode::kNotFound);
   const auto refuse = [](NodeAnnotations& a) {
     a.set_note("y");
     return absl::CancelledError("no");
   };
-  EXPECT_EQ(store_->UpdateNode(kTenant, "node", "", refuse).status(), absl::CancelledError("no"));
+  EXPECT_EQ(store_->UpdateNode(kTenant, "node", {}, refuse).status(), absl::CancelledError("no"));
   const auto bad_label = [](NodeAnnotations& a) {
     (*a.mutable_labels())[""] = "v";
     return absl::OkStatus();
   };
-  EXPECT_EQ(store_->UpdateNode(kTenant, "node", "", bad_label).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(store_->UpdateNode(kTenant, "node", {}, bad_label).status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(EtagOf(*store_->GetNode(kTenant, "node")), EtagOf(before));
 }
 
@@ -321,13 +352,18 @@ TEST_F(StoreTest, AnswersAreRememberedAcrossReopeningUntilForgotten) {
   absl::Time now = absl::FromUnixSeconds(1000);
   options_.clock = [&] { return now; };
   Reopen();
-  ASSERT_TRUE(store_->RememberRequest(kTenant, "Delete", "id-1", "fingerprint", "answer").ok());
-  EXPECT_EQ(store_->RememberRequest(kTenant, "Delete", "id-1", "fingerprint", "other").code(),
-            StatusCode::kAlreadyExists);
+  for (const char* node : {"a", "b", "c"}) Commit(node, {}, {1});
+  const auto remove = [&](const std::string& node, const std::string& request_id) {
+    const auto answer = [](const DeleteReport& report) { return "deleted " + report.node_ids.front(); };
+    return store_->DeleteNode(
+        kTenant, node, {.request = AnsweredRequest<DeleteReport>{{"Delete", request_id, "fingerprint"}, answer}});
+  };
+  ASSERT_TRUE(remove("a", "id-1").ok());
+  EXPECT_EQ(remove("b", "id-1").status().code(), StatusCode::kAborted);
   now += absl::Hours(1);
-  ASSERT_TRUE(store_->RememberRequest(kTenant, "Delete", "id-2", "f", "a").ok());
+  ASSERT_TRUE(remove("b", "id-2").ok());
   Reopen();
-  EXPECT_EQ(store_->FindRequest(kTenant, "Delete", "id-1")->answer, "answer");
+  EXPECT_EQ(store_->FindRequest(kTenant, "Delete", "id-1")->answer, "deleted a");
   EXPECT_EQ(store_->FindRequest(kTenant, "Delete", "id-1")->fingerprint, "fingerprint");
   EXPECT_EQ(store_->FindRequest(kTenant, "Snapshot", "id-1").status().code(), StatusCode::kNotFound);
   EXPECT_EQ(store_->FindRequest("other", "Delete", "id-1").status().code(), StatusCode::kNotFound);
@@ -339,7 +375,8 @@ TEST_F(StoreTest, AnswersAreRememberedAcrossReopeningUntilForgotten) {
 
 TEST_F(StoreTest, AnswerIsStoredWithItsNode) {
   NodeCommit commit = TestCommit("node", {}, {1});
-  commit.request = AnsweredRequest{"Snapshot", "id", "fingerprint", [](const NodeRecord& r) { return EtagOf(r); }};
+  commit.request =
+      AnsweredRequest<NodeRecord>{{"Snapshot", "id", "fingerprint"}, [](const NodeRecord& r) { return EtagOf(r); }};
   const NodeRecord node = *store_->CommitNode(commit);
   EXPECT_EQ(store_->FindRequest(kTenant, "Snapshot", "id")->answer, EtagOf(node));
   commit.record.set_node_id("node-2");

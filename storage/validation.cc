@@ -95,12 +95,6 @@ absl::Status ValidateState(const NodeCommit& commit, uint64_t* bytes) {
   return absl::OkStatus();
 }
 
-absl::Status ValidateRequest(const std::optional<AnsweredRequest>& request) {
-  if (!request) return absl::OkStatus();
-  if (!request->answer) return absl::InvalidArgumentError("a request to remember needs a function that answers it");
-  return First({ValidateIdentifier("method", request->method), ValidateIdentifier("request id", request->request_id)});
-}
-
 // A record whose strings are not UTF-8 could be written but never read.
 absl::Status ValidateReadable(const NodeRecord& record) {
   const size_t size = record.ByteSizeLong();
@@ -166,7 +160,7 @@ absl::Status ValidateCommit(const NodeCommit& commit) {
       First({ValidateIdentifier("tenant", record.tenant()), ValidateNodeId(record.node_id()),
              ValidateIdentifier("model fingerprint", record.model_fingerprint()), ValidateParents(record),
              ValidateBlockRefs(record), ValidateNewBlocks(commit, &bytes), ValidateState(commit, &bytes),
-             ValidateAnnotations(record.annotations()), ValidateRequest(commit.request), ValidateReadable(record)});
+             ValidateAnnotations(record.annotations()), ValidateReadable(record)});
   if (!status.ok()) return status;
   if (bytes > kMaxCommitBytes) return TooBig("bytes of a commit", bytes, kMaxCommitBytes);
   return absl::OkStatus();

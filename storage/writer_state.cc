@@ -10,7 +10,15 @@ namespace {
 
 constexpr absl::string_view kUsageKey = "usage";
 
+uint64_t Without(uint64_t total, uint64_t part) { return total - std::min(total, part); }
+
 }  // namespace
+
+void SubtractBlock(const v1::BlockEntry& entry, v1::UsageEntry* usage) {
+  usage->set_blocks(Without(usage->blocks(), 1));
+  usage->set_block_raw_bytes(Without(usage->block_raw_bytes(), entry.raw_bytes()));
+  usage->set_block_stored_bytes(Without(usage->block_stored_bytes(), entry.stored_bytes()));
+}
 
 WriterState::WriterState(Database* db, std::function<absl::Time()> time_source)
     : database(db), clock(time_source ? std::move(time_source) : absl::Now) {}

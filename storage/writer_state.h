@@ -13,9 +13,13 @@
 #include "absl/time/time.h"
 #include "quicksave/storage/v1/entries.pb.h"
 #include "storage/block_pins.h"
+#include "storage/damaged_blocks.h"
 #include "storage/database.h"
 
 namespace quicksave::storage {
+
+// Takes a block out of the totals, which end at 0: what damage made unreadable may have been counted otherwise.
+void SubtractBlock(const v1::BlockEntry& entry, v1::UsageEntry* usage);
 
 struct WriterState {
   WriterState(Database* db, std::function<absl::Time()> time_source);
@@ -36,6 +40,7 @@ struct WriterState {
   Database* const database;
   const std::function<absl::Time()> clock;
   const std::shared_ptr<BlockPinTable> pins = std::make_shared<BlockPinTable>();
+  DamagedBlocks damaged;
 
   absl::Mutex mutex;
   v1::UsageEntry usage ABSL_GUARDED_BY(mutex);

@@ -49,7 +49,7 @@ class Chat {
   Chat(const ChatFlags& flags, CommandContext& context) : flags_(flags), context_(context), console_(context.console) {}
 
   absl::Status Run() {
-    const absl::Status opened = Open();
+    absl::Status opened = Open();
     if (!opened.ok()) return opened;
     if (console_.in_is_terminal) console_.Note(kHelp);
     absl::Status status = Loop();
@@ -83,7 +83,7 @@ class Chat {
       const absl::string_view text = absl::StripAsciiWhitespace(line);
       if (text.empty()) continue;
       if (text == "/quit" || text == "/exit") break;
-      const absl::Status status = text[0] == '/' ? Command(text) : Say(std::string(text));
+      absl::Status status = text[0] == '/' ? Command(text) : Say(std::string(text));
       if (absl::IsCancelled(status)) {
         console_.Note("[stopped]");
         if (!console_.in_is_terminal) return status;
@@ -113,10 +113,14 @@ class Chat {
     request.input = std::move(messages);
     GenerationPrinter printer(console_);
     printer.set_name_session(false);
-    const auto finished = context_.client.Generate(
-        request, [&printer](const client::GenerateEvent& event) { return printer(event); }, context_.Call());
+    const auto on_event = [this, &printer](const client::GenerateEvent& event) {
+      // From here on the server keeps the session, also when the answer is interrupted or fails.
+      const auto* started = std::get_if<client::GenerateStarted>(&event);
+      if (started != nullptr && sessions_.empty()) Made(started->session);
+      return printer(event);
+    };
+    const auto finished = context_.client.Generate(request, on_event, context_.Call());
     printer.End();
-    if (finished.ok() && sessions_.empty()) Made(finished->session);
     return finished.status();
   }
 

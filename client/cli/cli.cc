@@ -2,7 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -34,6 +34,13 @@ struct GlobalFlags {
   bool json = false, no_color = false, ascii = false, quiet = false;
 };
 
+CLI::Option* AddFileFlag(CLI::App* app, const char* name, std::string* path, const char* description) {
+  const auto check = [](const std::string& text) {
+    return text.empty() ? std::string("the name of the file is empty") : std::string();
+  };
+  return app->add_option(name, *path, description)->check(check);
+}
+
 void AddGlobalFlags(CLI::App* app, GlobalFlags* flags) {
   client::Credentials& credentials = flags->options.credentials;
   app->add_option("--endpoint", flags->options.endpoint, "Address of the server")
@@ -48,23 +55,31 @@ void AddGlobalFlags(CLI::App* app, GlobalFlags* flags) {
   app->add_option("--token", credentials.bearer_token, "Bearer token (other users may see flags; prefer the others)")
       ->envname("QUICKSAVE_TOKEN")
       ->group(kGroup);
-  app->add_option("--token-file", flags->token_file, "File with the bearer token")->group(kGroup);
+  AddFileFlag(app, "--token-file", &flags->token_file, "File with the bearer token")->group(kGroup);
   app->add_flag("--allow-plaintext-token", credentials.allow_plaintext_token, "Send the token without TLS too")
       ->group(kGroup);
   app->add_flag("--tls", credentials.use_tls, "Encrypt the connection")->group(kGroup);
-  app->add_option("--ca", flags->root_file, "PEM file of trusted authorities (default: the system's); sets --tls")
+  AddFileFlag(app, "--ca", &flags->root_file, "PEM file of trusted authorities (default: the system's); sets --tls")
       ->group(kGroup);
-  app->add_option("--cert", flags->certificate_file, "PEM file of the client's certificate; sets --tls")->group(kGroup);
-  app->add_option("--key", flags->key_file, "PEM file of the client's key")->group(kGroup);
+  AddFileFlag(app, "--cert", &flags->certificate_file, "PEM file of the client's certificate; sets --tls")
+      ->group(kGroup);
+  AddFileFlag(app, "--key", &flags->key_file, "PEM file of the client's key")->group(kGroup);
   app->add_option("--server-name", credentials.tls.server_name, "Name to expect in the server's certificate")
       ->group(kGroup);
 }
 
+// Reads the file unless `path` is empty. INVALID_ARGUMENT, naming the file, when it cannot be read or says nothing:
+// going on without the credential would surprise.
 absl::Status ReadFile(const std::string& path, std::string* text) {
   if (path.empty()) return absl::OkStatus();
   std::ifstream file(path, std::ios::binary);
   if (!file) return absl::InvalidArgumentError(absl::StrCat("cannot read '", path, "'"));
-  *text = std::string(std::istreambuf_iterator<char>(file), {});
+  std::ostringstream content;
+  content << file.rdbuf();
+  *text = content.str();
+  if (!content || absl::StripAsciiWhitespace(*text).empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("'", path, "' is empty, or no file that can be read"));
+  }
   return absl::OkStatus();
 }
 
@@ -79,6 +94,17 @@ absl::Status ReadCredentials(const GlobalFlags& flags, client::ClientOptions* op
   return status;
 }
 
+// Ends a run: says what went wrong, with the command or with writing its output, and returns the exit code.
+int Finish(const absl::Status& status, Console& console) {
+  console.out.flush();
+  const absl::Status written =
+      console.out ? absl::OkStatus() : absl::UnknownError("standard output could not be written; is the disk full?");
+  for (const absl::Status& one : {status, written}) {
+    if (!one.ok() && !absl::IsCancelled(one)) console.err << ErrorText(one, console) << std::flush;
+  }
+  return ExitCodeFor(status.ok() ? written : status);
+}
+
 void ApplyTo(const GlobalFlags& flags, Console* console) {
   console->json = flags.json;
   console->quiet = flags.quiet;
@@ -90,7 +116,7 @@ absl::Status RunCommand(const GlobalFlags& flags, const CommandBody& body, Conso
                         const Environment& environment) {
   client::ClientOptions options = flags.options;
   options.user_agent = absl::StrCat("quicksave-cli/", client::Version());
-  const absl::Status read = ReadCredentials(flags, &options);
+  absl::Status read = ReadCredentials(flags, &options);
   if (!read.ok()) return read;
   auto connection = environment.connect(options);
   if (!connection.ok()) return connection.status();
@@ -123,17 +149,15 @@ int RunCli(const std::vector<std::string>& arguments, Console& console, const En
   try {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& error) {
-    return app.exit(error, console.out, console.err) == 0 ? kExitOk : kExitUsage;
+    const bool asked_for_help = app.exit(error, console.out, console.err) == 0;
+    return asked_for_help ? Finish(absl::OkStatus(), console) : kExitUsage;
   }
   if (!chosen) {
     console.err << app.help();
     return kExitUsage;
   }
   ApplyTo(flags, &console);
-  const absl::Status status = RunCommand(flags, chosen, console, environment);
-  console.out.flush();
-  if (!status.ok() && !absl::IsCancelled(status)) console.err << ErrorText(status, console) << std::flush;
-  return ExitCodeFor(status);
+  return Finish(RunCommand(flags, chosen, console, environment), console);
 }
 
 }  // namespace quicksave::cli

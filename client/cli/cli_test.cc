@@ -132,6 +132,22 @@ TEST_F(CliTest, TreeOfAllNodesOrOfOne) {
   EXPECT_EQ(Json::parse(Run({"tree", "--json"}).out)["nodes"].size(), 3u);
 }
 
+TEST_F(CliTest, DamagedNodesAreNamed) {
+  server_->unreadable = {"nodes/dddd000000000000", "nodes/eeee000000000000"};
+  const std::string warning =
+      "warning: the records of 2 nodes are damaged: nodes/dddd000000000000, nodes/eeee000000000000; "
+      "`quicksave show NODE` says how\n";
+  for (const char* command : {"ls", "tree"}) {
+    const Result result = Run({command, "--quiet"});
+    EXPECT_EQ(result.code, 0) << command;
+    EXPECT_EQ(result.err, warning) << command;
+    const Result json = Run({command, "--json"});
+    EXPECT_THAT(Json::parse(json.out)["unreadable"], ElementsAre("nodes/dddd000000000000", "nodes/eeee000000000000"));
+    EXPECT_THAT(json.err, IsEmpty()) << command;
+  }
+  EXPECT_THAT(Run({"show", "dddd"}).err, HasSubstr("nodes/dddd000000000000")) << "their ids may be cut, too";
+}
+
 TEST_F(CliTest, ShowsNodesAndSessions) {
   EXPECT_THAT(Run({"show", "abcd"}).out, HasSubstr("parents   nodes/7f3a9c2100000000 (counterfactual at token 64)\n"));
   EXPECT_THAT(Run({"show", "4be1"}).out, StartsWith("session   sessions/4be1000000000000\ntokens    42\n"));
@@ -232,6 +248,33 @@ TEST_F(CliTest, WrongUsageAndHelp) {
     EXPECT_EQ(help.code, 0) << command;
     EXPECT_THAT(help.out, HasSubstr("Examples:")) << command;
   }
+}
+
+TEST_F(CliTest, OutputThatCannotBeWrittenIsAnError) {
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{"ls"}, {"ls", "--json"}, {"generate", "-p", "x"}, {"--version"}}) {
+    std::istringstream in;
+    std::ofstream full("/dev/full");
+    std::ostringstream err;
+    Console console{.in = in, .out = full, .err = err};
+    EXPECT_EQ(RunOn(arguments, console), 1) << arguments[0];
+    EXPECT_THAT(err.str(), HasSubstr("standard output could not be written")) << arguments[0];
+  }
+}
+
+TEST_F(CliTest, CredentialFilesMustSaySomething) {
+  const std::string empty = ::testing::TempDir() + "/quicksave_cli_test_empty";
+  std::ofstream(empty) << "\n";
+  for (const char* flag : {"--token-file", "--ca", "--cert", "--key"}) {
+    for (const std::string& path : {empty, ::testing::TempDir(), std::string("/nowhere/at/all")}) {
+      const Result result = Run({flag, path, "status"});
+      EXPECT_EQ(result.code, 2) << flag << " " << path;
+      EXPECT_THAT(result.err, HasSubstr(path));
+    }
+    EXPECT_EQ(Run({flag, "", "status"}).code, 2) << flag;
+  }
+  EXPECT_THAT(options_.user_agent, IsEmpty()) << "nothing was connected";
+  std::remove(empty.c_str());
 }
 
 TEST_F(CliTest, GlobalFlagsReachTheConnection) {

@@ -13,7 +13,7 @@
 #include "client/cli/console.h"
 #include "quicksave/client.h"
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): it is the library's name
 class App;
 }  // namespace CLI
 

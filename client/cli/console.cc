@@ -62,6 +62,11 @@ void Console::Note(absl::string_view message) const {
   err << StyledForErr(message, Style::kDim) << std::endl;
 }
 
+void Console::Warn(absl::string_view message) const {
+  out.flush();
+  err << StyledForErr("warning: ", Style::kYellow) << message << std::endl;
+}
+
 Console ProcessConsole() {
   std::setlocale(LC_CTYPE, "");
   Console console{.in = std::cin, .out = std::cout, .err = std::cerr};

@@ -44,6 +44,8 @@ struct Console {
 
   // Writes a line about how a call went to `err`, unless `quiet` or `json` is set.
   void Note(absl::string_view message) const;
+  // Writes a line about something that is wrong, although the call succeeded, to `err`.
+  void Warn(absl::string_view message) const;
 
   static std::string Paint(absl::string_view text, Style style, bool color);
 };

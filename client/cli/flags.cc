@@ -35,13 +35,12 @@ void AddStopFlags(CLI::App* app, client::StopConditions* stop) {
 void SaveFlags::AddTo(CLI::App* app) {
   static const std::map<std::string, client::EdgeType> kTypes = {{"continuation", client::EdgeType::kContinuation},
                                                                  {"intervention", client::EdgeType::kIntervention},
-                                                                 {"counterfactual", client::EdgeType::kCounterfactual},
-                                                                 {"merge", client::EdgeType::kMerge}};
+                                                                 {"counterfactual", client::EdgeType::kCounterfactual}};
   const char* kGroup = "The saved node";
   app->add_option("--label", labels, "KEY=VALUE; may be repeated")->allow_extra_args(false)->group(kGroup);
   app->add_option("--note", note, "Free text")->group(kGroup);
   app->add_option("--edge", edge,
-                  "Edge from the session's node: continuation, intervention, counterfactual, merge "
+                  "Edge from the session's node: continuation, intervention, counterfactual "
                   "(default: the server chooses)")
       ->transform(CLI::CheckedTransformer(kTypes, CLI::ignore_case).description(""))
       ->type_name("TYPE")

@@ -68,7 +68,7 @@ absl::Status FillStart(const GenerateFlags& flags, const CommandContext& context
 
 absl::Status Generate(const GenerateFlags& flags, CommandContext& context) {
   client::GenerateRequest request = flags.request;
-  const absl::Status started = FillStart(flags, context, &request);
+  absl::Status started = FillStart(flags, context, &request);
   if (!started.ok()) return started;
   request.input = MakeInput(flags, context.console);
   if (flags.save || request.save_every_tokens) {

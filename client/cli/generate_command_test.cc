@@ -140,6 +140,7 @@ TEST_F(GenerateCommandTest, ContradictoryFlagsAreWrongUsage) {
   EXPECT_EQ(Run({"generate", "-p", "x", "--save", "--label", "novalue"}).code, 2);
   EXPECT_EQ(Run({"generate", "-p", "x", "--lease", "soon"}).code, 2);
   EXPECT_EQ(Run({"generate", "-p", "x", "--timeout", "-5s"}).code, 2);
+  EXPECT_EQ(Run({"generate", "-p", "x", "--save", "--edge", "merge"}).code, 2) << "saving a session makes no merge";
   EXPECT_THAT(server_->generated, IsEmpty());
 }
 
@@ -226,6 +227,30 @@ TEST_F(ChatCommandTest, CtrlCStopsTheAnswerNotTheChat) {
   EXPECT_EQ(result.code, 0);
   EXPECT_EQ(result.out, "> one!\n> two\n> three!\n> ");
   EXPECT_THAT(result.err, HasSubstr("[stopped]"));
+}
+
+TEST_F(ChatCommandTest, InterruptedFirstAnswerLeavesItsSessionToTheChat) {
+  interactive_ = true;
+  int events = 0;
+  server_->on_event = [this, &events] {
+    if (++events == 3) token_.Cancel();
+  };
+  EXPECT_EQ(Run({"chat", "--system", "Be brief."}, "one\ntwo\n").code, 0);
+  ASSERT_THAT(server_->generated, SizeIs(2));
+  EXPECT_EQ(std::get<FromSession>(server_->generated[1].start).name, "sessions/new1");
+  EXPECT_THAT(std::get<std::vector<client::ChatMessage>>(server_->generated[1].input),
+              ElementsAre(client::ChatMessage{"user", "two"}));
+  EXPECT_THAT(server_->deleted_sessions, ElementsAre("sessions/new1"));
+}
+
+TEST_F(ChatCommandTest, ScriptThatIsInterruptedEndsItsSession) {
+  int events = 0;
+  server_->on_event = [this, &events] {
+    if (++events == 3) token_.Cancel();
+  };
+  EXPECT_EQ(Run({"chat"}, "one\ntwo\n").code, 130);
+  EXPECT_THAT(server_->generated, SizeIs(1));
+  EXPECT_THAT(server_->deleted_sessions, ElementsAre("sessions/new1"));
 }
 
 }  // namespace

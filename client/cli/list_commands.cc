@@ -83,16 +83,18 @@ absl::Status ListNodes(const ListFlags& flags, CommandContext& context) {
     if (!parent.ok()) return parent.status();
     request.filter.parent = *parent;
   }
-  const auto nodes = ListAllNodes(context, request, flags.limit);
-  if (!nodes.ok()) return nodes.status();
+  const auto all = ListAllNodes(context, request, flags.limit);
+  if (!all.ok()) return all.status();
   if (console.json) {
     Json json = Json::object();
-    json["nodes"] = ToJsonArray(*nodes);
+    json["nodes"] = ToJsonArray(all->nodes);
+    json["unreadable"] = all->unreadable;
     console.out << Document(json);
     return absl::OkStatus();
   }
-  console.out << (flags.names_only ? Names(*nodes) : NodeTable(*nodes, console));
-  if (flags.limit != 0 && nodes->size() == flags.limit) {
+  console.out << (flags.names_only ? Names(all->nodes) : NodeTable(all->nodes, console));
+  if (!all->unreadable.empty()) console.Warn(UnreadableLine(all->unreadable));
+  if (flags.limit != 0 && all->nodes.size() == flags.limit) {
     console.Note(absl::StrCat("at most ", flags.limit, " are shown; --limit 0 shows all"));
   }
   return absl::OkStatus();

@@ -83,9 +83,11 @@ absl::StatusOr<std::string> ResolveNode(const CommandContext& context, const std
       kNode, kSession, text,
       [&context](const std::string& name) { return context.client.GetNode({.name = name}, context.Call()).status(); },
       [&context]() -> absl::StatusOr<std::vector<std::string>> {
-        const auto nodes = ListAllNodes(context, {}, 0);
-        if (!nodes.ok()) return nodes.status();
-        return NamesOf(*nodes);
+        const auto all = ListAllNodes(context, {}, 0);
+        if (!all.ok()) return all.status();
+        std::vector<std::string> names = NamesOf(all->nodes);
+        names.insert(names.end(), all->unreadable.begin(), all->unreadable.end());
+        return names;
       });
 }
 
@@ -114,18 +116,19 @@ absl::StatusOr<client::Start> ResolveStart(const CommandContext& context, const 
   return absl::NotFoundError(absl::StrCat("no node or session has the id '", text, "' or one that begins with it"));
 }
 
-absl::StatusOr<std::vector<client::Node>> ListAllNodes(const CommandContext& context, client::ListNodesRequest request,
+absl::StatusOr<client::ListNodesResponse> ListAllNodes(const CommandContext& context, client::ListNodesRequest request,
                                                        size_t limit) {
-  std::vector<client::Node> nodes;
+  client::ListNodesResponse all;
   request.page_size = PageSize(limit);
   do {
     absl::StatusOr<client::ListNodesResponse> page = context.client.ListNodes(request, context.Call());
     if (!page.ok()) return page.status();
-    std::move(page->nodes.begin(), page->nodes.end(), std::back_inserter(nodes));
+    std::move(page->nodes.begin(), page->nodes.end(), std::back_inserter(all.nodes));
+    std::move(page->unreadable.begin(), page->unreadable.end(), std::back_inserter(all.unreadable));
     request.page_token = page->next_page_token;
-  } while (!request.page_token.empty() && (limit == 0 || nodes.size() < limit));
-  if (limit != 0 && nodes.size() > limit) nodes.resize(limit);
-  return nodes;
+  } while (!request.page_token.empty() && (limit == 0 || all.nodes.size() < limit));
+  if (limit != 0 && all.nodes.size() > limit) all.nodes.resize(limit);
+  return all;
 }
 
 absl::StatusOr<std::vector<client::Session>> ListAllSessions(const CommandContext& context, size_t limit) {

@@ -22,8 +22,8 @@ absl::StatusOr<std::string> ResolveSession(const CommandContext& context, const 
 // Returns a node or a session; text without `nodes/` or `sessions/` is looked for among nodes first.
 absl::StatusOr<client::Start> ResolveStart(const CommandContext& context, const std::string& text);
 
-// Return all pages, up to `limit` items; 0 is no limit.
-absl::StatusOr<std::vector<client::Node>> ListAllNodes(const CommandContext& context, client::ListNodesRequest request,
+// Return all pages, those of nodes as one, up to `limit` nodes or sessions; 0 is no limit.
+absl::StatusOr<client::ListNodesResponse> ListAllNodes(const CommandContext& context, client::ListNodesRequest request,
                                                        size_t limit);
 absl::StatusOr<std::vector<client::Session>> ListAllSessions(const CommandContext& context, size_t limit);
 

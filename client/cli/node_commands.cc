@@ -147,7 +147,7 @@ struct LabelFlags {
 
 absl::StatusOr<client::UpdateNodeRequest> MakeUpdate(const LabelFlags& flags) {
   client::UpdateNodeRequest request{.note = flags.note.value_or(""), .etag = flags.etag};
-  if (flags.note) request.update_mask.push_back("note");
+  if (flags.note) request.update_mask.emplace_back("note");
   std::vector<std::string> settings;
   for (const std::string& change : flags.changes) {
     if (change.size() > 1 && change.back() == '-' && change.find('=') == std::string::npos) {

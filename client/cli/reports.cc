@@ -62,6 +62,12 @@ std::string FinishedLine(const client::GenerateFinished& finished) {
                       ", ended by ", ReasonText(finished), finished.replayed ? "; answer of an earlier request" : "");
 }
 
+std::string UnreadableLine(const std::vector<std::string>& names) {
+  return absl::StrCat(
+      names.size() == 1 ? "the record of 1 node is" : absl::StrCat("the records of ", names.size(), " nodes are"),
+      " damaged: ", absl::StrJoin(names, ", "), "; `quicksave show NODE` says how");
+}
+
 Fields ProofFields(const client::Proof& proof) {
   const client::RestoreTiming& timing = proof.timing;
   return {

@@ -22,6 +22,9 @@ std::string SavedLine(const client::SavedNode& saved);
 // One line: "32 tokens in 1.20 s (26.7 tokens/s), ended by max tokens".
 std::string FinishedLine(const client::GenerateFinished& finished);
 
+// One line: "the records of 2 nodes are damaged: nodes/a, nodes/b; `quicksave show NODE` says how".
+std::string UnreadableLine(const std::vector<std::string>& names);
+
 // Lines of a proof and of sampler settings, for RenderFields().
 Fields ProofFields(const client::Proof& proof);
 std::string SamplingText(const client::SamplingParameters& sampling);

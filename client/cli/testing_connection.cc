@@ -153,6 +153,7 @@ absl::StatusOr<client::ListNodesResponse> TestingConnection::ListNodes(const cli
   node_lists.push_back(request);
   client::ListNodesResponse response;
   response.nodes = PageOf(nodes, request.page_token, &response.next_page_token);
+  if (response.next_page_token.empty()) response.unreadable = unreadable;
   return response;
 }
 

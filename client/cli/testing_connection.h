@@ -15,39 +15,40 @@ class TestingConnection : public client::Connection {
  public:
   absl::StatusOr<client::GenerateFinished> Generate(const client::GenerateRequest& request,
                                                     client::GenerateCallback callback,
-                                                    const client::CallOptions& options) override;
+                                                    const client::CallOptions& call) override;
   absl::StatusOr<client::SavedNode> Snapshot(const client::SnapshotRequest& request,
-                                             const client::CallOptions& options) override;
+                                             const client::CallOptions& call) override;
   absl::StatusOr<client::RestoreResponse> Restore(const client::RestoreRequest& request,
-                                                  const client::CallOptions& options) override;
+                                                  const client::CallOptions& call) override;
   absl::StatusOr<client::BranchResponse> Branch(const client::BranchRequest& request,
-                                                const client::CallOptions& options) override;
+                                                const client::CallOptions& call) override;
   absl::StatusOr<client::ScoreResponse> Score(const client::ScoreRequest& request,
-                                              const client::CallOptions& options) override;
+                                              const client::CallOptions& call) override;
   absl::StatusOr<client::Session> GetSession(const client::GetSessionRequest& request,
-                                             const client::CallOptions& options) override;
+                                             const client::CallOptions& call) override;
   absl::StatusOr<client::ListSessionsResponse> ListSessions(const client::ListSessionsRequest& request,
-                                                            const client::CallOptions& options) override;
-  absl::Status DeleteSession(const client::DeleteSessionRequest& request, const client::CallOptions& options) override;
-  absl::StatusOr<client::Node> GetNode(const client::GetNodeRequest& request,
-                                       const client::CallOptions& options) override;
+                                                            const client::CallOptions& call) override;
+  absl::Status DeleteSession(const client::DeleteSessionRequest& request, const client::CallOptions& call) override;
+  absl::StatusOr<client::Node> GetNode(const client::GetNodeRequest& request, const client::CallOptions& call) override;
   absl::StatusOr<client::ListNodesResponse> ListNodes(const client::ListNodesRequest& request,
-                                                      const client::CallOptions& options) override;
+                                                      const client::CallOptions& call) override;
   absl::StatusOr<client::Node> UpdateNode(const client::UpdateNodeRequest& request,
-                                          const client::CallOptions& options) override;
+                                          const client::CallOptions& call) override;
   absl::StatusOr<client::DeleteNodeResponse> DeleteNode(const client::DeleteNodeRequest& request,
-                                                        const client::CallOptions& options) override;
+                                                        const client::CallOptions& call) override;
   absl::StatusOr<client::TraverseResponse> Traverse(const client::TraverseRequest& request,
-                                                    const client::CallOptions& options) override;
+                                                    const client::CallOptions& call) override;
   absl::StatusOr<client::VerifyNodeResponse> VerifyNode(const client::VerifyNodeRequest& request,
-                                                        const client::CallOptions& options) override;
-  absl::StatusOr<client::ServerStatus> GetStatus(const client::CallOptions& options) override;
-  absl::StatusOr<client::CollectGarbageResponse> CollectGarbage(const client::CallOptions& options) override;
-  absl::StatusOr<client::Health> CheckHealth(absl::string_view service, const client::CallOptions& options) override;
+                                                        const client::CallOptions& call) override;
+  absl::StatusOr<client::ServerStatus> GetStatus(const client::CallOptions& call) override;
+  absl::StatusOr<client::CollectGarbageResponse> CollectGarbage(const client::CallOptions& call) override;
+  absl::StatusOr<client::Health> CheckHealth(absl::string_view service, const client::CallOptions& call) override;
 
   // What the server has. Lists come in pages of two, however many are asked for.
   std::vector<client::Node> nodes;
   std::vector<client::Session> sessions;
+  // Names of damaged nodes; the last page of nodes has them.
+  std::vector<std::string> unreadable;
   client::Health health = client::Health::kServing;
   // When not OK, every call but those that the tool makes to resolve names fails with it.
   absl::Status failure;

@@ -35,7 +35,12 @@ class CliTest : public ::testing::Test {
     Console console{.in = in, .out = out, .err = err, .unicode = true};
     console.in_is_terminal = interactive_;
     console.now = [] { return absl::FromUnixSeconds(1'700'000'180); };
-    const int code = RunCli(
+    const int code = RunOn(arguments, console);
+    return {code, out.str(), err.str()};
+  }
+
+  int RunOn(const std::vector<std::string>& arguments, Console& console) {
+    return RunCli(
         arguments, console,
         {.connect =
              [this](const client::ClientOptions& options) -> absl::StatusOr<std::shared_ptr<client::Connection>> {
@@ -43,7 +48,6 @@ class CliTest : public ::testing::Test {
            return server_;
          },
          .arm = [this] { return token_ = client::CancellationToken(); }});
-    return {code, out.str(), err.str()};
   }
 
   std::shared_ptr<TestingConnection> server_ = std::make_shared<TestingConnection>();

@@ -61,8 +61,8 @@ struct Range {
   uint32_t first, last;
 };
 
-template <size_t n>
-bool IsIn(uint32_t code, const std::array<Range, n>& ranges) {
+template <size_t kSize>
+bool IsIn(uint32_t code, const std::array<Range, kSize>& ranges) {
   return std::any_of(ranges.begin(), ranges.end(),
                      [code](const Range& range) { return code >= range.first && code <= range.last; });
 }

@@ -2,11 +2,13 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/command.h"
 #include "client/cli/json_output.h"
 #include "client/cli/names.h"
+#include "client/cli/reports.h"
 #include "client/cli/text_format.h"
 #include "client/cli/tree_view.h"
 
@@ -20,22 +22,30 @@ struct TreeFlags {
   int32_t limit = 1000;
 };
 
-// The nodes to draw, and whether there are more.
-absl::StatusOr<client::TraverseResponse> Collect(const TreeFlags& flags, CommandContext& context) {
+// The nodes to draw, whether there are more, and names of damaged ones.
+struct Found {
+  std::vector<client::Node> nodes;
+  bool truncated = false;
+  std::vector<std::string> unreadable;
+};
+
+absl::StatusOr<Found> Collect(const TreeFlags& flags, CommandContext& context) {
   if (flags.node.empty()) {
-    auto nodes = ListAllNodes(context, {.newest_first = true}, flags.limit);
-    if (!nodes.ok()) return nodes.status();
-    const bool truncated = nodes->size() == static_cast<size_t>(flags.limit);
-    return client::TraverseResponse{.nodes = *std::move(nodes), .truncated = truncated};
+    auto all = ListAllNodes(context, {.newest_first = true}, flags.limit);
+    if (!all.ok()) return all.status();
+    const bool truncated = all->nodes.size() == static_cast<size_t>(flags.limit);
+    return Found{.nodes = std::move(all->nodes), .truncated = truncated, .unreadable = std::move(all->unreadable)};
   }
   const absl::StatusOr<std::string> node = ResolveNode(context, flags.node);
   if (!node.ok()) return node.status();
-  return context.client.Traverse(
+  auto walked = context.client.Traverse(
       {.node = *node,
        .direction = flags.ancestors ? client::TraverseDirection::kAncestors : client::TraverseDirection::kDescendants,
        .max_depth = flags.depth,
        .max_nodes = flags.limit},
       context.Call());
+  if (!walked.ok()) return walked.status();
+  return Found{.nodes = std::move(walked->nodes), .truncated = walked->truncated};
 }
 
 absl::Status Tree(const TreeFlags& flags, CommandContext& context) {
@@ -46,10 +56,13 @@ absl::Status Tree(const TreeFlags& flags, CommandContext& context) {
     Json json = Json::object();
     json["nodes"] = ToJsonArray(found->nodes);
     json["truncated"] = found->truncated;
+    // A walk from a node does not report damaged ones.
+    if (flags.node.empty()) json["unreadable"] = found->unreadable;
     console.out << Document(json);
     return absl::OkStatus();
   }
   console.out << RenderTree(found->nodes, console);
+  if (!found->unreadable.empty()) console.Warn(UnreadableLine(found->unreadable));
   int64_t added = 0;
   for (const client::Node& node : found->nodes) added += node.storage.added_bytes;
   console.Note(absl::StrCat(found->nodes.size(), " nodes, ", HumanBytes(added), " stored for them",

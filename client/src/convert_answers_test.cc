@@ -260,8 +260,10 @@ TEST(ConvertTest, SnapshotServiceAnswersAreReadWhole) {
 }
 
 TEST(ConvertTest, GraphServiceAnswersAreReadWhole) {
-  EXPECT_EQ(FromProto(Complete<v1::ListNodesResponse>(absl::StrCat("nodes {", kNode, "} next_page_token: 'next'"))),
-            (ListNodesResponse{.nodes = {kNodeValue}, .next_page_token = "next"}));
+  EXPECT_EQ(
+      FromProto(Complete<v1::ListNodesResponse>(
+          absl::StrCat("nodes {", kNode, "} next_page_token: 'next' unreadable: ['nodes/a', 'nodes/b']"))),
+      (ListNodesResponse{.nodes = {kNodeValue}, .next_page_token = "next", .unreadable = {"nodes/a", "nodes/b"}}));
   EXPECT_EQ(FromProto(Complete<v1::DeleteNodeResponse>("deleted_nodes: 3")), (DeleteNodeResponse{.deleted_nodes = 3}));
   EXPECT_EQ(FromProto(Complete<v1::TraverseResponse>(absl::StrCat("nodes {", kNode, "} truncated: true"))),
             (TraverseResponse{.nodes = {kNodeValue}, .truncated = true}));

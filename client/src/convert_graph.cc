@@ -25,7 +25,9 @@ std::vector<Node> NodesFromProto(const Nodes& from) {
 }  // namespace
 
 ListNodesResponse FromProto(const v1::ListNodesResponse& from) {
-  return {.nodes = NodesFromProto(from.nodes()), .next_page_token = from.next_page_token()};
+  return {.nodes = NodesFromProto(from.nodes()),
+          .next_page_token = from.next_page_token(),
+          .unreadable = {from.unreadable().begin(), from.unreadable().end()}};
 }
 
 DeleteNodeResponse FromProto(const v1::DeleteNodeResponse& from) { return {.deleted_nodes = from.deleted_nodes()}; }

@@ -22,8 +22,14 @@ class SystemClock : public RetryClock {
   }
 };
 
+// Whether the server still works on an earlier attempt, whose answer was lost.
+bool IsInProgress(const absl::Status& status) {
+  return absl::IsAborted(status) && ErrorReason(status) == "REQUEST_IN_PROGRESS";
+}
+
 bool IsTransient(const absl::Status& status) {
-  return absl::IsUnavailable(status) || (absl::IsResourceExhausted(status) && ErrorRetryDelay(status).has_value());
+  return absl::IsUnavailable(status) || IsInProgress(status) ||
+         (absl::IsResourceExhausted(status) && ErrorRetryDelay(status).has_value());
 }
 
 // The wait after attempt `number`: between half of and the whole exponential step, and not less than the server asks
@@ -46,7 +52,7 @@ RetryClock& SystemRetryClock() {
 absl::Status RunWithRetries(const RetryPolicy& policy, const CallLimits& limits, RetryClock& clock,
                             absl::FunctionRef<absl::Status(int)> attempt) {
   for (int number = 1;; ++number) {
-    const absl::Status status = attempt(number);
+    absl::Status status = attempt(number);
     if (status.ok() || !IsTransient(status) || number >= policy.max_attempts) return status;
     const absl::Duration wait = Backoff(policy, number, status);
     if (clock.Now() + wait >= limits.deadline) return status;

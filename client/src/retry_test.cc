@@ -41,6 +41,14 @@ absl::Status FullFor(int seconds) {
   return MakeStatus(absl::StatusCode::kResourceExhausted, "full", details.SerializeAsString());
 }
 
+absl::Status AbortedFor(const std::string& reason) {
+  google::rpc::ErrorInfo info;
+  info.set_reason(reason);
+  google::rpc::Status details;
+  details.add_details()->PackFrom(info);
+  return MakeStatus(absl::StatusCode::kAborted, "aborted", details.SerializeAsString());
+}
+
 TEST(RetryTest, WaitsGrowUpToTheMaximumWithJitter) {
   FakeClock clock;
   const RetryPolicy policy{
@@ -72,13 +80,31 @@ TEST(RetryTest, AttemptsAreCountedFromOne) {
 }
 
 TEST(RetryTest, ErrorsThatLastAreReturnedAtOnce) {
-  for (const auto code : {absl::StatusCode::kInvalidArgument, absl::StatusCode::kNotFound, absl::StatusCode::kDataLoss,
-                          absl::StatusCode::kFailedPrecondition, absl::StatusCode::kInternal,
-                          absl::StatusCode::kDeadlineExceeded, absl::StatusCode::kResourceExhausted}) {
+  for (const auto code :
+       {absl::StatusCode::kInvalidArgument, absl::StatusCode::kNotFound, absl::StatusCode::kDataLoss,
+        absl::StatusCode::kFailedPrecondition, absl::StatusCode::kInternal, absl::StatusCode::kDeadlineExceeded,
+        absl::StatusCode::kResourceExhausted, absl::StatusCode::kAborted}) {
     FakeClock clock;
     EXPECT_EQ(RunWithRetries({}, {}, clock, [code](int) { return absl::Status(code, ""); }).code(), code);
     EXPECT_TRUE(clock.sleeps.empty()) << code;
   }
+}
+
+TEST(RetryTest, RepeatWaitsForTheFirstAttemptToEnd) {
+  FakeClock clock;
+  const absl::Status status = RunWithRetries({}, {}, clock, [](int attempt) {
+    if (attempt == 1) return absl::UnavailableError("connection lost");
+    return attempt == 2 ? AbortedFor("REQUEST_IN_PROGRESS") : absl::OkStatus();
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(clock.sleeps.size(), 2);
+}
+
+TEST(RetryTest, OtherLostRacesAreReturnedAtOnce) {
+  FakeClock clock;
+  EXPECT_EQ(RunWithRetries({}, {}, clock, [](int) { return AbortedFor("ETAG_MISMATCH"); }).code(),
+            absl::StatusCode::kAborted);
+  EXPECT_TRUE(clock.sleeps.empty());
 }
 
 TEST(RetryTest, ServersDelayIsKept) {

@@ -115,7 +115,7 @@ class FakeHealthService : public grpc::health::v1::Health::Service {
 
 }  // namespace
 
-FakeServer::FakeServer(std::shared_ptr<grpc::ServerCredentials> credentials) {
+FakeServer::FakeServer(const std::shared_ptr<grpc::ServerCredentials>& credentials) {
   services_.push_back(std::make_unique<FakeSnapshotService>(this));
   services_.push_back(std::make_unique<FakeGraphService>(this));
   services_.push_back(std::make_unique<FakeAdminService>(this));

@@ -29,7 +29,7 @@ class FakeServer {
                                             grpc::ServerWriter<v1::GenerateResponse>* writer)>;
 
   // Without handlers every call is answered with an empty message. `credentials` null is plain text.
-  explicit FakeServer(std::shared_ptr<grpc::ServerCredentials> credentials = nullptr);
+  explicit FakeServer(const std::shared_ptr<grpc::ServerCredentials>& credentials = nullptr);
   ~FakeServer();
 
   // Set before the first call.

@@ -109,8 +109,9 @@ absl::Status Archive::Load(int tokens, RestoredState& restored) const {
   const auto work = [&](int i, ReadCost& cost) -> absl::Status {
     if (i == blocks) {
       auto read = reader.ReadLogits(d_.model.vocab_size, cost);
-      if (read.ok()) logits = *std::move(read);
-      return read.status();
+      if (!read.ok()) return read.status();
+      logits = *std::move(read);
+      return absl::OkStatus();
     }
     const storage::BlockRef& ref = record.contents().blocks(i);
     const int first = static_cast<int>(ref.first_token());

@@ -38,7 +38,7 @@ struct SaveRequest {
   // Last characters of the text, for lists. UTF-8, as are labels and note.
   std::string text_tail;
   // Remembered with the node in the same atomic step.
-  std::optional<storage::AnsweredRequest> request;
+  std::optional<storage::AnsweredRequest<storage::NodeRecord>> request;
 };
 
 // Times are summed over threads, but for commit and total.

@@ -40,7 +40,7 @@ class ArchiveDamageTest : public ArchiveTestBase {
 
   // Commits a node like the good one that `change` has altered, and returns its id.
   std::string CommitChanged(const std::function<void(storage::NodeCommit&)>& change) {
-    const std::string node_id = absl::StrCat("changed-", ++changed_);
+    std::string node_id = absl::StrCat("changed-", ++changed_);
     storage::NodeCommit commit;
     commit.record = env_.store->GetNode(kTenant, good_).value();
     commit.record.set_node_id(node_id);

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/archive/block_plan.h"
+#include "storage/error_reason.h"
 
 namespace quicksave::server {
 namespace {
@@ -17,16 +18,13 @@ storage::EdgeType EdgeTypeOf(const SaveRequest& request) {
   return whole ? storage::v1::EDGE_TYPE_CONTINUATION : storage::v1::EDGE_TYPE_COUNTERFACTUAL;
 }
 
-void SetSampler(const SessionState& state, storage::v1::SamplerState& sampler) {
-  const engine::SamplingParameters& from = state.sampling;
+void SetSampler(const engine::SamplingParameters& from, storage::v1::SamplerState& sampler) {
   sampler.set_temperature(from.temperature);
   sampler.set_top_k(static_cast<uint32_t>(from.top_k));
   sampler.set_top_p(from.top_p);
   sampler.set_min_p(from.min_p);
   sampler.set_repetition_penalty(from.repetition_penalty);
   sampler.set_seed(from.seed);
-  // The generator counts positions.
-  sampler.set_counter(static_cast<uint64_t>(state.sequence.length()));
 }
 
 void SetText(const TextState& from, storage::v1::TextState& text) {
@@ -34,7 +32,6 @@ void SetText(const TextState& from, storage::v1::TextState& text) {
   text.set_detokenizer_read_offset(from.detokenizer.read_offset);
   text.set_detokenizer_emitted_bytes(from.detokenizer.emitted_bytes);
   text.set_held_back(from.held_text);
-  text.mutable_stop_strings()->Assign(from.stop_strings.begin(), from.stop_strings.end());
 }
 
 absl::Status Inconsistent(const storage::NodeRecord& record, std::string_view what) {
@@ -59,9 +56,9 @@ storage::NodeRecord MakeRecord(const SaveRequest& request, const ModelIdentity& 
   record.mutable_annotations()->mutable_labels()->insert(request.labels.begin(), request.labels.end());
   record.mutable_annotations()->set_note(request.note);
   record.set_text_tail(request.text_tail);
+  SetSampler(state.sampling, *record.mutable_sampler());
   storage::NodeContents& contents = *record.mutable_contents();
   contents.mutable_token_ids()->Assign(state.sequence.tokens().begin(), state.sequence.tokens().end());
-  SetSampler(state, *contents.mutable_sampler());
   SetText(state.text, *contents.mutable_text());
   return record;
 }
@@ -78,14 +75,17 @@ std::shared_ptr<const engine::Logits> LogitsFromBytes(std::string_view bytes) {
 
 absl::Status CheckRestorable(const storage::NodeRecord& record, const ModelIdentity& model) {
   if (record.model_fingerprint() != model.fingerprint || record.numerics_version() != model.numerics) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("nodes/", record.node_id(), " was saved by model ", record.model_fingerprint(), " with numerics ",
-                     record.numerics_version(), ", but this server runs model ", model.fingerprint, " with numerics ",
-                     model.numerics, "; start a server with the model and version that saved it"));
+    return storage::WithReason(
+        "MODEL_MISMATCH",
+        absl::FailedPreconditionError(absl::StrCat(
+            "nodes/", record.node_id(), " was saved by model ", record.model_fingerprint(), " with numerics ",
+            record.numerics_version(), ", but this server runs model ", model.fingerprint, " with numerics ",
+            model.numerics, "; start a server with the model and version that saved it")));
   }
   if (record.lacks_size() == 0) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("nodes/", record.node_id(), " cannot be restored: it lacks ", absl::StrJoin(record.lacks(), ", ")));
+  return storage::WithReason("NODE_INCOMPLETE", absl::FailedPreconditionError(absl::StrCat(
+                                                    "nodes/", record.node_id(), " cannot be restored: it lacks ",
+                                                    absl::StrJoin(record.lacks(), ", "))));
 }
 
 absl::Status CheckConsistent(const storage::NodeRecord& record) {
@@ -150,7 +150,7 @@ std::vector<int32_t> TokensOf(const storage::NodeRecord& record, int tokens) {
 }
 
 engine::SamplingParameters SamplingOf(const storage::NodeRecord& record) {
-  const storage::v1::SamplerState& sampler = record.contents().sampler();
+  const storage::v1::SamplerState& sampler = record.sampler();
   return {.temperature = sampler.temperature(),
           .top_k = static_cast<int32_t>(sampler.top_k()),
           .top_p = sampler.top_p(),
@@ -167,8 +167,7 @@ TextState TextStateOf(const storage::NodeRecord& record, int tokens) {
   return {.detokenizer = {.prefix_offset = text.detokenizer_prefix_offset(),
                           .read_offset = text.detokenizer_read_offset(),
                           .emitted_bytes = text.detokenizer_emitted_bytes()},
-          .held_text = text.held_back(),
-          .stop_strings = {text.stop_strings().begin(), text.stop_strings().end()}};
+          .held_text = text.held_back()};
 }
 
 }  // namespace quicksave::server

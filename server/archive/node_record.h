@@ -40,7 +40,8 @@ absl::Status CheckFitsModel(const storage::NodeRecord& record, const ModelIdenti
 std::shared_ptr<const Origin> OriginOf(const storage::NodeRecord& record);
 std::vector<int32_t> TokensOf(const storage::NodeRecord& record, int tokens);
 engine::SamplingParameters SamplingOf(const storage::NodeRecord& record);
-// The text side after all tokens, or after the first `tokens`: then empty but for the detokenizer's place.
+// The text side after all tokens, or after the first `tokens`: then empty but for the detokenizer's place, from which
+// GenerateJob finds its context.
 TextState TextStateOf(const storage::NodeRecord& record, int tokens);
 
 }  // namespace quicksave::server

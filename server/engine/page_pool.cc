@@ -68,7 +68,7 @@ absl::StatusOr<PageReservation> PagePool::Reserve(int pages) {
   const int available = static_cast<int>(free_.size()) - reserved_;
   if (pages > available) {
     return absl::ResourceExhaustedError(absl::StrCat(
-        "KV memory: ", pages, " pages of ", cpu::kPageTokens, " tokens are needed, ", available, " of ", total_,
+        "kv_memory: ", pages, " pages of ", cpu::kPageTokens, " tokens are needed, ", available, " of ", total_,
         " are free; end sessions, ask for fewer tokens, or start the server with a larger --kv-memory"));
   }
   reserved_ += pages;

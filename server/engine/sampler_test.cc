@@ -205,7 +205,7 @@ TEST(SampleTest, LogitsThatAreNoNumbersAreNeverDrawn) {
   for (SamplingParameters parameters : all) {
     for (uint64_t seed = 0; seed < 30; ++seed) {
       parameters.seed = seed;
-      const auto sample = [&](std::vector<float> logits) { return Sample(logits, parameters, {0, 1}); };
+      const auto sample = [&](const std::vector<float>& logits) { return Sample(logits, parameters, {0, 1}); };
       EXPECT_THAT(sample({kNan, 1, kNan, 1.1F}), testing::AnyOf(1, 3));
       EXPECT_EQ(sample({kNan, -kInfinity, 3}), 2);
       EXPECT_EQ(sample({-kInfinity, 3, -kInfinity}), 1);

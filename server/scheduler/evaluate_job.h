@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "server/scheduler/job.h"
 
 namespace quicksave::server {
@@ -40,7 +41,16 @@ class EvaluateJob : public Job {
     if (!logits.empty()) consumer_(all ? fed_ : fed_ + feeding_ - 1, logits);
     fed_ += feeding_;
   }
-  void Finish(const absl::Status& status) override {}
+  void Finish(const absl::Status& status) override {
+    status_ = status;
+    finished_.Notify();
+  }
+
+  // Waits for the end and says how it was. Not on the engine thread.
+  absl::Status Await() {
+    finished_.WaitForNotification();
+    return status_;
+  }
 
  private:
   engine::Sequence sequence_;
@@ -50,6 +60,8 @@ class EvaluateJob : public Job {
   std::function<bool()> asks_cancelled_;
   size_t fed_ = 0;
   size_t feeding_ = 0;
+  absl::Status status_;
+  absl::Notification finished_;
 };
 
 }  // namespace quicksave::server

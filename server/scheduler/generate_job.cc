@@ -6,12 +6,6 @@
 #include "absl/time/clock.h"
 
 namespace quicksave::server {
-namespace {
-
-// Tokens before new text that the detokenizer looks at, so that text which depends on its neighbours comes out right.
-constexpr int kTextContext = 6;
-
-}  // namespace
 
 absl::StatusOr<std::shared_ptr<GenerateJob>> GenerateJob::Create(SessionState state, GenerateOptions options,
                                                                  const text::Tokenizer* tokenizer,
@@ -30,31 +24,41 @@ GenerateJob::GenerateJob(SessionState state, GenerateOptions options, const text
       stops_(std::move(stops)),
       detokenizer_(tokenizer, /*skip_special=*/true, state_.text.detokenizer),
       listener_(std::move(listener)),
-      input_(options_.input),
-      length_(state_.sequence.length()) {}
+      length_(state_.sequence.length()) {
+  if (!options_.input.empty() || state_.sequence.next_logits() != nullptr || length() == 0) return;
+  // Rewound: the last token is fed again for its logits, which are a function of the tokens alone.
+  whole_ = state_.sequence;
+  options_.input = {state_.sequence.tokens().back()};
+  state_.sequence.Truncate(length() - 1);
+}
+
+SessionState GenerateJob::Capture() const {
+  SessionState state = state_;
+  if (whole_) state.sequence = *whole_;
+  return state;
+}
 
 void GenerateJob::Begin() {
   start_ = absl::Now();
-  if (!input_.empty()) {
+  if (!options_.input.empty()) {
     state_.text.held_text.clear();
-  } else if (state_.sequence.next_logits() == nullptr) {
-    // Rewound: the last token is fed again for its logits, which are a function of the tokens alone.
-    input_ = {state_.sequence.tokens().back()};
-    state_.sequence.Truncate(state_.sequence.length() - 1);
+  } else if (state_.text.detokenizer.prefix_offset == length()) {
+    // Rewound: the archive cannot tell what the text after this place depends on.
+    SkipInputText();
   }
-  state_.text.stop_strings = options_.stop_strings;
 }
 
 int GenerateJob::backlog() const {
-  return fed_input_ < input_.size() ? static_cast<int>(input_.size() - fed_input_) : 1;
+  return fed_input_ < options_.input.size() ? static_cast<int>(options_.input.size() - fed_input_) : 1;
 }
 
 Job::Feed GenerateJob::Next(int budget) {
   if (start_ == absl::InfinitePast()) Begin();
-  if (fed_input_ < input_.size()) {
-    feeding_ = std::min<size_t>(budget, input_.size() - fed_input_);
-    const bool last = fed_input_ + feeding_ == input_.size();
-    return {absl::MakeConstSpan(input_).subspan(fed_input_, feeding_),
+  const std::vector<int32_t>& input = options_.input;
+  if (fed_input_ < input.size()) {
+    feeding_ = std::min<size_t>(budget, input.size() - fed_input_);
+    const bool last = fed_input_ + feeding_ == input.size();
+    return {absl::MakeConstSpan(input).subspan(fed_input_, feeding_),
             last ? engine::LogitsWanted::kLast : engine::LogitsWanted::kNone};
   }
   if (!decided_) Decide();
@@ -65,7 +69,8 @@ Job::Feed GenerateJob::Next(int budget) {
 
 void GenerateJob::Consume(absl::Span<const float> logits) {
   length_.store(state_.sequence.length(), std::memory_order_relaxed);
-  if (fed_input_ < input_.size()) {
+  whole_.reset();
+  if (fed_input_ < options_.input.size()) {
     fed_input_ += feeding_;
     SkipInputText();
   }
@@ -102,8 +107,11 @@ void GenerateJob::Decide() {
     return;
   }
   next_token_ = engine::Sample(*state_.sequence.next_logits(), state_.sampling, state_.sequence.tokens());
-  if (IsStopToken(next_token_)) {
-    const bool named = std::count(options_.stop_token_ids.begin(), options_.stop_token_ids.end(), next_token_) > 0;
+  const auto has_next = [this](const std::vector<int32_t>& ids) {
+    return std::find(ids.begin(), ids.end(), next_token_) != ids.end();
+  };
+  const bool named = has_next(options_.stop_token_ids);
+  if (named || has_next(options_.end_of_turn_ids)) {
     result_.reason = named ? FinishReason::kStop : FinishReason::kEndOfTurn;
     result_.stop = tokenizer_->TokenText(next_token_).value_or("");
     done_ = true;
@@ -114,9 +122,7 @@ void GenerateJob::Decide() {
 }
 
 void GenerateJob::SkipInputText() {
-  const int64_t context = std::max(0, state_.sequence.length() - kTextContext);
-  detokenizer_ = text::Detokenizer(tokenizer_, /*skip_special=*/true, {context, context, 0});
-  detokenizer_.Append(state_.sequence.tokens()).IgnoreError();
+  detokenizer_.SkipTo(state_.sequence.tokens()).IgnoreError();
   state_.text.detokenizer = detokenizer_.state();
 }
 
@@ -151,14 +157,8 @@ void GenerateJob::Emit(int32_t token) {
   }
 }
 
-bool GenerateJob::IsStopToken(int32_t token) const {
-  const auto contains = [token](const std::vector<int32_t>& ids) {
-    return std::find(ids.begin(), ids.end(), token) != ids.end();
-  };
-  return contains(options_.stop_token_ids) || contains(options_.end_of_turn_ids);
-}
-
 void GenerateJob::Finish(const absl::Status& status) {
+  if (whole_) state_.sequence = *std::move(whole_);
   const absl::Time now = absl::Now();
   if (start_ == absl::InfinitePast()) start_ = now;
   if (prefilled_ == absl::InfinitePast()) prefilled_ = now;

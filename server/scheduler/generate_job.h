@@ -70,11 +70,11 @@ class GenerateJob : public Job {
                                                              std::shared_ptr<GenerateListener> listener);
 
   // Tokens that it may append, for Scheduler::Submit.
-  int max_appended() const { return static_cast<int>(input_.size()) + options_.max_appended; }
+  int max_appended() const { return static_cast<int>(options_.input.size()) + options_.max_appended; }
   // Tokens of its sequence now. Any thread.
   int length() const { return length_.load(std::memory_order_relaxed); }
   // The state at a step boundary: on the engine thread, or before the job is submitted.
-  SessionState Capture() const { return state_; }
+  SessionState Capture() const;
 
   engine::Sequence& sequence() override { return state_.sequence; }
   int backlog() const override;
@@ -86,7 +86,7 @@ class GenerateJob : public Job {
  private:
   GenerateJob(SessionState state, GenerateOptions options, const text::Tokenizer* tokenizer, text::StopMatcher stops,
               std::shared_ptr<GenerateListener> listener);
-  // What the first Next does; until then the state is as it was given.
+  // What the first Next does.
   void Begin();
   // The input that the state has now is no part of the answer, whether more of it follows or not.
   void SkipInputText();
@@ -95,16 +95,16 @@ class GenerateJob : public Job {
   // Decides what follows the logits that the state now has.
   void Decide();
   void Emit(int32_t token);
-  bool IsStopToken(int32_t token) const;
 
   SessionState state_;
+  // The sequence as it was given, while its last token waits to be fed again.
+  std::optional<engine::Sequence> whole_;
   GenerateOptions options_;
   const text::Tokenizer* tokenizer_;
   text::StopMatcher stops_;
   text::Detokenizer detokenizer_;
   std::shared_ptr<GenerateListener> listener_;
 
-  std::vector<int32_t> input_;
   size_t fed_input_ = 0;
   size_t feeding_ = 0;  // tokens handed out by the last Next
   int32_t next_token_ = 0;

@@ -41,9 +41,13 @@ class Job {
   // The sequence is whole: it has exactly the tokens that were fed.
   virtual void Finish(const absl::Status& status) = 0;
 
-  // Makes the job end with CANCELLED before its next step.
-  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
-  virtual bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+  // Makes the job end with CANCELLED before its next step. `why`, a literal, is what its caller is told.
+  void Cancel(const char* why = kCallerCancelled) { why_cancelled_.store(why, std::memory_order_relaxed); }
+  virtual bool cancelled() const { return why_cancelled_.load(std::memory_order_relaxed) != nullptr; }
+  const char* why_cancelled() const {
+    const char* why = why_cancelled_.load(std::memory_order_relaxed);
+    return why == nullptr ? kCallerCancelled : why;
+  }
 
   // After this time the job ends with DEADLINE_EXCEEDED.
   absl::Time deadline = absl::InfiniteFuture();
@@ -51,7 +55,9 @@ class Job {
   engine::PageReservation reservation;
 
  private:
-  std::atomic<bool> cancelled_{false};
+  static constexpr char kCallerCancelled[] = "the caller cancelled the call";
+
+  std::atomic<const char*> why_cancelled_{nullptr};
 };
 
 }  // namespace quicksave::server

@@ -4,40 +4,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 
 namespace quicksave::server {
-namespace {
-
-// Tells a waiting caller how its job ended.
-class AwaitedJob : public Job {
- public:
-  explicit AwaitedJob(std::shared_ptr<Job> job) : job_(std::move(job)) { deadline = job_->deadline; }
-
-  engine::Sequence& sequence() override { return job_->sequence(); }
-  int backlog() const override { return job_->backlog(); }
-  bool paused() const override { return job_->paused(); }
-  bool cancelled() const override { return job_->cancelled(); }
-  Feed Next(int budget) override { return job_->Next(budget); }
-  void Consume(absl::Span<const float> logits) override { job_->Consume(logits); }
-  void Finish(const absl::Status& status) override {
-    job_->Finish(status);
-    status_ = status;
-    done_.Notify();
-  }
-  absl::Status Await() {
-    done_.WaitForNotification();
-    return status_;
-  }
-
- private:
-  std::shared_ptr<Job> job_;
-  absl::Status status_;
-  absl::Notification done_;
-};
-
-}  // namespace
 
 Scheduler::Scheduler(const Options& options, engine::Decoder* decoder, engine::PagePool* pool)
     : options_(options), decoder_(decoder), pool_(pool), thread_([this] { Loop(); }) {}
@@ -66,10 +35,9 @@ absl::Status Scheduler::Submit(std::shared_ptr<Job> job, int tokens) {
   return absl::OkStatus();
 }
 
-absl::Status Scheduler::Run(const std::shared_ptr<Job>& job, int tokens) {
-  const auto awaited = std::make_shared<AwaitedJob>(job);
-  if (absl::Status status = Submit(awaited, tokens); !status.ok()) return status;
-  return awaited->Await();
+absl::Status Scheduler::Run(const std::shared_ptr<EvaluateJob>& job, int tokens) {
+  if (absl::Status status = Submit(job, tokens); !status.ok()) return status;
+  return job->Await();
 }
 
 void Scheduler::AtStepBoundary(absl::FunctionRef<void()> action) {
@@ -183,7 +151,7 @@ void Scheduler::EndJobs(std::vector<std::shared_ptr<Job>>& jobs) {
 }
 
 absl::Status Scheduler::WhyEnd(const Job& job) const {
-  if (job.cancelled()) return absl::CancelledError("the caller cancelled the call");
+  if (job.cancelled()) return absl::CancelledError(job.why_cancelled());
   if (job.deadline < absl::Now()) return absl::DeadlineExceededError("the call's deadline passed");
   absl::MutexLock lock(&mutex_);
   if (shutdown_) return absl::UnavailableError("the server is shutting down");

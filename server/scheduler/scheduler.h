@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "server/engine/model/decoder.h"
 #include "server/engine/page_pool.h"
+#include "server/scheduler/evaluate_job.h"
 #include "server/scheduler/job.h"
 
 namespace quicksave::server {
@@ -45,7 +46,7 @@ class Scheduler {
   absl::Status Submit(std::shared_ptr<Job> job, int tokens);
 
   // Submits and waits. Not on the engine thread.
-  absl::Status Run(const std::shared_ptr<Job>& job, int tokens);
+  absl::Status Run(const std::shared_ptr<EvaluateJob>& job, int tokens);
 
   // Calls `action` on the engine thread between two steps and waits for it. Not on the engine thread.
   void AtStepBoundary(absl::FunctionRef<void()> action);

@@ -152,10 +152,10 @@ TEST(SchedulerTest, CancelEndsAPrefillWithinOneStep) {
 TEST(SchedulerTest, AJobThatIsCancelledBeforeItsFirstStepIsFinishedUntouched) {
   SchedulerEnvironment environment;
   const auto job = std::make_shared<ScriptedJob>(TextTokens(10, 1));
-  job->Cancel();
+  job->Cancel("it was not needed");
   ASSERT_TRUE(environment.scheduler->Submit(job, 10).ok());
   job->done.WaitForNotification();
-  EXPECT_EQ(job->result.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(job->result, absl::CancelledError("it was not needed"));
   EXPECT_TRUE(job->budgets.empty());
 }
 
@@ -292,7 +292,7 @@ TEST(SchedulerTest, RefusesAJobWhosePagesAreNotFree) {
   const auto job = std::make_shared<ScriptedJob>(TextTokens(161, 1));
   const absl::Status status = environment.scheduler->Submit(job, 161);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("KV memory"));
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("kv_memory: "));
   EXPECT_EQ(environment.scheduler->counters().active_jobs, 0);
   const auto fits = std::make_shared<ScriptedJob>(TextTokens(160, 1));
   ASSERT_TRUE(environment.scheduler->Submit(fits, 160).ok());
@@ -429,25 +429,24 @@ TEST(SchedulerTest, CountsStepsAndTokens) {
 }
 
 TEST(SchedulerTest, RunWaitsForTheEndAndTellsIt) {
-  SchedulerEnvironment environment;
-  const auto job = std::make_shared<ScriptedJob>(TextTokens(10, 1));
-  EXPECT_TRUE(environment.scheduler->Run(job, 10).ok());
-  EXPECT_TRUE(job->done.HasBeenNotified());
-  EXPECT_EQ(job->sequence().length(), 10);
-
-  const auto cancelled = std::make_shared<ScriptedJob>(TextTokens(400, 1), /*largest_feed=*/10);
-  cancelled->on_consume = [](ScriptedJob& self) {
-    if (self.budgets.size() == 2) self.Cancel();
+  SchedulerEnvironment environment(600, {.prefill_rows = 10});
+  const auto new_job = [](int tokens) {
+    return std::make_shared<EvaluateJob>(engine::Sequence(), TextTokens(tokens, 1), LogitsWanted::kNone, nullptr);
   };
-  EXPECT_EQ(environment.scheduler->Run(cancelled, 400).code(), absl::StatusCode::kCancelled);
+  const auto job = new_job(15);
+  EXPECT_TRUE(environment.scheduler->Run(job, 15).ok());
+  EXPECT_EQ(job->sequence().length(), 15);
+
+  const auto cancelled = new_job(400);
+  cancelled->set_cancelled([steps = 0]() mutable { return ++steps > 2; });
+  EXPECT_EQ(environment.scheduler->Run(cancelled, 400), absl::CancelledError("the caller cancelled the call"));
   EXPECT_EQ(cancelled->sequence().length(), 20) << "cancelling takes effect before the next step";
 
-  const auto late = std::make_shared<ScriptedJob>(TextTokens(10, 1));
+  const auto late = new_job(10);
   late->deadline = absl::Now() - absl::Seconds(1);
   EXPECT_EQ(environment.scheduler->Run(late, 10).code(), absl::StatusCode::kDeadlineExceeded);
 
-  const auto large = std::make_shared<ScriptedJob>(TextTokens(10, 1));
-  EXPECT_EQ(environment.scheduler->Run(large, 1 << 20).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(environment.scheduler->Run(new_job(10), 1 << 20).code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST(EvaluateJobTest, HandsOutTheRowsThatWereAskedFor) {

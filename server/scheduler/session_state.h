@@ -15,9 +15,8 @@ namespace quicksave::server {
 // What stands between the tokens of a state and its text.
 struct TextState {
   text::Detokenizer::State detokenizer;
-  // Text held back because it may become one of these stop strings.
+  // Text held back because it may become a stop string.
   std::string held_text;
-  std::vector<std::string> stop_strings;
 };
 
 // A stored block that a state's beginning consists of.

@@ -1,6 +1,5 @@
 #include "server/scheduler/session_table.h"
 
-#include <optional>
 #include <utility>
 
 #include "absl/random/random.h"
@@ -9,6 +8,8 @@
 
 namespace quicksave::server {
 namespace {
+
+constexpr char kDeleted[] = "the session was deleted";
 
 std::string NewId() {
   constexpr char kAlphabet[] = "abcdefghijklmnopqrstuvwxyz0123456789";
@@ -98,7 +99,7 @@ absl::StatusOr<SessionState> SessionTable::Capture(const std::string& id) {
   return captured;
 }
 
-absl::StatusOr<SessionState> SessionTable::Take(const std::string& id) {
+absl::StatusOr<SessionState> SessionTable::Take(const std::string& id, std::optional<absl::Duration> lease) {
   absl::MutexLock lock(&mutex_);
   absl::StatusOr<Entry*> found = Find(id);
   if (!found.ok()) return found.status();
@@ -107,6 +108,7 @@ absl::StatusOr<SessionState> SessionTable::Take(const std::string& id) {
     return absl::FailedPreconditionError(absl::StrCat(
         "sessions/", id, " is generating for another call; wait for that call, cancel it, or branch the session"));
   }
+  entry.lease = lease.value_or(entry.lease);
   Renew(entry);
   entry.running = true;
   SessionState state = std::move(entry.state);
@@ -118,7 +120,7 @@ void SessionTable::SetJob(const std::string& id, std::shared_ptr<GenerateJob> jo
   absl::MutexLock lock(&mutex_);
   const auto it = entries_.find(id);
   if (it == entries_.end()) {
-    job->Cancel();
+    job->Cancel(kDeleted);
   } else {
     it->second.job = std::move(job);
   }
@@ -150,7 +152,7 @@ absl::Status SessionTable::Delete(const std::string& id) {
   absl::MutexLock lock(&mutex_);
   absl::StatusOr<Entry*> entry = Find(id);
   if (!entry.ok()) return entry.status();
-  if ((*entry)->job != nullptr) (*entry)->job->Cancel();
+  if ((*entry)->job != nullptr) (*entry)->job->Cancel(kDeleted);
   by_number_.erase((*entry)->number);
   removed = std::move(**entry);
   entries_.erase(id);

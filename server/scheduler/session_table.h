@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -57,8 +58,9 @@ class SessionTable {
   // A copy of the state, O(1); of a running session as of a step boundary. Renews the lease. Not on the engine thread.
   absl::StatusOr<SessionState> Capture(const std::string& id);
 
-  // Takes the state of an idle session for a job. Renews the lease. FAILED_PRECONDITION when it is running.
-  absl::StatusOr<SessionState> Take(const std::string& id);
+  // Takes the state of an idle session for a job. Renews the lease, which becomes `lease` when that is set.
+  // FAILED_PRECONDITION when it is running.
+  absl::StatusOr<SessionState> Take(const std::string& id, std::optional<absl::Duration> lease = std::nullopt);
   // Names the job that has the state, so that it can be captured and cancelled.
   void SetJob(const std::string& id, std::shared_ptr<GenerateJob> job);
   // Gives the state back; it is dropped when the session was deleted meanwhile.
@@ -67,7 +69,7 @@ class SessionTable {
   // Notes that the session's first `tokens` tokens are now stored as a node.
   void SetOrigin(const std::string& id, std::shared_ptr<const Origin> origin, int tokens);
 
-  // Removes a session and cancels its job.
+  // Removes a session and cancels its job, whose caller is told why.
   absl::Status Delete(const std::string& id);
   // Removes idle sessions whose lease has ended; returns how many.
   int RemoveExpired(absl::Time now);

@@ -141,6 +141,17 @@ TEST_F(SessionTableTest, UseRenewsALease) {
   EXPECT_EQ(table_.Info(id)->expire_time, given_back);
 }
 
+TEST_F(SessionTableTest, TakingItMayChangeItsLease) {
+  const std::string id = AddOne(NewState());
+  const absl::Time before = absl::Now();
+  SessionState state = table_.Take(id, absl::Minutes(30)).value();
+  EXPECT_GE(table_.Info(id)->expire_time, before + absl::Minutes(30));
+  EXPECT_FALSE(table_.Take(id, absl::Minutes(50)).ok());
+  table_.GiveBack(id, std::move(state));
+  EXPECT_LE(table_.Info(id)->expire_time, absl::Now() + absl::Minutes(30));
+  EXPECT_GE(table_.Info(id)->expire_time, before + absl::Minutes(30)) << "it stays for later renewals";
+}
+
 TEST_F(SessionTableTest, ARunningSessionOutlivesItsLease) {
   const std::string id = AddOne(NewState(), absl::Seconds(1));
   SessionState state = table_.Take(id).value();
@@ -240,7 +251,7 @@ TEST_F(SessionTableTest, DeletingARunningSessionCancelsItAndFreesItsPages) {
   ASSERT_TRUE(table_.Delete(id).ok());
   {
     RecordingListener::Outcome outcome = listener->Await();
-    EXPECT_EQ(outcome.status.code(), absl::StatusCode::kCancelled);
+    EXPECT_EQ(outcome.status, absl::CancelledError("the session was deleted"));
     table_.GiveBack(id, std::move(outcome.state));  // dropped
   }
   EXPECT_EQ(table_.size(), 0);
@@ -255,6 +266,7 @@ TEST_F(SessionTableTest, AJobOfASessionThatWasDeletedBeforeItStartedIsCancelled)
   ASSERT_TRUE(table_.Delete(id).ok());
   table_.SetJob(id, job);
   EXPECT_TRUE(job->cancelled());
+  EXPECT_STREQ(job->why_cancelled(), "the session was deleted");
 }
 
 TEST_F(SessionTableTest, ManyThreadsMayUseItAtOnce) {

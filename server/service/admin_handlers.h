@@ -1,7 +1,7 @@
 #ifndef QUICKSAVE_SERVER_SERVICE_ADMIN_HANDLERS_H_
 #define QUICKSAVE_SERVER_SERVICE_ADMIN_HANDLERS_H_
 
-// The calls of AdminService, without gRPC. They block: workers call them.
+// The calls of AdminService, without gRPC. They block: callers run them.
 
 #include <string>
 

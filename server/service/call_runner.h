@@ -18,7 +18,7 @@
 namespace quicksave::server {
 
 // Lets calls in once the model is loaded, and counts them until the server stops. gRPC's threads only pass calls on;
-// workers do the work. Thread-safe.
+// callers do the work. Thread-safe.
 class CallRunner {
  public:
   // Until Open, calls are refused with UNAVAILABLE.
@@ -49,7 +49,8 @@ class CallRunner {
     absl::StatusOr<Core*> core_;
   };
 
-  // Runs handler(core, call, request, response) -> absl::Status on a worker and finishes the call with its result.
+  // Runs handler(core, call, request, response) -> absl::Status on a caller thread and finishes the call with its
+  // result.
   template <class Request, class Response, class Handler>
   grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, const char* method, const Request* request,
                                 Response* response, Handler handler) {
@@ -62,7 +63,7 @@ class CallRunner {
       return reactor;
     }
     Core* core = *ticket->core();
-    core->workers->Schedule(
+    core->callers->Schedule(
         [core, context, method, request, response, handler, reactor, start, ticket = std::move(ticket)]() mutable {
           const absl::Status status = context->IsCancelled()
                                           ? absl::CancelledError("the caller cancelled the call")

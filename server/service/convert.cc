@@ -7,6 +7,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/archive/node_record.h"
 
 namespace quicksave::server {
 namespace {
@@ -140,17 +141,8 @@ void ToProto(const storage::NodeRecord& record, const Core& core, v1::NodeView v
   }
   *out->mutable_lacks() = record.lacks();
   out->set_text_tail(record.text_tail());
-  if (record.has_contents()) {
-    const storage::v1::SamplerState& sampler = record.contents().sampler();
-    ToProto(engine::SamplingParameters{.temperature = sampler.temperature(),
-                                       .top_k = static_cast<int32_t>(sampler.top_k()),
-                                       .top_p = sampler.top_p(),
-                                       .min_p = sampler.min_p(),
-                                       .repetition_penalty = sampler.repetition_penalty(),
-                                       .seed = sampler.seed()},
-            out->mutable_sampling());
-    if (view == v1::NODE_VIEW_FULL) ContentsToProto(record, core, out);
-  }
+  ToProto(SamplingOf(record), out->mutable_sampling());
+  if (view == v1::NODE_VIEW_FULL && record.has_contents()) ContentsToProto(record, core, out);
 }
 
 absl::StatusOr<absl::Duration> FromProto(const google::protobuf::Duration& duration) {

@@ -130,6 +130,8 @@ class ConvertNodeTest : public testing::Test {
     record_.set_update_time_us(1'700'000'001'000'000);
     record_.set_text_tail("tail");
     record_.add_lacks("taps");
+    record_.mutable_sampler()->set_temperature(0.5F);
+    record_.mutable_sampler()->set_seed(9);
     storage::ParentEdge* parent = record_.add_parents();
     parent->set_node_id("mother");
     parent->set_type(storage::v1::EDGE_TYPE_COUNTERFACTUAL);
@@ -145,8 +147,6 @@ class ConvertNodeTest : public testing::Test {
   void AddContents() {
     storage::v1::NodeContents* contents = record_.mutable_contents();
     for (const int id : {int{'a'}, 298, int{'b'}}) contents->add_token_ids(id);
-    contents->mutable_sampler()->set_temperature(0.5F);
-    contents->mutable_sampler()->set_seed(9);
     storage::BlockRef* block = contents->add_blocks();
     block->set_id(std::string("\x00\x01\xff", 3));
     block->set_first_token(1);
@@ -190,14 +190,14 @@ TEST_F(ConvertNodeTest, BasicViewHasAllButTheContents) {
   EXPECT_EQ(node.storage().logits_bytes(), 1200);
   EXPECT_THAT(node.lacks(), testing::ElementsAre("taps"));
   EXPECT_EQ(node.text_tail(), "tail");
-  EXPECT_FALSE(node.has_sampling());
+  EXPECT_EQ(node.sampling().temperature(), 0.5F);
+  EXPECT_EQ(node.sampling().seed(), 9U);
   EXPECT_EQ(node.token_ids_size(), 0);
 }
 
 TEST_F(ConvertNodeTest, FullViewAddsTokensTextAndBlocks) {
   AddContents();
   const v1::Node basic = Convert(v1::NODE_VIEW_BASIC);
-  EXPECT_EQ(basic.sampling().seed(), 9u);
   EXPECT_EQ(basic.token_ids_size(), 0);
   EXPECT_EQ(basic.text(), "");
   const v1::Node node = Convert(v1::NODE_VIEW_FULL);

@@ -51,8 +51,11 @@ struct Core {
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<SessionTable> sessions;
   std::unique_ptr<Archive> archive;
-  // Last, so that it is destroyed first: its tasks use all the others.
+  // Encode, decode and hash.
   std::unique_ptr<WorkerPool> workers;
+  // Carry calls, which wait for the engine, the store and the workers. Last, so that they end first: calls use all of
+  // the others.
+  std::unique_ptr<WorkerPool> callers;
 };
 
 }  // namespace quicksave::server

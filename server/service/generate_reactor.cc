@@ -3,12 +3,6 @@
 #include <utility>
 
 namespace quicksave::server {
-namespace {
-
-// Tokens that may wait for a slow reader before its generation is left out of steps.
-constexpr int kMaxWaitingTokens = 64;
-
-}  // namespace
 
 GenerateReactor::GenerateReactor(CallRunner* runner, grpc::CallbackServerContext* context,
                                  const v1::GenerateRequest& request)
@@ -19,24 +13,18 @@ GenerateReactor::GenerateReactor(CallRunner* runner, grpc::CallbackServerContext
     return;
   }
   generation_ = std::make_shared<Generation>(*core, request, absl::FromChrono(context->deadline()), this);
-  (*core)->workers->Schedule([generation = generation_] { generation->Start(); });
+  (*core)->callers->Schedule([generation = generation_] { generation->Start(); });
 }
 
 bool GenerateReactor::Full() const {
   absl::MutexLock lock(&mutex_);
-  return !waiting_.empty() && waiting_.back().delta().tokens_size() >= kMaxWaitingTokens;
+  return waiting_.Full();
 }
 
 void GenerateReactor::Write(v1::GenerateResponse event) {
   {
     absl::MutexLock lock(&mutex_);
-    if (event.has_delta() && !waiting_.empty() && waiting_.back().has_delta()) {
-      v1::GenerateDelta* last = waiting_.back().mutable_delta();
-      last->mutable_text()->append(event.delta().text());
-      last->mutable_tokens()->MergeFrom(event.delta().tokens());
-    } else {
-      waiting_.push_back(std::move(event));
-    }
+    waiting_.Push(std::move(event));
     if (std::exchange(busy_, true)) return;
   }
   Send();
@@ -55,15 +43,13 @@ void GenerateReactor::Send() {
   bool last = false;
   {
     absl::MutexLock lock(&mutex_);
-    last = waiting_.empty();
+    std::optional<v1::GenerateResponse> next = waiting_.Pop();
+    last = !next;
     if (last && !finished_) {
       busy_ = false;
       return;
     }
-    if (!last) {
-      sending_ = std::move(waiting_.front());
-      waiting_.pop_front();
-    }
+    if (next) sending_ = *std::move(next);
   }
   if (!last) {
     StartWrite(&sending_);
@@ -85,7 +71,7 @@ void GenerateReactor::OnWriteDone(bool ok) {
     // The caller is gone: nothing more can be written.
     generation_->Cancel();
     absl::MutexLock lock(&mutex_);
-    waiting_.clear();
+    waiting_.Clear();
   }
   Send();
 }

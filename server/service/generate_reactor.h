@@ -1,7 +1,6 @@
 #ifndef QUICKSAVE_SERVER_SERVICE_GENERATE_REACTOR_H_
 #define QUICKSAVE_SERVER_SERVICE_GENERATE_REACTOR_H_
 
-#include <deque>
 #include <memory>
 #include <optional>
 
@@ -9,6 +8,7 @@
 #include "absl/synchronization/mutex.h"
 #include "grpcpp/grpcpp.h"
 #include "server/service/call_runner.h"
+#include "server/service/event_queue.h"
 #include "server/service/generation.h"
 
 namespace quicksave::server {
@@ -35,8 +35,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   const CallRunner::Ticket ticket_;
   std::shared_ptr<Generation> generation_;
   mutable absl::Mutex mutex_;
-  // Small deltas that wait are joined, so a slow reader costs memory for tokens, not for messages.
-  std::deque<v1::GenerateResponse> waiting_ ABSL_GUARDED_BY(mutex_);
+  EventQueue waiting_ ABSL_GUARDED_BY(mutex_);
   v1::GenerateResponse sending_;
   bool busy_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<absl::Status> finished_ ABSL_GUARDED_BY(mutex_);

@@ -11,11 +11,13 @@
 #include "server/service/restore.h"
 #include "server/service/saving.h"
 #include "server/service/start_state.h"
+#include "storage/error_reason.h"
 
 namespace quicksave::server {
 namespace {
 
 constexpr int kMaxTopLogprobs = 100;
+constexpr int kMaxStopTokenIds = 64;
 // Checkpoints that wait to be saved before the generation waits for them.
 constexpr size_t kMaxPendingSaves = 2;
 
@@ -43,7 +45,8 @@ absl::Status CheckRange(const char* field, int64_t value, int64_t low, int64_t h
 }  // namespace
 
 void Generation::Start() {
-  absl::Status status = Validate();
+  // The caller may have given up while this waited for a worker.
+  absl::Status status = IsCancelled() ? absl::CancelledError("the caller cancelled the call") : Validate();
   if (status.ok()) {
     absl::StatusOr<RequestMemory::Attempt> attempt = core_.requests.Begin("Generate", request_.request_id(), request_);
     status = attempt.status();
@@ -51,10 +54,16 @@ void Generation::Start() {
   }
   if (status.ok() && attempt_.answer) {
     status = Replay(*attempt_.answer) ? absl::OkStatus() : absl::DataLossError("the remembered answer is damaged");
-    return sink_->Finish(status);
+    return Finish(status);
   }
   if (status.ok()) status = Prepare();
-  if (!status.ok()) sink_->Finish(status);
+  if (!status.ok()) Finish(status);
+}
+
+void Generation::Finish(const absl::Status& status) {
+  // First, so that a repeat which comes at once finds the request_id free.
+  attempt_ = {};
+  sink_->Finish(status);
 }
 
 absl::Status Generation::Validate() const {
@@ -64,6 +73,7 @@ absl::Status Generation::Validate() const {
       CheckRange("max_tokens_per_call: stop.max_tokens", stop.max_tokens(), 0, core_.limits.max_tokens_per_call),
       CheckRange("top_logprobs", request_.top_logprobs(), 0, kMaxTopLogprobs),
       saves_often ? CheckRange("save_every_tokens", request_.save_every_tokens(), 1, INT32_MAX) : absl::OkStatus(),
+      CheckRange("number of stop.token_ids", stop.token_ids_size(), 0, kMaxStopTokenIds),
       CheckTokenIds(core_, stop.token_ids()),
       CheckSaveOptions(request_.save()),
       FromProto(request_.sampling(), {}).status(),
@@ -100,10 +110,7 @@ absl::Status Generation::OpenSession(std::vector<int32_t>& input) {
   if (request_.has_session()) {
     const absl::StatusOr<std::string> id = ParseName(request_.session(), "sessions");
     if (!id.ok()) return id.status();
-    const absl::StatusOr<SessionInfo> info = core_.sessions->Info(*id);
-    if (!info.ok()) return info.status();
     session_ = *id;
-    started_.set_reused_tokens(info->token_count);
   } else {
     SessionState state;
     if (request_.has_node()) {
@@ -112,7 +119,6 @@ absl::Status Generation::OpenSession(std::vector<int32_t>& input) {
                            {.deadline = deadline_, .cancelled = [this] { return IsCancelled(); }});
       if (!proven.ok()) return proven.status();
       state = std::move(proven->state);
-      started_.set_reused_tokens(state.sequence.length());
       *started_.mutable_proof() = std::move(proven->proof);
     }
     std::vector<SessionState> states = {std::move(state)};
@@ -126,11 +132,15 @@ absl::Status Generation::OpenSession(std::vector<int32_t>& input) {
 }
 
 absl::Status Generation::Launch(std::vector<int32_t> input) {
-  absl::StatusOr<SessionState> state = core_.sessions->Take(session_);
+  const bool has_lease = request_.has_lease();
+  absl::StatusOr<SessionState> state = core_.sessions->Take(
+      session_, has_lease ? std::optional(*Lease(core_, has_lease, request_.lease())) : std::nullopt);
+  if (absl::IsFailedPrecondition(state.status())) return storage::WithReason("SESSION_BUSY", state.status());
   if (!state.ok()) return state.status();
   origin_ = state->origin;
   origin_tokens_ = state->origin_tokens;
   const int length = state->sequence.length();
+  started_.set_reused_tokens(length);
   const int context = core_.decoder->config().context_length;
   absl::Status status;
   if (length + static_cast<int>(input.size()) > context) {
@@ -153,7 +163,7 @@ absl::Status Generation::Launch(std::vector<int32_t> input) {
     if (!created.ok()) return created.status();
     job = *std::move(created);
     status = Submit(job);
-    if (!status.ok()) state = job->Capture();
+    if (!status.ok()) state = job->Capture();  // NOLINT(bugprone-use-after-move): it is given back
   }
   if (!status.ok()) {
     state->sampling = sampling;
@@ -232,6 +242,8 @@ void Generation::OnTokens(std::string text, std::vector<GeneratedToken> tokens) 
     v1::Token* token = delta.add_tokens();
     token->set_id(generated.id);
     if (generated.logprob) token->set_logprob(*generated.logprob);
+    // Without the alternatives, which may be more than the store remembers.
+    if (attempt_.request) *answer_.add_tokens() = *token;
     for (const engine::TokenLogprob& alternative : generated.top) {
       v1::TokenProbability* top = token->add_top();
       top->set_id(alternative.id);
@@ -239,10 +251,7 @@ void Generation::OnTokens(std::string text, std::vector<GeneratedToken> tokens) 
       top->set_logprob(alternative.logprob);
     }
   }
-  if (attempt_.request) {
-    answer_.mutable_text()->append(delta.text());
-    answer_.mutable_tokens()->MergeFrom(delta.tokens());
-  }
+  if (attempt_.request) answer_.mutable_text()->append(delta.text());
   sink_->Write(std::move(event));
 }
 
@@ -250,7 +259,7 @@ void Generation::OnCheckpoint(SessionState state) {
   absl::MutexLock lock(&mutex_);
   saves_.push_back(std::move(state));
   if (std::exchange(saving_, true)) return;
-  core_.workers->Schedule([self = shared_from_this()] { self->RunSaves(); });
+  core_.callers->Schedule([self = shared_from_this()] { self->RunSaves(); });
 }
 
 void Generation::OnFinish(const absl::Status& status, const GenerateResult& result, SessionState state) {
@@ -258,7 +267,7 @@ void Generation::OnFinish(const absl::Status& status, const GenerateResult& resu
   absl::MutexLock lock(&mutex_);
   ending_ = Ending{status, result, std::move(state)};
   if (std::exchange(saving_, true)) return;
-  core_.workers->Schedule([self = shared_from_this()] { self->RunSaves(); });
+  core_.callers->Schedule([self = shared_from_this()] { self->RunSaves(); });
 }
 
 void Generation::RunSaves() {
@@ -328,14 +337,15 @@ void Generation::End(Ending ending) {
     job_ = nullptr;
   }
   if (status.ok()) sink_->Write(std::move(event));
-  sink_->Finish(status);
+  Finish(status);
 }
 
 absl::Status Generation::SaveFinal(SessionState& state, const v1::GenerateFinished& finished) {
   state.origin = origin_;
   state.origin_tokens = origin_tokens_;
-  std::optional<storage::AnsweredRequest> request = attempt_.request;
-  if (request) {
+  std::optional<storage::AnsweredRequest<storage::NodeRecord>> request;
+  if (attempt_.request) {
+    request.emplace().identity = *attempt_.request;
     request->answer = [this, finished](const storage::NodeRecord& record) {
       v1::GenerateResponse events[4];
       *events[0].mutable_started() = started_;

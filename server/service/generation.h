@@ -62,6 +62,8 @@ class Generation : public GenerateListener, public std::enable_shared_from_this<
   absl::Status Submit(const std::shared_ptr<GenerateJob>& job);
   GenerateOptions JobOptions(std::vector<int32_t> input, int length) const;
   void CloseSession();
+  // Lets go of the request_id and finishes the sink.
+  void Finish(const absl::Status& status);
   // Writes the event that comes first, once; before any other and only when the job was let in.
   void Announce();
   bool Replay(const std::string& answer);
@@ -84,7 +86,8 @@ class Generation : public GenerateListener, public std::enable_shared_from_this<
   v1::GenerateStarted started_;
   std::shared_ptr<const Origin> origin_;
   int origin_tokens_ = 0;
-  v1::GenerateDelta answer_;  // all that was given out, when the call has a request_id; engine thread until the end
+  // What was given out, to be remembered, when the call has a request_id; engine thread until the end.
+  v1::GenerateDelta answer_;
 
   absl::once_flag announced_;
   mutable absl::Mutex mutex_;

@@ -1,5 +1,7 @@
 #include "server/service/graph_handlers.h"
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +17,8 @@ constexpr int kMaxPageSize = 1000;
 absl::StatusOr<storage::NodeFilter> FromProto(const v1::NodeFilter& filter) {
   storage::NodeFilter result;
   for (const auto& [key, value] : filter.labels()) result.labels.emplace_back(key, value);
+  // A map has no order, but page tokens are bound to one filter.
+  std::sort(result.labels.begin(), result.labels.end());
   if (!filter.parent().empty()) {
     absl::StatusOr<std::string> parent = ParseName(filter.parent(), "nodes");
     if (!parent.ok()) return parent.status();
@@ -35,28 +39,46 @@ absl::StatusOr<storage::NodeFilter> FromProto(const v1::NodeFilter& filter) {
   return result;
 }
 
-absl::Status ApplyUpdate(Core& core, const v1::UpdateNodeRequest& request, v1::UpdateNodeResponse& response) {
+absl::Status ApplyUpdate(Core& core, const v1::UpdateNodeRequest& request,
+                         const std::optional<storage::RequestIdentity>& identity, v1::UpdateNodeResponse& response) {
   const absl::StatusOr<std::string> id = ParseName(request.node().name(), "nodes");
   if (!id.ok()) return id.status();
-  absl::StatusOr<storage::NodeRecord> record =
-      core.store->UpdateNode(Core::kTenant, *id, request.node().etag(), [&](storage::NodeAnnotations& annotations) {
+  const auto answer = [&core](const storage::NodeRecord& record) {
+    v1::UpdateNodeResponse updated;
+    ToProto(record, core, v1::NODE_VIEW_BASIC, updated.mutable_node());
+    return updated;
+  };
+  storage::UpdateOptions options{.etag = request.node().etag()};
+  if (identity) {
+    options.request = {*identity,
+                       [&](const storage::NodeRecord& record) { return answer(record).SerializeAsString(); }};
+  }
+  const absl::StatusOr<storage::NodeRecord> record =
+      core.store->UpdateNode(Core::kTenant, *id, options, [&](storage::NodeAnnotations& annotations) {
         return UpdateAnnotations(request.node(), request.update_mask(), annotations);
       });
   if (!record.ok()) return record.status();
-  // The sampler stands in the contents, which never change. A node that was deleted meanwhile is answered without them.
-  absl::StatusOr<storage::NodeRecord> whole = core.store->GetNode(Core::kTenant, *id);
-  if (whole.ok()) *record->mutable_contents() = std::move(*whole->mutable_contents());
-  ToProto(*record, core, v1::NODE_VIEW_BASIC, response.mutable_node());
+  response = answer(*record);
   return absl::OkStatus();
 }
 
-absl::Status ApplyDelete(Core& core, const v1::DeleteNodeRequest& request, v1::DeleteNodeResponse& response) {
+absl::Status ApplyDelete(Core& core, const v1::DeleteNodeRequest& request,
+                         const std::optional<storage::RequestIdentity>& identity, v1::DeleteNodeResponse& response) {
   const absl::StatusOr<std::string> id = ParseName(request.name(), "nodes");
   if (!id.ok()) return id.status();
-  const absl::StatusOr<storage::DeleteReport> report =
-      core.store->DeleteNode(Core::kTenant, *id, {.force = request.force(), .etag = request.etag()});
+  const auto answer = [](const storage::DeleteReport& report) {
+    v1::DeleteNodeResponse deleted;
+    deleted.set_deleted_nodes(static_cast<int32_t>(report.node_ids.size()));
+    return deleted;
+  };
+  storage::DeleteOptions options{.force = request.force(), .etag = request.etag()};
+  if (identity) {
+    options.request = {*identity,
+                       [&](const storage::DeleteReport& report) { return answer(report).SerializeAsString(); }};
+  }
+  const absl::StatusOr<storage::DeleteReport> report = core.store->DeleteNode(Core::kTenant, *id, options);
   if (!report.ok()) return report.status();
-  response.set_deleted_nodes(static_cast<int32_t>(report->node_ids.size()));
+  response = answer(*report);
   return absl::OkStatus();
 }
 
@@ -91,20 +113,25 @@ absl::Status ListNodes(Core& core, const CallContext& call, const v1::ListNodesR
   for (const storage::NodeRecord& record : page->nodes) {
     ToProto(record, core, v1::NODE_VIEW_BASIC, response.add_nodes());
   }
+  for (const std::string& node_id : page->unreadable) response.add_unreadable(absl::StrCat("nodes/", node_id));
   response.set_next_page_token(page->next_page_token);
   return absl::OkStatus();
 }
 
 absl::Status UpdateNode(Core& core, const CallContext& call, const v1::UpdateNodeRequest& request,
                         v1::UpdateNodeResponse& response) {
-  return core.requests.Run("UpdateNode", request.request_id(), request, &response,
-                           [&] { return ApplyUpdate(core, request, response); });
+  const auto apply = [&](const std::optional<storage::RequestIdentity>& identity) {
+    return ApplyUpdate(core, request, identity, response);
+  };
+  return core.requests.RunOnNodes("UpdateNode", request.request_id(), request, &response, apply);
 }
 
 absl::Status DeleteNode(Core& core, const CallContext& call, const v1::DeleteNodeRequest& request,
                         v1::DeleteNodeResponse& response) {
-  return core.requests.Run("DeleteNode", request.request_id(), request, &response,
-                           [&] { return ApplyDelete(core, request, response); });
+  const auto apply = [&](const std::optional<storage::RequestIdentity>& identity) {
+    return ApplyDelete(core, request, identity, response);
+  };
+  return core.requests.RunOnNodes("DeleteNode", request.request_id(), request, &response, apply);
 }
 
 }  // namespace quicksave::server

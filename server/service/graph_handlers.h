@@ -2,7 +2,7 @@
 #define QUICKSAVE_SERVER_SERVICE_GRAPH_HANDLERS_H_
 
 // The calls of GraphService, without gRPC. Each validates its request, does the work and fills the response; errors are
-// as the protos and docs/errors.md say. They block: workers call them.
+// as the protos and docs/errors.md say. They block: callers run them.
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"

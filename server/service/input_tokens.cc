@@ -1,5 +1,7 @@
 #include "server/service/input_tokens.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace quicksave::server {
@@ -48,10 +50,12 @@ absl::StatusOr<std::vector<int32_t>> TextTokens(const Core& core, const std::str
 }
 
 absl::Status CheckTokenIds(const Core& core, absl::Span<const int32_t> ids) {
+  // The model's vocabulary may be padded: ids that the tokenizer lacks have no text.
+  const int count = std::min(core.identity.vocab_size, core.tokenizer->vocab_size());
   for (const int32_t id : ids) {
-    if (id < 0 || id >= core.identity.vocab_size) {
+    if (id < 0 || id >= count) {
       return absl::InvalidArgumentError(
-          absl::StrCat("token id ", id, " is not in the vocabulary of ", core.identity.vocab_size, " tokens"));
+          absl::StrCat("token id ", id, " is not in the vocabulary; ids are from 0 to ", count - 1));
     }
   }
   return absl::OkStatus();

@@ -22,7 +22,7 @@ absl::StatusOr<std::vector<int32_t>> InputTokens(const Core& core, const v1::Gen
 // Text as ordinary tokens, control tokens in it included.
 absl::StatusOr<std::vector<int32_t>> TextTokens(const Core& core, const std::string& text);
 
-// INVALID_ARGUMENT, naming the first, unless all ids are in the vocabulary.
+// INVALID_ARGUMENT, naming the first and the range, unless all ids are in the vocabulary.
 absl::Status CheckTokenIds(const Core& core, absl::Span<const int32_t> ids);
 
 }  // namespace quicksave::server

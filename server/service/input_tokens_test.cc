@@ -88,9 +88,16 @@ TEST_F(InputTokensTest, TokenIdsMustBeInTheVocabulary) {
     request.mutable_token_ids()->add_ids(7);
     request.mutable_token_ids()->add_ids(bad);
     ExpectInvalid(Tokens(request, true).status(), std::to_string(bad));
-    ExpectInvalid(CheckTokenIds(core_, {bad}), "300");
+    ExpectInvalid(CheckTokenIds(core_, {bad}), "0 to 299");
   }
   EXPECT_TRUE(CheckTokenIds(core_, {}).ok());
+}
+
+TEST_F(InputTokensTest, TokenIdsOfAPaddedVocabularyMustBeTheTokenizers) {
+  core_.identity.vocab_size = 320;
+  EXPECT_TRUE(CheckTokenIds(core_, {299}).ok());
+  ExpectInvalid(CheckTokenIds(core_, {5, 300}), "token id 300 is not in the vocabulary; ids are from 0 to 299");
+  ExpectInvalid(CheckTokenIds(core_, {320}), "0 to 299");
 }
 
 TEST_F(InputTokensTest, OnlyANewSessionNeedsInput) {

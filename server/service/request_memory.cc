@@ -4,10 +4,15 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "google/protobuf/util/message_differencer.h"
+#include "storage/error_reason.h"
 
 namespace quicksave::server {
 namespace {
+
+// Of answers about sessions; the oldest go first.
+constexpr size_t kMaxRecentBytes = size_t{16} << 20;
 
 bool IsUuid(const std::string& text) {
   if (text.size() != 36) return false;
@@ -16,6 +21,11 @@ bool IsUuid(const std::string& text) {
     if (dash ? text[i] != '-' : std::isxdigit(static_cast<unsigned char>(text[i])) == 0) return false;
   }
   return true;
+}
+
+absl::Status Parse(const std::string& answer, const std::string& request_id, google::protobuf::Message* response) {
+  if (response->ParseFromString(answer)) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("the remembered answer to request_id ", request_id, " is damaged"));
 }
 
 }  // namespace
@@ -33,51 +43,83 @@ absl::StatusOr<RequestMemory::Attempt> RequestMemory::Begin(const std::string& m
   if (!IsUuid(request_id)) {
     return absl::InvalidArgumentError("request_id is not a UUID, such as 123e4567-e89b-42d3-a456-426614174000");
   }
+  const Key key(method, request_id);
   {
     absl::MutexLock lock(&mutex_);
-    if (!in_progress_.insert({method, request_id}).second) {
-      return absl::AbortedError(
-          absl::StrCat("a call with request_id ", request_id, " is in progress; repeat this call when it has ended"));
+    if (!in_progress_.insert(key).second) {
+      return storage::WithReason("REQUEST_IN_PROGRESS", absl::AbortedError(absl::StrCat(
+                                                            "a call with request_id ", request_id,
+                                                            " is in progress; repeat this call when it has ended")));
     }
     attempt.memory_ = this;
-    attempt.key_ = {method, request_id};
+    attempt.key_ = key;
   }
-  const absl::StatusOr<storage::RememberedRequest> remembered = store_->FindRequest(tenant_, method, request_id);
-  if (absl::IsNotFound(remembered.status())) {
-    attempt.request = storage::AnsweredRequest{
+  absl::StatusOr<std::optional<storage::RememberedRequest>> remembered = Find(key);
+  if (!remembered.ok()) return remembered.status();
+  if (!remembered->has_value()) {
+    attempt.request = storage::RequestIdentity{
         .method = method, .request_id = request_id, .fingerprint = request.SerializeAsString()};
     return attempt;
   }
-  if (!remembered.ok()) return remembered.status();
   const std::unique_ptr<google::protobuf::Message> first(request.New());
-  if (!first->ParseFromString(remembered->fingerprint) ||
+  if (!first->ParseFromString((*remembered)->fingerprint) ||
       !google::protobuf::util::MessageDifferencer::Equals(*first, request)) {
-    return absl::InvalidArgumentError(absl::StrCat("request_id ", request_id, " was used for another ", method,
-                                                   " request; make a new one for each request"));
+    return storage::WithReason("REQUEST_ID_REUSED", absl::InvalidArgumentError(absl::StrCat(
+                                                        "request_id ", request_id, " was used for another ", method,
+                                                        " request; make a new one for each request")));
   }
-  attempt.answer = remembered->answer;
+  attempt.answer = std::move((*remembered)->answer);
   return attempt;
 }
 
-absl::Status RequestMemory::Remember(const Attempt& attempt, const google::protobuf::Message& answer) {
-  if (!attempt.request) return absl::OkStatus();
-  const storage::AnsweredRequest& request = *attempt.request;
-  return store_->RememberRequest(tenant_, request.method, request.request_id, request.fingerprint,
-                                 answer.SerializeAsString());
+absl::StatusOr<std::optional<storage::RememberedRequest>> RequestMemory::Find(const Key& key) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (const auto recent = recent_.find(key); recent != recent_.end()) return recent->second;
+  }
+  absl::StatusOr<storage::RememberedRequest> stored = store_->FindRequest(tenant_, key.first, key.second);
+  if (absl::IsNotFound(stored.status())) return std::nullopt;
+  if (!stored.ok()) return stored.status();
+  return *std::move(stored);
 }
 
-absl::Status RequestMemory::Run(const std::string& method, const std::string& request_id,
-                                const google::protobuf::Message& request, google::protobuf::Message* response,
-                                absl::FunctionRef<absl::Status()> action) {
+void RequestMemory::Remember(const Key& key, storage::RememberedRequest answered) {
+  const auto bytes = [](const storage::RememberedRequest& some) {
+    return some.fingerprint.size() + some.answer.size();
+  };
+  absl::MutexLock lock(&mutex_);
+  recent_bytes_ += bytes(answered);
+  recent_.emplace(key, std::move(answered));
+  recent_order_.push_back(key);
+  while (recent_bytes_ > kMaxRecentBytes) {
+    const auto oldest = recent_.find(recent_order_.front());
+    recent_bytes_ -= bytes(oldest->second);
+    recent_.erase(oldest);
+    recent_order_.pop_front();
+  }
+}
+
+absl::Status RequestMemory::RunOnNodes(
+    const std::string& method, const std::string& request_id, const google::protobuf::Message& request,
+    google::protobuf::Message* response,
+    absl::FunctionRef<absl::Status(const std::optional<storage::RequestIdentity>&)> action) {
   absl::StatusOr<Attempt> attempt = Begin(method, request_id, request);
   if (!attempt.ok()) return attempt.status();
-  if (attempt->answer) {
-    return response->ParseFromString(*attempt->answer)
-               ? absl::OkStatus()
-               : absl::DataLossError(absl::StrCat("the remembered answer to request_id ", request_id, " is damaged"));
-  }
+  if (attempt->answer) return Parse(*attempt->answer, request_id, response);
+  return action(attempt->request);
+}
+
+absl::Status RequestMemory::RunOnSessions(const std::string& method, const std::string& request_id,
+                                          const google::protobuf::Message& request, google::protobuf::Message* response,
+                                          absl::FunctionRef<absl::Status()> action) {
+  absl::StatusOr<Attempt> attempt = Begin(method, request_id, request);
+  if (!attempt.ok()) return attempt.status();
+  if (attempt->answer) return Parse(*attempt->answer, request_id, response);
   if (absl::Status status = action(); !status.ok()) return status;
-  return Remember(*attempt, *response);
+  if (attempt->request) {
+    Remember({method, request_id}, {attempt->request->fingerprint, response->SerializeAsString(), absl::Now()});
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace quicksave::server

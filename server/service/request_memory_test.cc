@@ -46,13 +46,27 @@ class RequestMemoryTest : public testing::Test {
     memory_->Attach(store_.get(), "tenant");
   }
 
-  // Runs a mutation that answers `answer`; says how often it was done.
+  // Runs a mutation of sessions that answers `answer`.
   absl::Status Run(const std::string& id, const std::string& request, const std::string& answer, v1::Session* response,
                    const std::string& method = "Method") {
-    return memory_->Run(method, id, Request(request), response, [&] {
+    return memory_->RunOnSessions(method, id, Request(request), response, [&] {
       ++actions_;
       *response = Answer(answer);
       return absl::OkStatus();
+    });
+  }
+
+  // Runs a mutation of nodes that commits one with `answer`, serialized.
+  absl::Status RunOnNodes(const std::string& request, const std::string& answer, v1::Session* response) {
+    return memory_->RunOnNodes("Method", kId, Request(request), response, [&](const auto& identity) {
+      ++actions_;
+      storage::NodeCommit commit;
+      commit.record.set_tenant("tenant");
+      commit.record.set_node_id("node");
+      commit.record.set_model_fingerprint("model");
+      commit.record.set_token_count(0);
+      commit.request = {*identity, [&](const storage::NodeRecord&) { return answer; }};
+      return store_->CommitNode(commit).status();
     });
   }
 
@@ -71,13 +85,33 @@ TEST_F(RequestMemoryTest, ARepeatGetsTheFirstAnswerAndChangesNothing) {
   EXPECT_EQ(actions_, 1);
 }
 
-TEST_F(RequestMemoryTest, RemembersAcrossARestart) {
+TEST_F(RequestMemoryTest, AnswersAboutNodesSurviveARestart) {
+  v1::Session response;
+  ASSERT_TRUE(RunOnNodes("a", Answer("first").SerializeAsString(), &response).ok());
+  Open();
+  v1::Session again;
+  ASSERT_TRUE(RunOnNodes("a", Answer("second").SerializeAsString(), &again).ok());
+  EXPECT_EQ(again.name(), "first");
+  EXPECT_EQ(actions_, 1);
+  EXPECT_TRUE(absl::IsInvalidArgument(RunOnNodes("b", "", &again)));
+}
+
+TEST_F(RequestMemoryTest, AnswersAboutSessionsDieWithTheSessions) {
   v1::Session response;
   ASSERT_TRUE(Run(kId, "a", "first", &response).ok());
   Open();
-  v1::Session again;
-  ASSERT_TRUE(Run(kId, "a", "second", &again).ok());
-  EXPECT_EQ(again.name(), "first");
+  ASSERT_TRUE(Run(kId, "a", "second", &response).ok());
+  EXPECT_EQ(response.name(), "second");
+}
+
+TEST_F(RequestMemoryTest, TheOldestAnswersAboutSessionsAreForgottenFirst) {
+  const std::string big(6 << 20, 'a');
+  v1::Session response;
+  for (const char* const method : {"1", "2", "3"}) ASSERT_TRUE(Run(kId, "a", big, &response, method).ok());
+  ASSERT_TRUE(Run(kId, "a", "again", &response, "3").ok());
+  EXPECT_EQ(response.name(), big);
+  ASSERT_TRUE(Run(kId, "a", "again", &response, "1").ok());
+  EXPECT_EQ(response.name(), "again");
 }
 
 TEST_F(RequestMemoryTest, AnIdForAnotherRequestIsRefused) {
@@ -114,14 +148,14 @@ TEST_F(RequestMemoryTest, RefusesWhatIsNoUuid) {
 TEST_F(RequestMemoryTest, AFailedCallMayBeRepeated) {
   v1::Session response;
   const auto fail = [] { return absl::UnavailableError("not now"); };
-  EXPECT_TRUE(absl::IsUnavailable(memory_->Run("Method", kId, Request("a"), &response, fail)));
+  EXPECT_TRUE(absl::IsUnavailable(memory_->RunOnSessions("Method", kId, Request("a"), &response, fail)));
   EXPECT_TRUE(Run(kId, "a", "first", &response).ok());
   EXPECT_EQ(response.name(), "first");
 }
 
 TEST_F(RequestMemoryTest, ASecondCallIsRefusedWhileTheFirstIsInProgress) {
   v1::Session response;
-  const absl::Status outer = memory_->Run("Method", kId, Request("a"), &response, [&] {
+  const absl::Status outer = memory_->RunOnSessions("Method", kId, Request("a"), &response, [&] {
     v1::Session inner;
     EXPECT_EQ(Run(kId, "a", "second", &inner).code(), absl::StatusCode::kAborted);
     EXPECT_TRUE(Run(kOtherId, "a", "other", &inner).ok());
@@ -150,11 +184,10 @@ TEST_F(RequestMemoryTest, AnAttemptLetsGoWhereverItWasMovedTo) {
 }
 
 TEST_F(RequestMemoryTest, ADamagedAnswerIsDataLoss) {
-  ASSERT_TRUE(
-      store_->RememberRequest("tenant", "Method", kId, Request("a").SerializeAsString(), "\xff\xff no message").ok());
   v1::Session response;
-  EXPECT_EQ(Run(kId, "a", "first", &response).code(), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(actions_, 0);
+  ASSERT_TRUE(RunOnNodes("a", "\xff\xff no message", &response).ok());
+  EXPECT_EQ(RunOnNodes("a", "", &response).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(actions_, 1);
 }
 
 TEST_F(RequestMemoryTest, OfManyCallsAtOnceOneDoesTheWork) {
@@ -163,7 +196,7 @@ TEST_F(RequestMemoryTest, OfManyCallsAtOnceOneDoesTheWork) {
   const auto call = [&] {
     for (int i = 0; i < 50; ++i) {
       v1::Session response;
-      const absl::Status status = memory_->Run("Method", kId, Request("a"), &response, [&] {
+      const absl::Status status = memory_->RunOnSessions("Method", kId, Request("a"), &response, [&] {
         done.fetch_add(1);
         response = Answer("only");
         return absl::OkStatus();

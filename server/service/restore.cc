@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "server/scheduler/evaluate_job.h"
 #include "server/service/convert.h"
+#include "storage/error_reason.h"
 
 namespace quicksave::server {
 namespace {
@@ -59,9 +60,10 @@ absl::Status Prove(Core& core, const std::string& node, SessionState& state, con
   if (!evaluated.ok()) return evaluated.status();
   const int last = state.sequence.length() - 1;
   if (!engine::SameKeyValues(state.sequence, evaluated->sequence, last)) {
-    return absl::DataLossError(
-        absl::StrCat(node, ": the K and V restored for token ", last,
-                     " are not what the model computes there from the restored tokens before it"));
+    return storage::WithReason(
+        "PROOF_FAILED",
+        absl::DataLossError(absl::StrCat(node, ": the K and V restored for token ", last,
+                                         " are not what the model computes there from the restored tokens before it")));
   }
   if (state.sequence.next_logits() == nullptr) {
     check->set_outcome(v1::DistributionCheck::OUTCOME_KV_IDENTICAL);
@@ -70,9 +72,10 @@ absl::Status Prove(Core& core, const std::string& node, SessionState& state, con
   }
   CompareLogits(*state.sequence.next_logits(), *evaluated->logits, check);
   if (check->outcome() == v1::DistributionCheck::OUTCOME_IDENTICAL) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat(node, ": the restored next-token distribution is not the saved one: KL ",
-                                          check->kl_divergence(), ", largest difference ",
-                                          check->max_abs_difference()));
+  return storage::WithReason(
+      "PROOF_FAILED",
+      absl::DataLossError(absl::StrCat(node, ": the restored next-token distribution is not the saved one: KL ",
+                                       check->kl_divergence(), ", largest difference ", check->max_abs_difference())));
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ absl::Status CheckSaveOptions(const v1::SaveOptions& options) {
 }
 
 absl::StatusOr<SavedNode> SaveState(Core& core, const SessionState& state, const v1::SaveOptions& options,
-                                    std::optional<storage::AnsweredRequest> request) {
+                                    std::optional<storage::AnsweredRequest<storage::NodeRecord>> request) {
   SaveRequest save{.state = state,
                    .tenant = Core::kTenant,
                    .labels = {options.labels().begin(), options.labels().end()},

@@ -18,7 +18,7 @@ absl::Status CheckSaveOptions(const v1::SaveOptions& options);
 // Saves a state as a node, with its remembered answer when the call has a request_id. Errors are those of
 // Archive::Save.
 absl::StatusOr<SavedNode> SaveState(Core& core, const SessionState& state, const v1::SaveOptions& options,
-                                    std::optional<storage::AnsweredRequest> request);
+                                    std::optional<storage::AnsweredRequest<storage::NodeRecord>> request);
 
 }  // namespace quicksave::server
 

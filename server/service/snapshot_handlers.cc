@@ -19,6 +19,28 @@ namespace {
 constexpr int kMaxPageSize = 1000;
 constexpr int kDefaultPageSize = 100;
 
+// Saves session `id`.
+absl::Status Save(Core& core, const CallContext& call, const std::string& id, const v1::SnapshotRequest& request,
+                  const std::optional<storage::RequestIdentity>& identity, v1::SnapshotResponse& response) {
+  absl::StatusOr<SessionState> state = CaptureWithTokens(core, request.session());
+  if (!state.ok()) return state.status();
+  if (absl::Status status = EnsureLogits(core, *state, call); !status.ok()) return status;
+  std::optional<storage::AnsweredRequest<storage::NodeRecord>> answered;
+  if (identity) {
+    answered = {*identity, [&core](const storage::NodeRecord& record) {
+                  v1::SnapshotResponse answer;
+                  ToProto(record, core, v1::NODE_VIEW_BASIC, answer.mutable_node());
+                  return answer.SerializeAsString();
+                }};
+  }
+  absl::StatusOr<SavedNode> saved = SaveState(core, *state, request.save(), std::move(answered));
+  if (!saved.ok()) return saved.status();
+  core.sessions->SetOrigin(id, saved->origin, state->sequence.length());
+  ToProto(saved->record, core, v1::NODE_VIEW_BASIC, response.mutable_node());
+  ToProto(saved->report, response.mutable_report());
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status Snapshot(Core& core, const CallContext& call, const v1::SnapshotRequest& request,
@@ -26,33 +48,15 @@ absl::Status Snapshot(Core& core, const CallContext& call, const v1::SnapshotReq
   const absl::StatusOr<std::string> id = ParseName(request.session(), "sessions");
   if (!id.ok()) return id.status();
   if (absl::Status status = CheckSaveOptions(request.save()); !status.ok()) return status;
-  absl::StatusOr<RequestMemory::Attempt> attempt = core.requests.Begin("Snapshot", request.request_id(), request);
-  if (!attempt.ok()) return attempt.status();
-  if (attempt->answer) {
-    if (response.ParseFromString(*attempt->answer)) return absl::OkStatus();
-    return absl::DataLossError("the remembered answer is damaged");
-  }
-  absl::StatusOr<SessionState> state = CaptureWithTokens(core, request.session());
-  if (!state.ok()) return state.status();
-  if (absl::Status status = EnsureLogits(core, *state, call); !status.ok()) return status;
-  if (attempt->request) {
-    attempt->request->answer = [&core](const storage::NodeRecord& record) {
-      v1::SnapshotResponse answer;
-      ToProto(record, core, v1::NODE_VIEW_BASIC, answer.mutable_node());
-      return answer.SerializeAsString();
-    };
-  }
-  absl::StatusOr<SavedNode> saved = SaveState(core, *state, request.save(), attempt->request);
-  if (!saved.ok()) return saved.status();
-  core.sessions->SetOrigin(*id, saved->origin, state->sequence.length());
-  ToProto(saved->record, core, v1::NODE_VIEW_BASIC, response.mutable_node());
-  ToProto(saved->report, response.mutable_report());
-  return absl::OkStatus();
+  const auto save = [&](const std::optional<storage::RequestIdentity>& identity) {
+    return Save(core, call, *id, request, identity, response);
+  };
+  return core.requests.RunOnNodes("Snapshot", request.request_id(), request, &response, save);
 }
 
 absl::Status Restore(Core& core, const CallContext& call, const v1::RestoreRequest& request,
                      v1::RestoreResponse& response) {
-  return core.requests.Run("Restore", request.request_id(), request, &response, [&]() -> absl::Status {
+  return core.requests.RunOnSessions("Restore", request.request_id(), request, &response, [&]() -> absl::Status {
     const absl::StatusOr<absl::Duration> lease = Lease(core, request.has_lease(), request.lease());
     if (!lease.ok()) return lease.status();
     // Checked before the restore, so that bad settings cost nothing.
@@ -61,7 +65,9 @@ absl::Status Restore(Core& core, const CallContext& call, const v1::RestoreReque
     absl::StatusOr<ProvenState> proven =
         RestoreWithProof(core, request.node(), AtToken(request), request.skip_check(), call);
     if (!proven.ok()) return proven.status();
-    proven->state.sampling = *FromProto(request.sampling(), proven->state.sampling);
+    const auto sampling = FromProto(request.sampling(), proven->state.sampling);
+    if (!sampling.ok()) return sampling.status();
+    proven->state.sampling = *sampling;
     std::vector<SessionState> states = {std::move(proven->state)};
     const auto added = core.sessions->Add(std::move(states), *lease);
     if (!added.ok()) return added.status();
@@ -82,7 +88,7 @@ absl::Status Branch(Core& core, const CallContext& call, const v1::BranchRequest
     return absl::InvalidArgumentError(absl::StrCat("there are ", request.seeds_size(), " seeds for ", count,
                                                    " branches; give one for each branch, or none"));
   }
-  return core.requests.Run("Branch", request.request_id(), request, &response, [&]() -> absl::Status {
+  return core.requests.RunOnSessions("Branch", request.request_id(), request, &response, [&]() -> absl::Status {
     const absl::StatusOr<absl::Duration> lease = Lease(core, request.has_lease(), request.lease());
     if (!lease.ok()) return lease.status();
     const auto checked = FromProto(request.sampling(), {});
@@ -90,7 +96,9 @@ absl::Status Branch(Core& core, const CallContext& call, const v1::BranchRequest
     absl::StatusOr<ProvenState> start = StartState(core, call, request);
     if (!start.ok()) return start.status();
     const absl::Time begin = absl::Now();
-    start->state.sampling = *FromProto(request.sampling(), start->state.sampling);
+    const auto sampling = FromProto(request.sampling(), start->state.sampling);
+    if (!sampling.ok()) return sampling.status();
+    start->state.sampling = *sampling;
     std::vector<SessionState> states(count, start->state);
     for (int i = 0; i < request.seeds_size(); ++i) states[i].sampling.seed = request.seeds(i);
     const auto added = core.sessions->Add(std::move(states), *lease);

@@ -2,9 +2,9 @@
 
 #include <string>
 
-#include "absl/strings/str_split.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "storage/error_reason.h"
 
 namespace quicksave::server {
 namespace {
@@ -23,6 +23,13 @@ std::string Subject(absl::string_view message) {
   return std::string(subject);
 }
 
+// A reason of its own, or else the name of the code.
+std::string Reason(const absl::Status& error) {
+  std::string reason = storage::ReasonOf(error);
+  if (!reason.empty()) return reason;
+  return absl::StatusCodeToString(absl::IsOutOfRange(error) ? absl::StatusCode::kInvalidArgument : error.code());
+}
+
 }  // namespace
 
 grpc::Status ToGrpc(const absl::Status& given) {
@@ -35,7 +42,7 @@ grpc::Status ToGrpc(const absl::Status& given) {
   details.set_message(std::string(status.message()));
 
   google::rpc::ErrorInfo info;
-  info.set_reason(absl::StatusCodeToString(status.code()));
+  info.set_reason(Reason(given));
   info.set_domain(kDomain);
   if (const std::string subject = Subject(status.message()); !subject.empty()) {
     (*info.mutable_metadata())["subject"] = subject;

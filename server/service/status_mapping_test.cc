@@ -7,6 +7,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "gtest/gtest.h"
+#include "storage/error_reason.h"
 
 namespace quicksave::server {
 namespace {
@@ -67,6 +68,13 @@ TEST(StatusMappingTest, EveryErrorKeepsItsCodeAndMessageAndHasErrorInfo) {
   }
 }
 
+TEST(StatusMappingTest, GivesTheReasonWhereThereIsOne) {
+  google::rpc::ErrorInfo info;
+  const absl::Status error = storage::WithReason("NODE_HAS_CHILDREN", absl::FailedPreconditionError("m"));
+  ASSERT_TRUE(Unpack(DetailsOf(ToGrpc(error)), &info));
+  EXPECT_EQ(info.reason(), "NODE_HAS_CHILDREN");
+}
+
 TEST(StatusMappingTest, NamesTheLimitOrResourceThatTheMessageBeginsWith) {
   const auto subject = [](const std::string& message) {
     google::rpc::ErrorInfo info;
@@ -77,7 +85,7 @@ TEST(StatusMappingTest, NamesTheLimitOrResourceThatTheMessageBeginsWith) {
   EXPECT_EQ(subject("max_sessions: 4 of 4 sessions are live"), "max_sessions");
   EXPECT_EQ(subject("nodes/abc-1: a block is damaged"), "nodes/abc-1");
   EXPECT_EQ(subject("sessions/x does not exist"), "(none)");
-  EXPECT_EQ(subject("KV memory: 4 pages"), "(none)");
+  EXPECT_EQ(subject("kv_memory: 4 pages"), "kv_memory");
   EXPECT_EQ(subject("a sentence: with a colon"), "(none)");
   EXPECT_EQ(subject(": nothing before it"), "(none)");
   EXPECT_EQ(subject(absl::StrCat(std::string(64, 'a'), ": too long")), "(none)");

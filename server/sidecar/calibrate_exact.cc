@@ -46,7 +46,7 @@ absl::StatusOr<engine::Sequence> Evaluate(Core& core, std::vector<int32_t> token
 absl::Status CalibrateExact(Core& core, absl::FunctionRef<bool()> stopped) {
   const absl::Time start = absl::Now();
   const absl::Span<const CalibrationText> texts = CalibrationTexts();
-  const size_t room = size_t(core.pool->total_pages()) * engine::cpu::kPageTokens / texts.size();
+  const size_t room = core.pool->total_pages() / texts.size() * engine::cpu::kPageTokens;
   const size_t most = std::min({kTokensPerText, room, size_t(core.decoder->config().context_length)});
   if (most < kFewestTokensPerText) {
     LogEvent(spdlog::level::warn, "too little KV memory to calibrate the exact codec, which then compresses less",

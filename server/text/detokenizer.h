@@ -1,7 +1,7 @@
 // Streaming text from token ids: only complete characters come out, and the state is three numbers.
 //
 //   Detokenizer detokenizer(tokenizer, /*skip_special=*/true);
-//   detokenizer.Append(prompt).IgnoreError();      // what is already there: its text is dropped
+//   detokenizer.SkipTo(prompt).IgnoreError();      // what is already there
 //   tokens.push_back(next);
 //   auto piece = detokenizer.Append(tokens);       // " world"
 //   auto rest = detokenizer.PendingText(tokens);   // at the end: an incomplete character as U+FFFD
@@ -48,6 +48,11 @@ class Detokenizer {
   // complete character; often empty. INVALID_ARGUMENT, with the state unchanged, for an id outside the vocabulary or
   // a list shorter than the state points into.
   absl::StatusOr<std::string> Append(absl::Span<const int32_t> tokens);
+
+  // Goes on after `tokens`, whose text is not given out: later calls give what tokens after them add, beginning with the
+  // character that `tokens` leave incomplete, if they do. What was held back is dropped. INVALID_ARGUMENT, with the state
+  // unchanged, for an id outside the vocabulary.
+  absl::Status SkipTo(absl::Span<const int32_t> tokens);
 
   // The text held back by Append for these `tokens`: an incomplete character, as U+FFFD. Changes nothing.
   absl::StatusOr<std::string> PendingText(absl::Span<const int32_t> tokens) const;

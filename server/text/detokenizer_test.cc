@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "server/text/test_models.h"
 
@@ -72,6 +73,53 @@ TEST(DetokenizerTest, AFailedAppendChangesNothing) {
   EXPECT_EQ(*detokenizer.Append(Ids{'a', 'b'}), "b");
 }
 
+// The pieces after the first `skipped` of `ids`, one for each token, and what is pending at the end.
+std::vector<std::string> PiecesAfter(const Tokenizer& tokenizer, const Ids& ids, size_t skipped) {
+  Detokenizer detokenizer(&tokenizer, /*skip_special=*/true);
+  EXPECT_TRUE(detokenizer.SkipTo(absl::MakeSpan(ids).first(skipped)).ok());
+  std::vector<std::string> pieces;
+  for (size_t n = skipped + 1; n <= ids.size(); ++n) {
+    pieces.push_back(*detokenizer.Append(absl::MakeSpan(ids).first(n)));
+  }
+  pieces.push_back(*detokenizer.PendingText(ids));
+  return pieces;
+}
+
+TEST(DetokenizerTest, SkippedTokensThatEndInAByteTokenGiveNoText) {
+  const auto tokenizer = LoadTokenizer(ByteFallbackTokenizerJson());
+  const auto byte = [](int value) { return 3 + value; };
+  EXPECT_THAT(PiecesAfter(*tokenizer, {1, 262, 261, byte('\n'), 260, 262}, 4), ElementsAre("a", " a", ""));
+  EXPECT_THAT(PiecesAfter(*tokenizer, {1, 262, 261, byte('\n'), byte('x'), 262}, 4), ElementsAre("", "x a", ""));
+  EXPECT_THAT(PiecesAfter(*tokenizer, {1, 262, 261, byte('\n')}, 4), ElementsAre(""));
+}
+
+TEST(DetokenizerTest, SkippedTokensGiveOnlyTheCharacterThatTheyLeaveIncomplete) {
+  const auto fallback = LoadTokenizer(ByteFallbackTokenizerJson());
+  const auto byte = [](int value) { return 3 + value; };
+  const Ids broken = {260, byte('\n'), byte(0xE2), byte(0x82), byte(0xAC), 261};
+  EXPECT_THAT(PiecesAfter(*fallback, broken, 3), ElementsAre("", "", "€b", ""));
+  EXPECT_THAT(PiecesAfter(*fallback, broken, 4), ElementsAre("", "€b", ""));
+  EXPECT_THAT(PiecesAfter(*fallback, broken, 5), ElementsAre("b", ""));
+  const auto byte_level = LoadTokenizer(ByteLevelTokenizerJson());
+  EXPECT_THAT(PiecesAfter(*byte_level, {'a', 0xE2, 0x82, 0xAC, 'b'}, 3), ElementsAre("€", "b", ""));
+  EXPECT_THAT(PiecesAfter(*byte_level, {'a', 0xE2, 0x82}, 3), ElementsAre("\uFFFD"));
+}
+
+TEST(DetokenizerTest, TextAfterSkippedBytesIsWholeCharactersWhateverBecomesOfTheRun) {
+  const auto tokenizer = LoadTokenizer(ByteFallbackTokenizerJson());
+  const auto byte = [](int value) { return 3 + value; };
+  // The byte that follows makes the whole run U+FFFD.
+  EXPECT_THAT(PiecesAfter(*tokenizer, {260, byte('\n'), byte(0xFF), 260}, 2), ElementsAre("", "\uFFFDa", ""));
+  EXPECT_THAT(PiecesAfter(*tokenizer, {260, byte('\n'), byte(0xFF)}, 2), ElementsAre("", "\uFFFD"));
+}
+
+TEST(DetokenizerTest, AFailedSkipChangesNothing) {
+  const auto tokenizer = LoadTokenizer(ByteLevelTokenizerJson());
+  Detokenizer detokenizer(tokenizer.get(), true, {1, 2, 1});
+  EXPECT_EQ(detokenizer.SkipTo(Ids{'a', 1 << 20}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(detokenizer.state(), (Detokenizer::State{1, 2, 1}));
+}
+
 // Appends random tokens in random steps, through a fresh object made from the saved state before each step.
 void ExpectPiecesEqualDecode(const Tokenizer& tokenizer, const Ids& ids, bool skip_special, std::mt19937& random) {
   std::string text;
@@ -115,6 +163,40 @@ void CheckProperty(const Tokenizer& tokenizer, int rounds) {
     ExpectPiecesEqualDecode(tokenizer, RandomIds(tokenizer.vocab_size(), random), skip_special, random);
     ExpectPiecesEqualDecode(tokenizer, DamagedText(tokenizer, random), skip_special, random);
   }
+}
+
+// What an uninterrupted run gives after `skipped` tokens of a whole text: all but the characters complete by then.
+std::string TextAfter(const Tokenizer& tokenizer, const Ids& ids, size_t skipped) {
+  const std::string whole = *tokenizer.Decode(ids, true);
+  for (size_t n = skipped;; --n) {
+    std::string before = *tokenizer.Decode(absl::MakeSpan(ids).first(n), true);
+    // Bytes of an incomplete character at the end.
+    if (absl::EndsWith(before, "\uFFFD")) before.resize(before.size() - 3);
+    if (absl::StartsWith(whole, before)) return whole.substr(before.size());
+  }
+}
+
+void CheckSkips(const Tokenizer& tokenizer, int rounds) {
+  const unsigned seed = std::random_device()();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  const std::string words[] = {"hello ", "wörld ", "日本語", "👩‍🚀", "🎉", " a", "b", "  ", "\n", "\n\n", "é"};
+  for (int i = 0; i < rounds; ++i) {
+    std::string text;
+    for (int word = 0; word < 8; ++word) text += words[random() % std::size(words)];
+    const Ids ids = *tokenizer.Encode(text, true, true);
+    const size_t skipped = random() % (ids.size() + 1);
+    ASSERT_EQ(absl::StrJoin(PiecesAfter(tokenizer, ids, skipped), ""), TextAfter(tokenizer, ids, skipped))
+        << absl::StrJoin(ids, " ") << " after " << skipped;
+  }
+}
+
+TEST(DetokenizerTest, SkippingIsAsHavingGivenOutForByteLevel) {
+  CheckSkips(*LoadTokenizer(ByteLevelTokenizerJson()), 1000);
+}
+
+TEST(DetokenizerTest, SkippingIsAsHavingGivenOutForByteFallback) {
+  CheckSkips(*LoadTokenizer(ByteFallbackTokenizerJson()), 1000);
 }
 
 TEST(DetokenizerTest, PiecesEqualDecodeForByteLevel) { CheckProperty(*LoadTokenizer(ByteLevelTokenizerJson()), 1000); }

@@ -59,8 +59,6 @@ StopMatcher::Result StopMatcher::Push(absl::string_view piece) {
   return {std::move(text), stop_};
 }
 
-std::string StopMatcher::Flush() { return std::exchange(held_, std::string()); }
-
 StopMatcher::Result StopMatcher::Restore(absl::string_view held_text) {
   held_.clear();
   stop_.reset();

@@ -38,9 +38,6 @@ class StopMatcher {
   // completed, further text is dropped and the same stop is reported again.
   Result Push(absl::string_view piece);
 
-  // At the end of the text: gives out what is held back.
-  std::string Flush();
-
   // The text held back: the longest end of the text so far that may be the beginning of a stop string.
   const std::string& held_text() const { return held_; }
 

@@ -51,13 +51,6 @@ TEST(StopMatcherTest, GivesOutHeldTextThatDidNotBecomeAStop) {
   EXPECT_EQ(matcher.Push("d").text, "\n\nUsed");
 }
 
-TEST(StopMatcherTest, FlushGivesOutTheRest) {
-  StopMatcher matcher = Matcher({"END"});
-  EXPECT_EQ(matcher.Push("the EN").text, "the ");
-  EXPECT_EQ(matcher.Flush(), "EN");
-  EXPECT_EQ(matcher.Flush(), "");
-}
-
 TEST(StopMatcherTest, TheStopCompletedFirstWinsAndThenTheLongest) {
   StopMatcher first = Matcher({"abcd", "bc"});
   const StopMatcher::Result early = first.Push("xabcd");
@@ -75,7 +68,7 @@ TEST(StopMatcherTest, TextAfterAStopIsDropped) {
   const StopMatcher::Result later = matcher.Push("three");
   EXPECT_EQ(later.text, "");
   EXPECT_EQ(later.stop, 0u);
-  EXPECT_EQ(matcher.Flush(), "");
+  EXPECT_EQ(matcher.held_text(), "");
 }
 
 TEST(StopMatcherTest, RestoreWithOtherStopStringsGivesOutWhatNeedNotBeHeld) {

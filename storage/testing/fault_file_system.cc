@@ -14,16 +14,23 @@ namespace {
 
 class ImpatientClock : public rocksdb::SystemClockWrapper {
  public:
-  ImpatientClock() : SystemClockWrapper(rocksdb::SystemClock::Default()) {}
+  explicit ImpatientClock(std::shared_ptr<std::atomic<int>> sleeps)
+      : SystemClockWrapper(rocksdb::SystemClock::Default()), sleeps_(std::move(sleeps)) {}
   const char* Name() const override { return "ImpatientClock"; }
-  void SleepForMicroseconds(int micros) override { target_->SleepForMicroseconds(std::min(micros, 1000)); }
+  void SleepForMicroseconds(int micros) override {
+    if (micros >= 1'000'000) ++*sleeps_;
+    target_->SleepForMicroseconds(std::min(micros, 1000));
+  }
+
+ private:
+  const std::shared_ptr<std::atomic<int>> sleeps_;
 };
 
 }  // namespace
 
 FaultEnv::FaultEnv(const std::shared_ptr<FaultFileSystem>& system) : EnvWrapper(rocksdb::NewCompositeEnv(system)) {
   file_system_ = system;
-  system_clock_ = std::make_shared<ImpatientClock>();
+  system_clock_ = std::make_shared<ImpatientClock>(sleeps_);
 }
 
 class FaultFile : public rocksdb::FSWritableFileOwnerWrapper {

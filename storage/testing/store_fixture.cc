@@ -100,11 +100,11 @@ void ExpectIntact(const Store& store, absl::string_view node_id) {
   absl::StatusOr<std::string> logits = store.GetState(kTenant, node_id, "logits");
   ASSERT_TRUE(logits.ok()) << logits.status();
   EXPECT_TRUE(*logits == PseudoRandomBytes(SeedOf(node_id), kLogitsBytes));
-  std::vector<BlockId> ids;
-  for (const BlockRef& ref : record->contents().blocks()) ids.push_back(IdOf(ref));
-  absl::StatusOr<std::vector<std::string>> blocks = store.ReadBlocks(kTenant, kModel, ids);
-  ASSERT_TRUE(blocks.ok()) << blocks.status();
-  for (size_t i = 0; i < ids.size(); ++i) EXPECT_TRUE((*blocks)[i] == TestBlockBytes(ids[i])) << "block " << i;
+  for (const BlockRef& ref : record->contents().blocks()) {
+    absl::StatusOr<std::string> block = store.ReadBlock(kTenant, kModel, IdOf(ref));
+    ASSERT_TRUE(block.ok()) << block.status();
+    EXPECT_TRUE(*block == TestBlockBytes(IdOf(ref))) << "block of token " << ref.first_token();
+  }
   absl::StatusOr<VerifyReport> report = store.VerifyNode(kTenant, node_id);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_TRUE(report->problems.empty()) << report->problems.front();
@@ -123,6 +123,12 @@ std::vector<std::string> AllNodeIds(const Store& store) {
     request.page_token = page->next_page_token;
   } while (!request.page_token.empty());
   return ids;
+}
+
+bool IsStored(Store& store, const BlockId& id) {
+  absl::StatusOr<BlockPin> pin = store.PinBlocks(kTenant, kModel, {id});
+  EXPECT_TRUE(pin.ok()) << pin.status();
+  return pin.ok() && pin->present()[0];
 }
 
 std::unique_ptr<Store> OpenOrDie(const StoreOptions& options) {

@@ -49,6 +49,9 @@ void ExpectIntact(const Store& store, absl::string_view node_id);
 // All node ids of the tenant, oldest first.
 std::vector<std::string> AllNodeIds(const Store& store);
 
+// Would a commit find the block?
+bool IsStored(Store& store, const BlockId& id);
+
 // Opens the store or fails the test.
 std::unique_ptr<Store> OpenOrDie(const StoreOptions& options);
 

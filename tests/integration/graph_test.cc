@@ -230,7 +230,7 @@ TEST_F(GraphTest, RefusesAnnotationsBeyondTheLimits) {
 }
 
 TEST_F(GraphTest, TraversesInEveryDirection) {
-  const auto walk = [](client::TraverseRequest request) { return Names(Client().Traverse(request)->nodes); };
+  const auto walk = [](const client::TraverseRequest& request) { return Names(Client().Traverse(request)->nodes); };
   EXPECT_THAT(walk({.node = leaf_b_}), ElementsAre(leaf_b_, left_, root_));
   EXPECT_THAT(walk({.node = leaf_b_, .max_depth = 1}), ElementsAre(leaf_b_, left_));
   // Breadth first: the root, its children in any order, their children.

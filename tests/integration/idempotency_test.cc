@@ -131,6 +131,20 @@ TEST(IdempotencyTest, SessionsAreMadeOnce) {
   EXPECT_THAT(Client().ListSessions({.page_size = 1000})->sessions, SizeIs(sessions));
 }
 
+TEST(IdempotencyTest, AfterARestartARepeatedRestoreGivesALiveSession) {
+  const TemporaryDirectory directory;
+  const ServerOptions options = {.data_dir = directory / "data"};
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(std::unique_ptr<ServerProcess> server, ServerProcess::Start(options));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const std::string session, NewSession(server->client(), std::string("Once")));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::SavedNode saved, server->client().Snapshot({.session = session}));
+  const client::RestoreRequest restore{.node = saved.node.name, .request_id = kRestoreId};
+  ASSERT_TRUE(server->client().Restore(restore).ok());
+  server->Kill();
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(server, ServerProcess::Start(options));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::RestoreResponse again, server->client().Restore(restore));
+  EXPECT_TRUE(server->client().GetSession({.name = again.session.name}).ok());
+}
+
 TEST(IdempotencyTest, RepeatsAtTheSameTimeAreDoneOnce) {
   const std::string session = NewSession(Client(), Prose(6)).value();
   const client::SnapshotRequest request{.session = session, .request_id = "3f0c1c52-1a60-4f0e-9d3b-0f6a52a9d0aa"};

@@ -53,7 +53,7 @@ void ExpectMemoryRefusal(const absl::Status& refused) {
   EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
   EXPECT_THAT(client::ErrorReason(refused), Not(IsEmpty()));
   EXPECT_TRUE(client::ErrorRetryDelay(refused).has_value());
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("KV"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("kv_memory"));
 }
 
 TEST_F(LimitsTest, FullKvMemoryRefusesAndRecovers) {
@@ -89,7 +89,7 @@ TEST_F(LimitsTest, PromptBeyondTheWholeMemoryIsRefusedAtOnce) {
   EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
   EXPECT_EQ(events, 0) << "what is refused does not start";
   EXPECT_THAT(Client().ListSessions()->sessions, IsEmpty());
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("KV"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("kv_memory"));
 }
 
 TEST_F(LimitsTest, BranchesOfALargeStateFit) {

@@ -1,9 +1,9 @@
 // What errors of a Quicksave server carry besides code and message.
 //
 // Codes, as the server uses them: INVALID_ARGUMENT wrong whatever the state; NOT_FOUND; FAILED_PRECONDITION wrong
-// state; ABORTED lost a race (wrong etag); RESOURCE_EXHAUSTED a queue, quota, disk or memory is full; DATA_LOSS a
-// stored state is proved corrupt; UNAVAILABLE no server, or retry; DEADLINE_EXCEEDED and CANCELLED by the caller;
-// INTERNAL a server's fault.
+// state; ABORTED lost a race (wrong etag, or the same request_id is still in progress); RESOURCE_EXHAUSTED a queue,
+// quota, disk or memory is full; DATA_LOSS a stored state is proved corrupt; UNAVAILABLE no server, or retry;
+// DEADLINE_EXCEEDED and CANCELLED by the caller; INTERNAL a server's fault.
 
 #ifndef QUICKSAVE_ERRORS_H_
 #define QUICKSAVE_ERRORS_H_

@@ -33,7 +33,8 @@ struct Credentials {
 };
 
 // When and how often a safe call is tried again: reads always, changes because their request_id makes them repeatable.
-// Retried are UNAVAILABLE, and RESOURCE_EXHAUSTED when the server says with RetryInfo after what time to come back.
+// Retried are UNAVAILABLE, RESOURCE_EXHAUSTED when the server says with RetryInfo after what time to come back, and
+// ABORTED with reason REQUEST_IN_PROGRESS: the server still works on an earlier attempt.
 // The wait before attempt n + 1 is random between half of and the whole min(initial * multiplier^(n - 1), maximum).
 struct RetryPolicy {
   // Most attempts of a call, the first included; 1 never retries.

@@ -53,7 +53,7 @@ struct SaveOptions {
   std::map<std::string, std::string> labels;
   // Note of the node.
   std::string note;
-  // Edge type from the session's node; kUnspecified lets the server choose.
+  // Edge type from the session's node; kUnspecified lets the server choose, kMerge is refused.
   EdgeType edge_type = EdgeType::kUnspecified;
 
   bool operator==(const SaveOptions&) const = default;
@@ -76,9 +76,10 @@ struct GenerateRequest {
   std::optional<int32_t> save_every_tokens;
   // Keep the session that this call makes. Otherwise it ends with the call; a session that was given always stays.
   bool keep_session = false;
-  // Lease of the session; unset takes the server's default.
+  // Lease of the session, also of one that was given; unset takes the server's default, or what that session has.
   std::optional<absl::Duration> lease;
-  // UUID, only with `save`: a repeat returns the first answer. Made by the client when empty and `save` is set.
+  // UUID, only with `save`: a repeat returns the first answer, without the alternatives of its tokens. Made by the client
+  // when empty and `save` is set.
   std::string request_id;
 };
 
@@ -306,6 +307,8 @@ struct ListNodesResponse {
   std::vector<Node> nodes;
   // Give it to get the next page; empty at the end.
   std::string next_page_token;
+  // Nodes of this page whose records are damaged, `nodes/{node}`; GetNode says how. None in a healthy store.
+  std::vector<std::string> unreadable;
 
   bool operator==(const ListNodesResponse&) const = default;
 };

@@ -43,7 +43,7 @@ struct StopConditions {
   std::optional<int32_t> max_tokens;
   // Texts that end the generation; they are not part of the returned text. At most 16 of 256 bytes.
   std::vector<std::string> strings;
-  // Token ids that end the generation, besides the model's own.
+  // Token ids that end the generation, besides the model's own. At most 64.
   std::vector<int32_t> token_ids;
   // Go on after the model's own end-of-turn tokens.
   bool ignore_eos = false;
@@ -260,7 +260,7 @@ struct Node {
   std::map<std::string, std::string> labels;
   // Named rewards, finite numbers, at most 64.
   std::map<std::string, double> rewards;
-  // Free text, at most 4,096 bytes.
+  // Free text, at most 65,536 bytes.
   std::string note;
   // Changes with every update; give it to UpdateNode and DeleteNode to act on this version only.
   std::string etag;
