@@ -49,9 +49,9 @@ class Detokenizer {
   // a list shorter than the state points into.
   absl::StatusOr<std::string> Append(absl::Span<const int32_t> tokens);
 
-  // Goes on after `tokens`, whose text is not given out: later calls give what tokens after them add, beginning with the
-  // character that `tokens` leave incomplete, if they do. What was held back is dropped. INVALID_ARGUMENT, with the state
-  // unchanged, for an id outside the vocabulary.
+  // Goes on after `tokens`, whose text is not given out: later calls give what tokens after them add, beginning with
+  // the character that `tokens` leave incomplete, if they do. What was held back is dropped. INVALID_ARGUMENT, with the
+  // state unchanged, for an id outside the vocabulary.
   absl::Status SkipTo(absl::Span<const int32_t> tokens);
 
   // The text held back by Append for these `tokens`: an incomplete character, as U+FFFD. Changes nothing.

@@ -78,8 +78,8 @@ struct GenerateRequest {
   bool keep_session = false;
   // Lease of the session, also of one that was given; unset takes the server's default, or what that session has.
   std::optional<absl::Duration> lease;
-  // UUID, only with `save`: a repeat returns the first answer, without the alternatives of its tokens. Made by the client
-  // when empty and `save` is set.
+  // UUID, only with `save`: a repeat returns the first answer, without the alternatives of its tokens. Made by the
+  // client when empty and `save` is set.
   std::string request_id;
 };
 
@@ -160,7 +160,8 @@ struct SnapshotRequest {
   std::string session;
   // How to save it.
   SaveOptions save;
-  // UUID; a repeat returns the first answer, also after a restart of the server. Made by the client when empty.
+  // UUID; a repeat returns the first answer without its report, also after a restart of the server. Made by the client
+  // when empty.
   std::string request_id;
 };
 
@@ -175,7 +176,7 @@ struct RestoreRequest {
   std::optional<absl::Duration> lease;
   // Do not check the next-token distribution. Checksums and block identities are always checked.
   bool skip_check = false;
-  // UUID; a repeat returns the first answer. Made by the client when empty.
+  // UUID; a repeat returns the first answer for as long as the server runs. Made by the client when empty.
   std::string request_id;
 };
 
@@ -197,7 +198,7 @@ struct BranchRequest {
   SamplingParameters sampling;
   // Lease of the sessions; unset takes the server's default.
   std::optional<absl::Duration> lease;
-  // UUID; a repeat returns the first answer. Made by the client when empty.
+  // UUID; a repeat returns the first answer for as long as the server runs. Made by the client when empty.
   std::string request_id;
 };
 
