@@ -140,6 +140,8 @@ TEST_F(CorruptionTest, TruncatedOrMissingBlobFileIsDataLoss) {
 // Damage that RocksDB's own checksums cannot see.
 class TamperingTest : public CorruptionTest {
  protected:
+  TamperingTest() { store_ = OpenOrDie(options_); }
+
   // Opens RocksDB below the store, lets `change` tamper, and opens the store again.
   template <typename Change>
   void Tamper(Change change) {

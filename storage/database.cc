@@ -17,7 +17,6 @@ namespace {
 constexpr absl::string_view kFormatKey = "format_version";
 constexpr absl::string_view kCreatedByKey = "created_by";
 constexpr absl::string_view kCreatedBy = "quicksave";
-constexpr size_t kProbeBytes = size_t{1} << 20;
 
 rocksdb::Slice ToSlice(absl::string_view text) { return rocksdb::Slice(text.data(), text.size()); }
 
@@ -237,7 +236,7 @@ absl::Status Database::Write(Batch* batch, Room room) {
   absl::Status status = FromRocksDb(db_->Write(write_options_, &batch->batch_), "store");
   // RocksDB refuses every write after the disk was full until it is told to go on. Nothing of a refused batch was
   // applied.
-  if (absl::IsResourceExhausted(status) && DiskTakesFiles() && db_->Resume().ok()) {
+  if (absl::IsResourceExhausted(status) && db_->Resume().ok()) {
     status = FromRocksDb(db_->Write(write_options_, &batch->batch_), "store");
   }
   if (absl::IsUnavailable(status)) {
@@ -256,13 +255,6 @@ absl::Status Database::CheckFreeSpace() const {
                     absl::ResourceExhaustedError(absl::StrCat(
                         "store ", options_.path, ": the disk has ", *free, " bytes left, fewer than the minimum of ",
                         options_.min_free_disk_bytes, "; free some space and try again")));
-}
-
-bool Database::DiskTakesFiles() const {
-  const std::string name = absl::StrCat(options_.path, "/space.probe");
-  const bool written = rocksdb::WriteStringToFile(env_, std::string(kProbeBytes, '\0'), name, true).ok();
-  env_->DeleteFile(name).PermitUncheckedError();
-  return written;
 }
 
 absl::Status Database::Compact() {

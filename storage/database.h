@@ -127,8 +127,6 @@ class Database {
   absl::Status ReadFormatOnDisk() const;
   absl::Status InitializeFormat();
   absl::Status CheckFreeSpace() const;
-  // Tries. A failed attempt to go on costs RocksDB, and so every writer, a second.
-  bool DiskTakesFiles() const;
 
   const StoreOptions options_;
   rocksdb::Env* const env_;

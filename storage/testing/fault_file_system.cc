@@ -14,23 +14,16 @@ namespace {
 
 class ImpatientClock : public rocksdb::SystemClockWrapper {
  public:
-  explicit ImpatientClock(std::shared_ptr<std::atomic<int>> sleeps)
-      : SystemClockWrapper(rocksdb::SystemClock::Default()), sleeps_(std::move(sleeps)) {}
+  ImpatientClock() : SystemClockWrapper(rocksdb::SystemClock::Default()) {}
   const char* Name() const override { return "ImpatientClock"; }
-  void SleepForMicroseconds(int micros) override {
-    if (micros >= 1'000'000) ++*sleeps_;
-    target_->SleepForMicroseconds(std::min(micros, 1000));
-  }
-
- private:
-  const std::shared_ptr<std::atomic<int>> sleeps_;
+  void SleepForMicroseconds(int micros) override { target_->SleepForMicroseconds(std::min(micros, 1000)); }
 };
 
 }  // namespace
 
 FaultEnv::FaultEnv(const std::shared_ptr<FaultFileSystem>& system) : EnvWrapper(rocksdb::NewCompositeEnv(system)) {
   file_system_ = system;
-  system_clock_ = std::make_shared<ImpatientClock>(sleeps_);
+  system_clock_ = std::make_shared<ImpatientClock>();
 }
 
 class FaultFile : public rocksdb::FSWritableFileOwnerWrapper {

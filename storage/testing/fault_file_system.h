@@ -2,7 +2,6 @@
 #ifndef QUICKSAVE_STORAGE_TESTING_FAULT_FILE_SYSTEM_H_
 #define QUICKSAVE_STORAGE_TESTING_FAULT_FILE_SYSTEM_H_
 
-#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -69,12 +68,6 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
 class FaultEnv : public rocksdb::EnvWrapper {
  public:
   explicit FaultEnv(const std::shared_ptr<FaultFileSystem>& system);
-
-  // How often somebody wanted to sleep for a second or more.
-  int sleeps() const { return *sleeps_; }
-
- private:
-  const std::shared_ptr<std::atomic<int>> sleeps_ = std::make_shared<std::atomic<int>>(0);
 };
 
 }  // namespace quicksave::storage
