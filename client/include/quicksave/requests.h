@@ -324,7 +324,7 @@ struct UpdateNodeRequest {
   // Change only this version of the node; empty changes any.
   std::string etag;
   // What to change: `labels`, `rewards`, `note`; `labels.KEY` and `rewards.KEY` change or, when absent above, remove
-  // one entry.
+  // one entry. At most 256.
   std::vector<std::string> update_mask;
   // UUID; a repeat returns the first answer. Made by the client when empty.
   std::string request_id;

@@ -276,7 +276,7 @@ struct Node {
   std::vector<std::string> lacks;
   // Token ids of the state; View::kFull only.
   std::vector<int32_t> token_ids;
-  // Text of the state, control tokens included; View::kFull only.
+  // Text of the state, control tokens included; View::kFull only, and only from a server of the same model.
   std::string text;
   // Last characters of the text, for lists and trees.
   std::string text_tail;
