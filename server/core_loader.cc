@@ -1,5 +1,6 @@
 #include "server/core_loader.h"
 
+#include <atomic>
 #include <future>
 #include <string>
 #include <utility>
@@ -19,7 +20,8 @@ namespace quicksave::server {
 namespace {
 
 // Threads that carry calls; nearly all of their time they wait.
-constexpr int kCallers = 32;
+constexpr int kCallers = 16;
+constexpr int kWaiters = 128;
 
 // Loads the parts of a Core in the order in which they need each other.
 class CoreLoader {
@@ -111,12 +113,19 @@ class CoreLoader {
         {.shape = core_->decoder->kv_shape(), .memory_bytes = config_.kv_memory_bytes, .poison = config_.poison_kv});
     if (!pool.ok()) return pool.status();
     core_->pool = *std::move(pool);
-    core_->scheduler = std::make_unique<Scheduler>(Scheduler::Options{.max_jobs = config_.max_queued_requests},
-                                                   core_->decoder.get(), core_->pool.get());
-    core_->sessions = std::make_unique<SessionTable>(SessionTable::Options{.max_sessions = config_.max_sessions,
-                                                                           .default_lease = config_.default_lease,
-                                                                           .max_lease = config_.max_lease},
-                                                     core_->scheduler.get());
+    core_->broker = std::make_unique<PageBroker>(core_->pool.get(), config_.kv_wait);
+    Core* const core = core_.get();
+    // A starving job asks at every step; one parking at a time is under way.
+    const auto make_room = [core, parking = std::make_shared<std::atomic<bool>>(false)] {
+      if (parking->exchange(true)) return;
+      core->callers->Schedule([core, parking] {
+        core->sessions->ParkOne();
+        parking->store(false);
+      });
+    };
+    core_->scheduler = std::make_unique<Scheduler>(
+        Scheduler::Options{.max_jobs = config_.max_queued_requests, .on_starvation = make_room}, core_->decoder.get(),
+        core_->pool.get());
     LogEvent(spdlog::level::info, "engine started",
              {{"kv_memory_bytes", static_cast<int64_t>(config_.kv_memory_bytes)},
               {"kv_pages", int64_t{core_->pool->total_pages()}},
@@ -127,6 +136,7 @@ class CoreLoader {
   absl::Status OpenArchive() {
     core_->workers = std::make_unique<WorkerPool>(config_.workers);
     core_->callers = std::make_unique<WorkerPool>(kCallers);
+    core_->waiters = std::make_unique<WorkerPool>(kWaiters);
     core_->codecs = std::make_unique<compressor::CodecRegistry>();
     absl::StatusOr<std::unique_ptr<Archive>> archive = Archive::Create({.store = core_->store.get(),
                                                                         .codecs = core_->codecs.get(),
@@ -135,6 +145,14 @@ class CoreLoader {
                                                                         .model = core_->identity});
     if (!archive.ok()) return archive.status();
     core_->archive = *std::move(archive);
+    core_->parking_lot = std::make_unique<ParkingLot>(core_->archive.get(), core_->store.get());
+    if (absl::Status status = core_->parking_lot->Clear(); !status.ok()) return status;
+    core_->sessions =
+        std::make_unique<SessionTable>(SessionTable::Options{.max_sessions = config_.max_sessions,
+                                                             .default_lease = config_.default_lease,
+                                                             .max_lease = config_.max_lease},
+                                       core_->scheduler.get(), core_->broker.get(), core_->parking_lot.get());
+    core_->broker->set_make_room([sessions = core_->sessions.get()](int) { return sessions->ParkOne(); });
     return absl::OkStatus();
   }
 

@@ -101,6 +101,9 @@ void AddModelOptions(CLI::App& app, ServerConfig& config) {
       ->type_name("DEVICE");
   group.AddSize("--kv-memory", config.kv_memory_bytes, "Memory for the KV cache")
       ->default_str("a quarter of the memory");
+  group.AddDuration(
+      "--kv-wait", config.kv_wait,
+      "How long calls wait for KV memory that others use (idle\nsessions are parked in the store at once)");
   group.AddCount("--threads", config.threads, "Threads of the engine; one for each processor");
   group.AddCount("--workers", config.workers, "Threads for encoding and decoding");
   group.AddFlag("--poison-kv", config.poison_kv, "Fill pages with NaN before use (for tests)");

@@ -24,6 +24,7 @@ struct ServerConfig {
   std::string tls_client_ca;
 
   uint64_t kv_memory_bytes = 0;
+  absl::Duration kv_wait = absl::Seconds(30);
   int threads = 0;
   int workers = 0;
   bool poison_kv = false;

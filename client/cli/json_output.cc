@@ -202,6 +202,7 @@ Json ToJson(const client::Session& session) {
   SetTime(&json, "create_time", session.create_time);
   SetTime(&json, "expire_time", session.expire_time);
   json["pages"] = session.pages;
+  json["parked"] = session.parked;
   if (!session.token_ids.empty()) json["token_ids"] = session.token_ids;
   if (!session.text.empty()) json["text"] = session.text;
   return json;

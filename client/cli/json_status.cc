@@ -31,7 +31,12 @@ Json EngineToJson(const client::EngineInfo& engine) {
           {"page_bytes", engine.page_bytes},
           {"steps", engine.steps},
           {"decoded_tokens", engine.decoded_tokens},
-          {"prefilled_tokens", engine.prefilled_tokens}};
+          {"prefilled_tokens", engine.prefilled_tokens},
+          {"parked_sessions", engine.parked_sessions},
+          {"parkings", engine.parkings},
+          {"unparkings", engine.unparkings},
+          {"memory_waits", engine.memory_waits},
+          {"memory_refusals", engine.memory_refusals}};
 }
 
 Json StoreToJson(const client::StoreInfo& store) {

@@ -30,7 +30,7 @@ Fields StatusFields(const client::ServerStatus& status, const Console& console) 
       {"context", absl::StrCat(HumanCount(model.context_length), " tokens, ", HumanBytes(model.kv_bytes_per_token),
                                " of K and V each; vocabulary ", HumanCount(model.vocab_size))},
       {"device", model.device},
-      {"sessions", absl::StrCat(engine.sessions, " of ", limits.max_sessions)},
+      {"sessions", absl::StrCat(engine.sessions, " of ", limits.max_sessions, "; ", engine.parked_sessions, " parked")},
       {"requests", absl::StrCat(engine.active_requests, " of ", limits.max_queued_requests)},
       {"KV memory", absl::StrCat(HumanCount(engine.pages_used), " of ", HumanCount(engine.pages_total), " pages of ",
                                  engine.page_tokens, " tokens; ", HumanBytes(engine.pages_used * engine.page_bytes),

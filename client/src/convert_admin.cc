@@ -36,7 +36,12 @@ EngineInfo EngineFromProto(const v1::EngineInfo& from) {
           .page_bytes = from.page_bytes(),
           .steps = from.steps(),
           .decoded_tokens = from.decoded_tokens(),
-          .prefilled_tokens = from.prefilled_tokens()};
+          .prefilled_tokens = from.prefilled_tokens(),
+          .parked_sessions = from.parked_sessions(),
+          .parkings = from.parkings(),
+          .unparkings = from.unparkings(),
+          .memory_waits = from.memory_waits(),
+          .memory_refusals = from.memory_refusals()};
 }
 
 StoreInfo StoreFromProto(const v1::StoreInfo& from) {

@@ -71,6 +71,7 @@ const std::string kSession = absl::StrCat(R"pb(name: "sessions/s"
                                                pages: 10
                                                token_ids: [ 11, 12 ]
                                                text: "t"
+                                               parked: true
                                                sampling {)pb",
                                           kSampling, "}");
 const Session kSessionValue = {.name = "sessions/s",
@@ -83,7 +84,8 @@ const Session kSessionValue = {.name = "sessions/s",
                                .expire_time = absl::FromUnixSeconds(9),
                                .pages = 10,
                                .token_ids = {11, 12},
-                               .text = "t"};
+                               .text = "t",
+                               .parked = true};
 
 const std::string kNode = absl::StrCat(
     R"pb(name: "nodes/n"
@@ -303,6 +305,11 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
       steps: 7
       decoded_tokens: 8
       prefilled_tokens: 9
+      parked_sessions: 10
+      parkings: 11
+      unparkings: 12
+      memory_waits: 13
+      memory_refusals: 14
     }
     store { nodes: 1 blocks: 2 block_bytes: 3 free_disk_bytes: 4 format_version: 5 }
     limits {
@@ -337,7 +344,12 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
                  .page_bytes = 6,
                  .steps = 7,
                  .decoded_tokens = 8,
-                 .prefilled_tokens = 9},
+                 .prefilled_tokens = 9,
+                 .parked_sessions = 10,
+                 .parkings = 11,
+                 .unparkings = 12,
+                 .memory_waits = 13,
+                 .memory_refusals = 14},
       .store = {.nodes = 1, .blocks = 2, .block_bytes = 3, .free_disk_bytes = 4, .format_version = 5},
       .limits = {.max_sessions = 1,
                  .max_tokens_per_call = 2,

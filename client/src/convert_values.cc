@@ -147,7 +147,8 @@ Session FromProto(const v1::Session& from) {
           .expire_time = TimeOrUnknown(from.has_expire_time(), from.expire_time()),
           .pages = from.pages(),
           .token_ids = {from.token_ids().begin(), from.token_ids().end()},
-          .text = from.text()};
+          .text = from.text(),
+          .parked = from.parked()};
 }
 
 Node FromProto(const v1::Node& from) {

@@ -18,13 +18,9 @@ namespace quicksave::server {
 namespace {
 
 // Pages for `tokens` tokens, content undefined.
-absl::StatusOr<std::vector<engine::PageRef>> TakePages(engine::PagePool& pool, int tokens) {
-  const int count = engine::PagesFor(tokens);
-  absl::StatusOr<engine::PageReservation> reservation = pool.Reserve(count);
-  if (!reservation.ok()) return reservation.status();
-  std::vector<engine::PageRef> pages;
-  pages.reserve(count);
-  for (int i = 0; i < count; ++i) pages.push_back(reservation->Take());
+std::vector<engine::PageRef> TakePages(engine::PageReservation& reservation, int tokens) {
+  std::vector<engine::PageRef> pages(engine::PagesFor(tokens));
+  for (engine::PageRef& page : pages) page = reservation.Take();
   return pages;
 }
 
@@ -77,7 +73,7 @@ absl::Status Archive::Calibrate(const std::vector<engine::Sequence>& sequences) 
 absl::StatusOr<SavedNode> Archive::Save(const SaveRequest& request) { return NodeSaver(d_, *coder_, request).Save(); }
 
 absl::StatusOr<RestoredState> Archive::Restore(const std::string& tenant, const std::string& node_id,
-                                               std::optional<int> at_token) {
+                                               std::optional<int> at_token, const ReservePages& reserve) {
   Stopwatch total;
   absl::StatusOr<storage::NodeRecord> record = d_.store->GetNode(tenant, node_id);
   if (!record.ok()) return record.status();
@@ -90,17 +86,19 @@ absl::StatusOr<RestoredState> Archive::Restore(const std::string& tenant, const 
     return absl::OutOfRangeError(
         absl::StrCat("nodes/", node_id, " has ", count, " tokens; at_token must be 1 to ", count, ", not ", tokens));
   }
+  absl::StatusOr<engine::PageReservation> reservation =
+      reserve ? reserve(tokens) : d_.pool->Reserve(engine::PagesFor(tokens));
+  if (!reservation.ok()) return reservation.status();
   RestoredState restored{.record = *std::move(record)};
-  if (absl::Status status = Load(tokens, restored); !status.ok()) return status;
+  if (absl::Status status = Load(tokens, *std::move(reservation), restored); !status.ok()) return status;
   restored.report.codec = restored.record.codec();
   restored.report.total = total.Lap();
   return restored;
 }
 
-absl::Status Archive::Load(int tokens, RestoredState& restored) const {
+absl::Status Archive::Load(int tokens, engine::PageReservation reservation, RestoredState& restored) const {
   const storage::NodeRecord& record = restored.record;
-  absl::StatusOr<std::vector<engine::PageRef>> pages = TakePages(*d_.pool, tokens);
-  if (!pages.ok()) return pages.status();
+  std::vector<engine::PageRef> pages = TakePages(reservation, tokens);
   const int blocks = BlocksFor(record, tokens);
   const bool whole = static_cast<uint32_t>(tokens) == record.token_count();
   const NodeReader reader(d_, *coder_, record);
@@ -118,7 +116,7 @@ absl::Status Archive::Load(int tokens, RestoredState& restored) const {
     absl::StatusOr<RawBlock> block = reader.ReadBlock(ref, cost);
     if (!block.ok()) return block.status();
     Stopwatch watch;
-    ScatterBlock(block->view(), std::min(block->shape.tokens, tokens - first), first, *pages);
+    ScatterBlock(block->view(), std::min(block->shape.tokens, tokens - first), first, pages);
     load[i] = watch.Lap();
     return absl::OkStatus();
   };
@@ -132,7 +130,7 @@ absl::Status Archive::Load(int tokens, RestoredState& restored) const {
   report.decode = cost.decode;
   for (const absl::Duration& duration : load) report.load += duration;
   SessionState& state = restored.state;
-  state.sequence = engine::Sequence(TokensOf(record, tokens), *std::move(pages), std::move(logits));
+  state.sequence = engine::Sequence(TokensOf(record, tokens), std::move(pages), std::move(logits));
   state.sampling = SamplingOf(record);
   state.text = TextStateOf(record, tokens);
   state.origin = OriginOf(record);

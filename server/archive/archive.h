@@ -3,6 +3,7 @@
 
 // Turns session states into nodes and back: the only place that knows sessions, codecs and the store together.
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -119,8 +120,10 @@ class Archive {
   // FAILED_PRECONDITION for a node of another model or numerics, saying which, or one that lacks something; DATA_LOSS
   // naming node and part; UNIMPLEMENTED when a newer program encoded a block; RESOURCE_EXHAUSTED when there are no
   // pages.
+  // With `reserve`, the pages come from what it returns for the number of tokens; its errors.
+  using ReservePages = std::function<absl::StatusOr<engine::PageReservation>(int tokens)>;
   absl::StatusOr<RestoredState> Restore(const std::string& tenant, const std::string& node_id,
-                                        std::optional<int> at_token);
+                                        std::optional<int> at_token, const ReservePages& reserve = nullptr);
 
   // Reads and decodes everything that a node, of whatever model, refers to. NOT_FOUND; DATA_LOSS names the part that is
   // not whole; UNIMPLEMENTED.
@@ -129,7 +132,7 @@ class Archive {
  private:
   Archive(const Dependencies& dependencies, std::unique_ptr<BlockCoder> coder);
   // Reads the first `tokens` tokens of restored.record into restored.state.
-  absl::Status Load(int tokens, RestoredState& restored) const;
+  absl::Status Load(int tokens, engine::PageReservation reservation, RestoredState& restored) const;
 
   const Dependencies d_;
   const std::unique_ptr<BlockCoder> coder_;

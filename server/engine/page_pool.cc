@@ -80,6 +80,11 @@ int PagePool::used_pages() const {
   return total_ - static_cast<int>(free_.size());
 }
 
+int PagePool::free_pages() const {
+  absl::MutexLock lock(&mutex_);
+  return static_cast<int>(free_.size()) - reserved_;
+}
+
 PageRef PagePool::Take() {
   int index;
   {

@@ -4,6 +4,7 @@
 // The memory of the KV cache: pages of 16 tokens of all layers, reference counted, handed out against reservations.
 // Layout of a page: [layers][keys, then values], each as cpu_kernels.h says in LayerPages.
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -84,6 +85,12 @@ class PageReservation {
   ~PageReservation();
 
   int pages() const { return pages_; }
+  // Takes `pages`, or all if there are fewer, into a reservation of its own.
+  PageReservation Split(int pages) {
+    const int split = std::min(pages, pages_);
+    pages_ -= split;
+    return PageReservation(pool_, split);
+  }
   // Takes one page; its content is undefined. CHECK-fails when the reservation is used up: whoever reserved counted
   // wrongly.
   PageRef Take();
@@ -115,6 +122,8 @@ class PagePool {
   int total_pages() const { return total_; }
   // Pages that are referred to.
   int used_pages() const;
+  // Pages that are neither referred to nor promised.
+  int free_pages() const;
 
  private:
   friend class PageRef;

@@ -2,6 +2,7 @@
 #define QUICKSAVE_SERVER_SCHEDULER_JOB_H_
 
 #include <atomic>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -53,6 +54,9 @@ class Job {
   absl::Time deadline = absl::InfiniteFuture();
   // Pages that the job's appends take from.
   engine::PageReservation reservation;
+  // The scheduler's: what waits for a page, and since when.
+  std::optional<Feed> starved_feed;
+  absl::Time starved_since = absl::InfiniteFuture();
 
  private:
   static constexpr char kCallerCancelled[] = "the caller cancelled the call";

@@ -22,7 +22,8 @@ Scheduler::~Scheduler() {
 
 absl::Status Scheduler::Submit(std::shared_ptr<Job> job, int tokens) {
   // Declared first, so that what a refused job had reserved goes back outside of the lock.
-  absl::StatusOr<engine::PageReservation> reservation = pool_->Reserve(job->sequence().PagesToAppend(tokens));
+  const int missing = job->sequence().PagesToAppend(tokens) - job->reservation.pages();
+  absl::StatusOr<engine::PageReservation> reservation = pool_->Reserve(std::max(0, missing));
   if (!reservation.ok()) return reservation.status();
   absl::MutexLock lock(&mutex_);
   if (shutdown_) return absl::UnavailableError("the server is shutting down");
@@ -30,7 +31,7 @@ absl::Status Scheduler::Submit(std::shared_ptr<Job> job, int tokens) {
     return absl::ResourceExhaustedError(
         absl::StrCat("max_queued_requests: ", jobs_.size(), " calls compute or wait already; try again later"));
   }
-  job->reservation = *std::move(reservation);
+  job->reservation.Add(*std::move(reservation));
   jobs_.push_back(std::move(job));
   return absl::OkStatus();
 }
@@ -158,8 +159,20 @@ absl::Status Scheduler::WhyEnd(const Job& job) const {
   return absl::OkStatus();
 }
 
+bool Scheduler::Starve(const std::shared_ptr<Job>& job, const Job::Feed& feed, const absl::Status& why) {
+  const absl::Time now = absl::Now();
+  job->starved_since = std::min(job->starved_since, now);
+  if (now - job->starved_since > options_.longest_starvation) {
+    Remove(job, why);
+  } else {
+    job->starved_feed = feed;
+    options_.on_starvation();
+  }
+  return false;
+}
+
 bool Scheduler::FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector<Fed>& fed) {
-  const Job::Feed feed = job->Next(budget);
+  const Job::Feed feed = job->starved_feed ? *std::exchange(job->starved_feed, std::nullopt) : job->Next(budget);
   if (feed.tokens.empty()) {
     Remove(job, absl::OkStatus());
     return false;
@@ -169,12 +182,10 @@ bool Scheduler::FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector
   const int missing = sequence.PagesToAppendNow(static_cast<int>(feed.tokens.size())) - job->reservation.pages();
   if (missing > 0) {
     absl::StatusOr<engine::PageReservation> more = pool_->Reserve(missing);
-    if (!more.ok()) {
-      Remove(job, more.status());
-      return false;
-    }
+    if (!more.ok()) return Starve(job, feed, more.status());
     job->reservation.Add(*std::move(more));
   }
+  job->starved_since = absl::InfiniteFuture();
   Fed part{job, feed, {}, sequence.length()};
   sequence.Append(feed.tokens, job->reservation);
   for (const engine::PageRef& page : sequence.pages()) part.pages.push_back(page.data());

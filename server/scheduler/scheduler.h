@@ -2,6 +2,7 @@
 #define QUICKSAVE_SERVER_SCHEDULER_SCHEDULER_H_
 
 #include <atomic>
+#include <functional>
 #include <list>
 #include <memory>
 #include <thread>
@@ -28,6 +29,10 @@ class Scheduler {
     // Rows of a forward pass at most, when all are prefill, and when some are decode, which wait for the rest.
     int prefill_rows = 128;
     int mixed_prefill_rows = 48;
+    // How long a job that needs a page more than was reserved sits out steps until there is one.
+    absl::Duration longest_starvation = absl::Seconds(10);
+    // Called on the engine thread when a job lacks a page; must not block.
+    std::function<void()> on_starvation = [] {};
   };
   struct Counters {
     int64_t steps = 0;
@@ -41,8 +46,9 @@ class Scheduler {
   // Ends all jobs with UNAVAILABLE.
   ~Scheduler();
 
-  // Starts a job that will append at most `tokens` tokens. RESOURCE_EXHAUSTED, and no Finish, when there are too many
-  // jobs or the pages for those tokens are not free; UNAVAILABLE during shutdown.
+  // Starts a job that will append at most `tokens` tokens; pages that its reservation lacks are reserved.
+  // RESOURCE_EXHAUSTED, and no Finish, when there are too many jobs or these pages are not free; UNAVAILABLE during
+  // shutdown.
   absl::Status Submit(std::shared_ptr<Job> job, int tokens);
 
   // Submits and waits. Not on the engine thread.
@@ -78,6 +84,8 @@ class Scheduler {
   absl::Status WhyEnd(const Job& job) const;
   // Asks the job for tokens and appends them to its sequence. Nothing when the job has ended.
   bool FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector<Fed>& fed);
+  // Keeps what a job wants to feed until there is a page for it; ends the job when that takes too long. False.
+  bool Starve(const std::shared_ptr<Job>& job, const Job::Feed& feed, const absl::Status& why);
   void Remove(const std::shared_ptr<Job>& job, const absl::Status& status);
 
   const Options options_;

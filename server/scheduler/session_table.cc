@@ -1,5 +1,6 @@
 #include "server/scheduler/session_table.h"
 
+#include <iterator>
 #include <utility>
 
 #include "absl/random/random.h"
@@ -70,38 +71,54 @@ std::vector<SessionInfo> SessionTable::List(uint64_t after, size_t limit, uint64
   return sessions;
 }
 
-absl::StatusOr<SessionState> SessionTable::Capture(const std::string& id) {
+absl::StatusOr<SessionInfo> SessionTable::AddTaken(const SessionState& state, absl::Duration lease) {
+  SessionState rest = {.sampling = state.sampling, .origin = state.origin, .origin_tokens = state.origin_tokens};
+  std::vector<SessionState> states = {std::move(rest)};
+  absl::StatusOr<std::vector<SessionInfo>> added = Add(std::move(states), lease);
+  if (!added.ok()) return added.status();
+  // Nobody else knows the id yet.
+  absl::MutexLock lock(&mutex_);
+  entries_.at(added->front().id).running = true;
+  return std::move(added->front());
+}
+
+absl::StatusOr<TakenSession> SessionTable::Capture(const std::string& id, const CallContext& call, Growth growth) {
+  TakenSession taken;
   {
     absl::MutexLock lock(&mutex_);
-    absl::StatusOr<Entry*> entry = Find(id);
+    absl::StatusOr<Entry*> entry = FindInMemory(id, call, growth, taken.pages);
     if (!entry.ok()) return entry.status();
     Renew(**entry);
-    if (!(*entry)->running) return (*entry)->state;
+    taken.state = (*entry)->state;
+    if (!(*entry)->running) return taken;
   }
-  absl::StatusOr<SessionState> captured = absl::UnavailableError("");
+  absl::Status status;
   scheduler_->AtStepBoundary([&] {
     absl::MutexLock lock(&mutex_);
     absl::StatusOr<Entry*> entry = Find(id);
     if (!entry.ok()) {
-      captured = entry.status();
-      return;
-    }
-    if (!(*entry)->running) {
-      captured = (*entry)->state;
+      status = entry.status();
+    } else if (!(*entry)->running && (*entry)->parked_as.empty()) {
+      taken.state = (*entry)->state;
     } else if ((*entry)->job == nullptr) {
-      captured = absl::UnavailableError(absl::StrCat("sessions/", id, " is just starting to generate; try again"));
+      status = absl::UnavailableError(absl::StrCat("sessions/", id, " is just starting or ending; try again"));
     } else {
-      captured = (*entry)->job->Capture();
-      captured->origin = (*entry)->state.origin;
-      captured->origin_tokens = (*entry)->state.origin_tokens;
+      taken.state = (*entry)->job->Capture();
+      taken.state.origin = (*entry)->state.origin;
+      taken.state.origin_tokens = (*entry)->state.origin_tokens;
     }
   });
-  return captured;
+  if (!status.ok()) return status;
+  return taken;
 }
 
-absl::StatusOr<SessionState> SessionTable::Take(const std::string& id, std::optional<absl::Duration> lease) {
+absl::StatusOr<TakenSession> SessionTable::Take(const std::string& id, std::optional<absl::Duration> lease,
+                                                const CallContext& call, Growth growth) {
+  TakenSession taken;
   absl::MutexLock lock(&mutex_);
   absl::StatusOr<Entry*> found = Find(id);
+  // Looked at before and after the wait for memory.
+  if (found.ok() && !(*found)->running) found = FindInMemory(id, call, growth, taken.pages);
   if (!found.ok()) return found.status();
   Entry& entry = **found;
   if (entry.running) {
@@ -111,9 +128,105 @@ absl::StatusOr<SessionState> SessionTable::Take(const std::string& id, std::opti
   entry.lease = lease.value_or(entry.lease);
   Renew(entry);
   entry.running = true;
-  SessionState state = std::move(entry.state);
-  entry.state = {.sampling = state.sampling, .origin = state.origin, .origin_tokens = state.origin_tokens};
-  return state;
+  taken.state = std::move(entry.state);
+  entry.state = {
+      .sampling = taken.state.sampling, .origin = taken.state.origin, .origin_tokens = taken.state.origin_tokens};
+  return taken;
+}
+
+absl::StatusOr<SessionTable::Entry*> SessionTable::FindInMemory(const std::string& id, const CallContext& call,
+                                                                Growth growth, engine::PageReservation& pages) {
+  for (;;) {
+    absl::StatusOr<Entry*> found = FindAtRest(id);
+    if (!found.ok()) return found;
+    Entry& entry = **found;
+    const bool parked = !entry.parked_as.empty();
+    const int length = parked ? entry.parked_tokens : Describe(id, entry).token_count;
+    const int needed = (parked ? engine::PagesFor(length) : 0) + growth(length);
+    if (needed <= pages.pages()) {
+      if (!parked) return found;
+      if (absl::Status status = Unpark(id, entry, pages); !status.ok()) return status;
+      continue;
+    }
+    // Nobody waits for memory while holding some.
+    ++entry.wanted;
+    const uint64_t number = entry.number;
+    mutex_.Unlock();
+    pages = {};
+    absl::StatusOr<engine::PageReservation> reservation = broker_->Reserve(needed, call);
+    mutex_.Lock();
+    found = Find(id);
+    if (found.ok() && (*found)->number == number) --(*found)->wanted;
+    if (!reservation.ok()) return reservation.status();
+    pages = *std::move(reservation);
+  }
+}
+
+absl::Status SessionTable::Unpark(const std::string& id, Entry& entry, engine::PageReservation& pages) {
+  entry.moving = true;
+  const std::string name = entry.parked_as;
+  mutex_.Unlock();
+  absl::StatusOr<engine::Sequence> sequence = parker_->Unpark(name, pages);
+  mutex_.Lock();
+  const absl::StatusOr<Entry*> found = Find(id);
+  // Delete has dropped what was parked.
+  if (!found.ok()) return found.status();
+  (*found)->moving = false;
+  if (!sequence.ok()) return sequence.status();
+  (*found)->state.sequence = *std::move(sequence);
+  (*found)->parked_as.clear();
+  --counters_.parked;
+  ++counters_.unparkings;
+  mutex_.Unlock();
+  parker_->Drop(name);
+  mutex_.Lock();
+  return absl::OkStatus();
+}
+
+const std::string* SessionTable::Victim() const {
+  const auto idle_since = [](const Entry& entry) { return entry.expire_time - entry.lease; };
+  const std::string* victim = nullptr;
+  const Entry* best = nullptr;
+  for (const auto& [id, entry] : entries_) {
+    const bool can_be = !entry.running && !entry.moving && entry.parked_as.empty() &&
+                        entry.state.sequence.length() > 0 && entry.state.sequence.next_logits() != nullptr;
+    if (!can_be) continue;
+    const auto rank = [&](const Entry& some) { return std::pair(some.wanted > 0, idle_since(some)); };
+    if (best != nullptr && rank(entry) >= rank(*best)) continue;
+    victim = &id;
+    best = &entry;
+  }
+  return victim;
+}
+
+bool SessionTable::ParkOne() {
+  if (parker_ == nullptr) return false;
+  SessionState state;  // destroyed outside of the lock, and before this returns
+  absl::MutexLock lock(&mutex_);
+  const std::string* const victim = Victim();
+  if (victim == nullptr) return false;
+  const std::string id = *victim;
+  Entry& entry = entries_.at(id);
+  entry.moving = true;
+  state = entry.state;
+  mutex_.Unlock();
+  absl::StatusOr<std::string> name = parker_->Park(state);
+  mutex_.Lock();
+  const absl::StatusOr<Entry*> found = Find(id);
+  if (!found.ok()) {
+    mutex_.Unlock();
+    if (name.ok()) parker_->Drop(*name);
+    mutex_.Lock();
+    return true;
+  }
+  (*found)->moving = false;
+  if (!name.ok()) return false;
+  (*found)->parked_as = *std::move(name);
+  (*found)->parked_tokens = state.sequence.length();
+  (*found)->state.sequence = engine::Sequence();
+  ++counters_.parked;
+  ++counters_.parkings;
+  return true;
 }
 
 void SessionTable::SetJob(const std::string& id, std::shared_ptr<GenerateJob> job) {
@@ -149,29 +262,47 @@ void SessionTable::SetOrigin(const std::string& id, std::shared_ptr<const Origin
 
 absl::Status SessionTable::Delete(const std::string& id) {
   Entry removed;  // destroyed outside of the lock
-  absl::MutexLock lock(&mutex_);
-  absl::StatusOr<Entry*> entry = Find(id);
-  if (!entry.ok()) return entry.status();
-  if ((*entry)->job != nullptr) (*entry)->job->Cancel(kDeleted);
-  by_number_.erase((*entry)->number);
-  removed = std::move(**entry);
-  entries_.erase(id);
+  {
+    absl::MutexLock lock(&mutex_);
+    absl::StatusOr<Entry*> entry = Find(id);
+    if (!entry.ok()) return entry.status();
+    if ((*entry)->job != nullptr) (*entry)->job->Cancel(kDeleted);
+    removed = Remove(entries_.find(id));
+  }
+  if (!removed.parked_as.empty()) parker_->Drop(removed.parked_as);
   return absl::OkStatus();
 }
 
 int SessionTable::RemoveExpired(absl::Time now) {
   std::vector<Entry> removed;  // destroyed outside of the lock
-  absl::MutexLock lock(&mutex_);
-  for (auto it = entries_.begin(); it != entries_.end();) {
-    if (it->second.running || it->second.expire_time > now) {
-      ++it;
-      continue;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (auto it = entries_.begin(); it != entries_.end();) {
+      const Entry& entry = it->second;
+      const auto next = std::next(it);
+      if (!entry.running && !entry.moving && entry.wanted == 0 && entry.expire_time <= now) {
+        removed.push_back(Remove(it));
+      }
+      it = next;
     }
-    by_number_.erase(it->second.number);
-    removed.push_back(std::move(it->second));
-    it = entries_.erase(it);
+  }
+  for (const Entry& entry : removed) {
+    if (!entry.parked_as.empty()) parker_->Drop(entry.parked_as);
   }
   return static_cast<int>(removed.size());
+}
+
+SessionTable::Entry SessionTable::Remove(std::map<std::string, Entry>::iterator it) {
+  by_number_.erase(it->second.number);
+  if (!it->second.parked_as.empty()) --counters_.parked;
+  Entry removed = std::move(it->second);
+  entries_.erase(it);
+  return removed;
+}
+
+SessionTable::Counters SessionTable::counters() const {
+  absl::MutexLock lock(&mutex_);
+  return counters_;
 }
 
 int SessionTable::size() const {
@@ -188,6 +319,15 @@ absl::StatusOr<SessionTable::Entry*> SessionTable::Find(const std::string& id) {
   return &it->second;
 }
 
+absl::StatusOr<SessionTable::Entry*> SessionTable::FindAtRest(const std::string& id) {
+  const auto at_rest = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto it = entries_.find(id);
+    return it == entries_.end() || !it->second.moving;
+  };
+  mutex_.Await(absl::Condition(&at_rest));
+  return Find(id);
+}
+
 SessionInfo SessionTable::Describe(const std::string& id, const Entry& entry) {
   SessionInfo info{.id = id,
                    .token_count = entry.state.sequence.length(),
@@ -199,6 +339,10 @@ SessionInfo SessionTable::Describe(const std::string& id, const Entry& entry) {
   if (entry.job != nullptr) {
     info.token_count = entry.job->length();
     info.pages = engine::PagesFor(info.token_count);
+  }
+  if (!entry.parked_as.empty()) {
+    info.parked = true;
+    info.token_count = entry.parked_tokens;
   }
   if (entry.state.origin != nullptr) info.node_id = entry.state.origin->node_id;
   return info;

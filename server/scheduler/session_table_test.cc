@@ -1,6 +1,9 @@
 #include "server/scheduler/session_table.h"
 
 #include <atomic>
+#include <cstring>
+#include <map>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -26,10 +29,20 @@ class SessionTableTest : public testing::Test {
     states.push_back(std::move(state));
     return table_.Add(std::move(states), lease).value().front().id;
   }
+  absl::StatusOr<SessionState> Take(const std::string& id, std::optional<absl::Duration> lease = std::nullopt) {
+    absl::StatusOr<TakenSession> taken = table_.Take(id, lease, {}, [](int) { return 0; });
+    if (!taken.ok()) return taken.status();
+    return std::move(taken->state);
+  }
+  absl::StatusOr<SessionState> Capture(const std::string& id) {
+    absl::StatusOr<TakenSession> taken = table_.Capture(id, {}, [](int) { return 0; });
+    if (!taken.ok()) return taken.status();
+    return std::move(taken->state);
+  }
   // Starts a generation in a session, as a service does.
   std::shared_ptr<GenerateJob> Start(const std::string& id, int max_tokens,
                                      const std::shared_ptr<RecordingListener>& listener) {
-    SessionState state = table_.Take(id).value();
+    SessionState state = Take(id).value();
     auto job = environment_.NewJob(std::move(state), Options({}, max_tokens), listener);
     table_.SetJob(id, job);
     EXPECT_TRUE(environment_.scheduler->Submit(job, job->max_appended()).ok());
@@ -38,7 +51,8 @@ class SessionTableTest : public testing::Test {
 
   SchedulerEnvironment environment_;
   SessionTable table_{{.max_sessions = 4, .default_lease = absl::Minutes(10), .max_lease = absl::Hours(1)},
-                      environment_.scheduler.get()};
+                      environment_.scheduler.get(),
+                      environment_.broker.get()};
 };
 
 TEST_F(SessionTableTest, ChecksLeases) {
@@ -83,8 +97,8 @@ TEST_F(SessionTableTest, RefusesMoreThanItsLimitAllOrNone) {
 
 TEST_F(SessionTableTest, EverythingAboutAnUnknownSessionIsNotFound) {
   EXPECT_EQ(table_.Info("x").status().code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(table_.Capture("x").status().code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(table_.Take("x").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Capture("x").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Take("x").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(table_.Delete("x").code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(table_.Delete("x").message()), testing::HasSubstr("sessions/x"));
   table_.GiveBack("x", {});
@@ -128,10 +142,10 @@ TEST_F(SessionTableTest, RemovesIdleSessionsWhoseLeaseHasEnded) {
 TEST_F(SessionTableTest, UseRenewsALease) {
   const std::string id = AddOne(NewState());
   const absl::Time created = table_.Info(id)->expire_time;
-  ASSERT_TRUE(table_.Capture(id).ok());
+  ASSERT_TRUE(Capture(id).ok());
   const absl::Time captured = table_.Info(id)->expire_time;
   EXPECT_GT(captured, created);
-  SessionState state = table_.Take(id).value();
+  SessionState state = Take(id).value();
   const absl::Time taken = table_.Info(id)->expire_time;
   EXPECT_GT(taken, captured);
   table_.GiveBack(id, std::move(state));
@@ -144,9 +158,9 @@ TEST_F(SessionTableTest, UseRenewsALease) {
 TEST_F(SessionTableTest, TakingItMayChangeItsLease) {
   const std::string id = AddOne(NewState());
   const absl::Time before = absl::Now();
-  SessionState state = table_.Take(id, absl::Minutes(30)).value();
+  SessionState state = Take(id, absl::Minutes(30)).value();
   EXPECT_GE(table_.Info(id)->expire_time, before + absl::Minutes(30));
-  EXPECT_FALSE(table_.Take(id, absl::Minutes(50)).ok());
+  EXPECT_FALSE(Take(id, absl::Minutes(50)).ok());
   table_.GiveBack(id, std::move(state));
   EXPECT_LE(table_.Info(id)->expire_time, absl::Now() + absl::Minutes(30));
   EXPECT_GE(table_.Info(id)->expire_time, before + absl::Minutes(30)) << "it stays for later renewals";
@@ -154,7 +168,7 @@ TEST_F(SessionTableTest, TakingItMayChangeItsLease) {
 
 TEST_F(SessionTableTest, ARunningSessionOutlivesItsLease) {
   const std::string id = AddOne(NewState(), absl::Seconds(1));
-  SessionState state = table_.Take(id).value();
+  SessionState state = Take(id).value();
   EXPECT_EQ(table_.RemoveExpired(absl::Now() + absl::Hours(1)), 0);
   table_.GiveBack(id, std::move(state));
   EXPECT_EQ(table_.RemoveExpired(absl::Now() + absl::Hours(1)), 1);
@@ -163,8 +177,8 @@ TEST_F(SessionTableTest, ARunningSessionOutlivesItsLease) {
 
 TEST_F(SessionTableTest, OnlyOneMayTakeASession) {
   const std::string id = AddOne(NewState());
-  SessionState state = table_.Take(id).value();
-  const absl::Status status = table_.Take(id).status();
+  SessionState state = Take(id).value();
+  const absl::Status status = Take(id).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("sessions/" + id));
   // What the job changed comes back; the origin is the table's.
@@ -172,7 +186,7 @@ TEST_F(SessionTableTest, OnlyOneMayTakeASession) {
   state.origin = std::make_shared<Origin>(Origin{.node_id = "old"});
   table_.SetOrigin(id, std::make_shared<Origin>(Origin{.node_id = "new"}), 9);
   table_.GiveBack(id, std::move(state));
-  const SessionState back = table_.Take(id).value();
+  const SessionState back = Take(id).value();
   EXPECT_EQ(back.sampling.seed, 77u);
   EXPECT_EQ(back.sequence.length(), 25);
   EXPECT_EQ(back.origin->node_id, "new");
@@ -182,9 +196,9 @@ TEST_F(SessionTableTest, OnlyOneMayTakeASession) {
 TEST_F(SessionTableTest, CaptureOfAnIdleSessionSharesItsPages) {
   const std::string id = AddOne(NewState());
   const int used = environment_.pool->used_pages();
-  const SessionState copy = table_.Capture(id).value();
+  const SessionState copy = Capture(id).value();
   EXPECT_EQ(environment_.pool->used_pages(), used);
-  const RecordingListener::Outcome original = environment_.Generate(table_.Take(id).value(), Options({}, 10));
+  const RecordingListener::Outcome original = environment_.Generate(Take(id).value(), Options({}, 10));
   const RecordingListener::Outcome branch = environment_.Generate(copy, Options({}, 10));
   EXPECT_TRUE(SameSequence(original.state.sequence, branch.state.sequence));
 }
@@ -201,7 +215,7 @@ TEST_F(SessionTableTest, CaptureOfARunningSessionIsAWholeState) {
   for (int tokens = 50; tokens < 200; tokens += 50) {
     listener->AwaitTokens(tokens);
     table_.SetOrigin(id, origin, 20);
-    captures.push_back(table_.Capture(id).value());
+    captures.push_back(Capture(id).value());
     listener->SetFull(false);
   }
   EXPECT_TRUE(SameSequence(listener->Await().state.sequence, expected.state.sequence))
@@ -220,12 +234,12 @@ TEST_F(SessionTableTest, CaptureOfARunningSessionIsAWholeState) {
 
 TEST_F(SessionTableTest, CaptureBetweenTakeAndSetJobAsksToTryAgain) {
   const std::string id = AddOne(NewState());
-  SessionState state = table_.Take(id).value();
-  const absl::Status status = table_.Capture(id).status();
+  SessionState state = Take(id).value();
+  const absl::Status status = Capture(id).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("try again"));
   table_.GiveBack(id, std::move(state));
-  EXPECT_TRUE(table_.Capture(id).ok());
+  EXPECT_TRUE(Capture(id).ok());
 }
 
 TEST_F(SessionTableTest, InfoOfARunningSessionCountsItsTokens) {
@@ -262,7 +276,7 @@ TEST_F(SessionTableTest, DeletingARunningSessionCancelsItAndFreesItsPages) {
 TEST_F(SessionTableTest, AJobOfASessionThatWasDeletedBeforeItStartedIsCancelled) {
   const std::string id = AddOne(NewState());
   const auto listener = std::make_shared<RecordingListener>();
-  const auto job = environment_.NewJob(table_.Take(id).value(), Options({}, 100), listener);
+  const auto job = environment_.NewJob(Take(id).value(), Options({}, 100), listener);
   ASSERT_TRUE(table_.Delete(id).ok());
   table_.SetJob(id, job);
   EXPECT_TRUE(job->cancelled());
@@ -281,13 +295,13 @@ TEST_F(SessionTableTest, ManyThreadsMayUseItAtOnce) {
       uint64_t last = 0;
       for (const SessionInfo& other : table_.List(0, 10, last)) {
         if (round % 3 == 0) {
-          (void)table_.Capture(other.id);
+          (void)Capture(other.id);
         } else {
           (void)table_.Info(other.id);
         }
       }
       const auto listener = std::make_shared<RecordingListener>();
-      absl::StatusOr<SessionState> state = table_.Take(id);
+      absl::StatusOr<SessionState> state = Take(id);
       if (!state.ok()) continue;
       const auto job = environment_.NewJob(*std::move(state), Options({}, 5), listener);
       table_.SetJob(id, job);
@@ -308,6 +322,164 @@ TEST_F(SessionTableTest, ManyThreadsMayUseItAtOnce) {
   states.clear();
   environment_.scheduler->AtStepBoundary([] {});
   EXPECT_EQ(environment_.pool->used_pages(), 0);
+}
+
+// Keeps parked sequences by value, as a store would.
+class MemoryParker : public StateParker {
+ public:
+  absl::StatusOr<std::string> Park(const SessionState& state) override {
+    absl::MutexLock lock(&mutex_);
+    if (fail) return absl::ResourceExhaustedError("the disk is full");
+    const std::string name = std::to_string(++last_);
+    Parked parked{state.sequence.tokens(), *state.sequence.next_logits(), {}};
+    for (const engine::PageRef& page : state.sequence.pages()) {
+      parked.pages.emplace_back(reinterpret_cast<const char*>(page.data()), page.size());
+    }
+    parked_.emplace(name, std::move(parked));
+    return name;
+  }
+  absl::StatusOr<engine::Sequence> Unpark(const std::string& name, engine::PageReservation& pages) override {
+    absl::MutexLock lock(&mutex_);
+    const auto it = parked_.find(name);
+    if (it == parked_.end()) return absl::NotFoundError(name);
+    std::vector<engine::PageRef> taken;
+    for (const std::string& bytes : it->second.pages) {
+      taken.push_back(pages.Take());
+      std::memcpy(taken.back().data(), bytes.data(), bytes.size());
+    }
+    return engine::Sequence(it->second.tokens, std::move(taken),
+                            std::make_shared<const engine::Logits>(it->second.logits));
+  }
+  void Drop(const std::string& name) override {
+    absl::MutexLock lock(&mutex_);
+    EXPECT_EQ(parked_.erase(name), 1u);
+  }
+  size_t size() const {
+    absl::MutexLock lock(&mutex_);
+    return parked_.size();
+  }
+
+  bool fail = false;
+
+ private:
+  struct Parked {
+    std::vector<int32_t> tokens;
+    engine::Logits logits;
+    std::vector<std::string> pages;
+  };
+  mutable absl::Mutex mutex_;
+  int last_ = 0;
+  std::map<std::string, Parked> parked_;
+};
+
+// A pool of 40 pages; sessions of 25 tokens have two each.
+class ParkingTest : public testing::Test {
+ protected:
+  ParkingTest() {
+    environment_.broker->set_make_room([this](int) { return table_.ParkOne(); });
+  }
+  SessionState NewState(uint64_t seed) {
+    return environment_.Generate({.sampling = {.temperature = 1, .seed = seed}}, Options(TextTokens(20, seed), 5))
+        .state;
+  }
+  std::string AddOne(SessionState state) {
+    std::vector<SessionState> states;
+    states.push_back(std::move(state));
+    return table_.Add(std::move(states), kLease).value().front().id;
+  }
+  // Generates in a session; waits for memory if need be.
+  std::vector<int32_t> Generate(const std::string& id, int max_tokens) {
+    absl::StatusOr<TakenSession> taken =
+        table_.Take(id, std::nullopt, {}, [&](int length) { return PagesToGrow(length, max_tokens); });
+    EXPECT_TRUE(taken.ok()) << taken.status();
+    if (!taken.ok()) return {};
+    const auto listener = std::make_shared<RecordingListener>();
+    const auto job = environment_.NewJob(std::move(taken->state), Options({}, max_tokens), listener);
+    job->reservation = std::move(taken->pages);
+    table_.SetJob(id, job);
+    EXPECT_TRUE(environment_.scheduler->Submit(job, job->max_appended()).ok());
+    RecordingListener::Outcome outcome = listener->Await();
+    EXPECT_TRUE(outcome.status.ok()) << outcome.status;
+    table_.GiveBack(id, outcome.state);
+    return outcome.ids();
+  }
+
+  SchedulerEnvironment environment_{40};
+  MemoryParker parker_;
+  SessionTable table_{{.max_sessions = 100}, environment_.scheduler.get(), environment_.broker.get(), &parker_};
+};
+
+TEST_F(ParkingTest, ManySessionsWorkInLittleMemoryWithTheSameResults) {
+  std::vector<std::string> ids;
+  std::vector<std::vector<int32_t>> expected;
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    const SessionState state = NewState(seed);
+    expected.push_back(environment_.Generate(state, Options({}, 8)).ids());
+    ids.push_back(AddOne(state));
+    if (environment_.pool->free_pages() < 8) table_.ParkOne();
+  }
+  EXPECT_GT(table_.counters().parked, 40);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (size_t i = t; i < ids.size(); i += 4) EXPECT_EQ(Generate(ids[i], 8), expected[i]) << i;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(parker_.size(), size_t(table_.counters().parked));
+  for (const std::string& id : ids) EXPECT_TRUE(table_.Delete(id).ok());
+  EXPECT_EQ(parker_.size(), 0u);
+  EXPECT_EQ(table_.counters().parked, 0);
+}
+
+TEST_F(ParkingTest, AParkedSessionIsDescribedAndCapturedAsIfItWereNot) {
+  const SessionState state = NewState(1);
+  const std::string id = AddOne(state);
+  const int free_before = environment_.pool->free_pages();
+  ASSERT_TRUE(table_.ParkOne());
+  EXPECT_FALSE(table_.ParkOne()) << "there is no other";
+  EXPECT_EQ(environment_.pool->free_pages(), free_before) << "the state of the test has the pages";
+  const SessionInfo info = *table_.Info(id);
+  EXPECT_TRUE(info.parked);
+  EXPECT_EQ(info.token_count, 25);
+  EXPECT_EQ(info.pages, 0);
+  const TakenSession captured = table_.Capture(id, {}, [](int) { return 3; }).value();
+  EXPECT_TRUE(SameSequence(captured.state.sequence, state.sequence));
+  EXPECT_EQ(captured.pages.pages(), 3);
+  EXPECT_FALSE(table_.Info(id)->parked);
+  EXPECT_EQ(parker_.size(), 0u);
+}
+
+TEST_F(ParkingTest, TheSessionThatWasLeftAloneForLongestGoesFirst) {
+  const std::string first = AddOne(NewState(1));
+  const std::string second = AddOne(NewState(2));
+  ASSERT_TRUE(table_.Capture(first, {}, [](int) { return 0; }).ok());
+  ASSERT_TRUE(table_.ParkOne());
+  EXPECT_TRUE(table_.Info(second)->parked);
+  EXPECT_FALSE(table_.Info(first)->parked);
+}
+
+TEST_F(ParkingTest, WhatCannotBeParkedStaysInMemory) {
+  const SessionState state = NewState(1);
+  const std::string id = AddOne(state);
+  parker_.fail = true;
+  EXPECT_FALSE(table_.ParkOne());
+  EXPECT_FALSE(table_.Info(id)->parked);
+  EXPECT_EQ(environment_.broker->Reserve(environment_.broker->most_pages(), {}).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(SameSequence(table_.Capture(id, {}, [](int) { return 0; })->state.sequence, state.sequence));
+}
+
+TEST_F(ParkingTest, DeletedAndExpiredSessionsAreDropped) {
+  const std::string deleted = AddOne(NewState(1));
+  AddOne(NewState(2));
+  while (table_.ParkOne()) {
+  }
+  EXPECT_EQ(parker_.size(), 2u);
+  EXPECT_TRUE(table_.Delete(deleted).ok());
+  EXPECT_EQ(parker_.size(), 1u);
+  EXPECT_EQ(table_.RemoveExpired(absl::Now() + 2 * kLease), 1);
+  EXPECT_EQ(parker_.size(), 0u);
 }
 
 }  // namespace

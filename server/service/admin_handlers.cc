@@ -45,6 +45,13 @@ void Describe(const Core& core, v1::EngineInfo* info) {
   info->set_steps(counters.steps);
   info->set_decoded_tokens(counters.decoded_tokens);
   info->set_prefilled_tokens(counters.prefilled_tokens);
+  const SessionTable::Counters sessions = core.sessions->counters();
+  info->set_parked_sessions(sessions.parked);
+  info->set_parkings(sessions.parkings);
+  info->set_unparkings(sessions.unparkings);
+  const PageBroker::Counters memory = core.broker->counters();
+  info->set_memory_waits(memory.waited);
+  info->set_memory_refusals(memory.refused);
 }
 
 void Describe(const storage::StoreStats& stats, v1::StoreInfo* info) {
@@ -82,6 +89,8 @@ absl::Status GetStatus(Core& core, const CallContext& call, const v1::GetStatusR
   Describe(core, response.mutable_model());
   Describe(core, response.mutable_engine());
   Describe(*stats, response.mutable_store());
+  // Parked sessions are nodes for the store alone.
+  response.mutable_store()->set_nodes(response.store().nodes() - response.engine().parked_sessions());
   Describe(core, response.mutable_limits());
   return absl::OkStatus();
 }

@@ -7,13 +7,13 @@ namespace quicksave::server {
 grpc::ServerUnaryReactor* AdminServiceImpl::GetStatus(grpc::CallbackServerContext* context,
                                                       const v1::GetStatusRequest* request,
                                                       v1::GetStatusResponse* response) {
-  return runner_->Run(context, "GetStatus", request, response, server::GetStatus);
+  return runner_->Run(CallKind::kLight, context, "GetStatus", request, response, server::GetStatus);
 }
 
 grpc::ServerUnaryReactor* AdminServiceImpl::CollectGarbage(grpc::CallbackServerContext* context,
                                                            const v1::CollectGarbageRequest* request,
                                                            v1::CollectGarbageResponse* response) {
-  return runner_->Run(context, "CollectGarbage", request, response, server::CollectGarbage);
+  return runner_->Run(CallKind::kLight, context, "CollectGarbage", request, response, server::CollectGarbage);
 }
 
 }  // namespace quicksave::server

@@ -11,11 +11,14 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "grpcpp/grpcpp.h"
-#include "server/service/call_context.h"
+#include "server/scheduler/call_context.h"
 #include "server/service/core.h"
 #include "server/service/status_mapping.h"
 
 namespace quicksave::server {
+
+// What a call may wait for: the store and the workers at most, or the engine and memory too.
+enum class CallKind { kLight, kHeavy };
 
 // Lets calls in once the model is loaded, and counts them until the server stops. gRPC's threads only pass calls on;
 // callers do the work. Thread-safe.
@@ -49,11 +52,11 @@ class CallRunner {
     absl::StatusOr<Core*> core_;
   };
 
-  // Runs handler(core, call, request, response) -> absl::Status on a caller thread and finishes the call with its
+  // Runs handler(core, call, request, response) -> absl::Status on a thread for its kind and finishes the call with its
   // result.
   template <class Request, class Response, class Handler>
-  grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, const char* method, const Request* request,
-                                Response* response, Handler handler) {
+  grpc::ServerUnaryReactor* Run(CallKind kind, grpc::CallbackServerContext* context, const char* method,
+                                const Request* request, Response* response, Handler handler) {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     const absl::Time start = absl::Now();
     auto ticket = std::make_shared<Ticket>(this);
@@ -63,7 +66,8 @@ class CallRunner {
       return reactor;
     }
     Core* core = *ticket->core();
-    core->callers->Schedule(
+    WorkerPool& threads = kind == CallKind::kLight ? *core->callers : *core->waiters;
+    threads.Schedule(
         [core, context, method, request, response, handler, reactor, start, ticket = std::move(ticket)]() mutable {
           const absl::Status status = context->IsCancelled()
                                           ? absl::CancelledError("the caller cancelled the call")

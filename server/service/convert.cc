@@ -87,6 +87,7 @@ void ToProto(const SessionInfo& info, const Core& core, v1::Session* out) {
   out->set_model_fingerprint(core.identity.fingerprint);
   out->set_token_count(info.token_count);
   out->set_pages(info.pages);
+  out->set_parked(info.parked);
   if (!info.node_id.empty()) {
     out->set_node(absl::StrCat("nodes/", info.node_id));
     out->set_node_token_count(info.node_tokens);

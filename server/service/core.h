@@ -7,7 +7,9 @@
 
 #include "absl/time/time.h"
 #include "server/archive/archive.h"
+#include "server/archive/parking_lot.h"
 #include "server/engine/model/decoder.h"
+#include "server/scheduler/page_broker.h"
 #include "server/scheduler/scheduler.h"
 #include "server/scheduler/session_table.h"
 #include "server/service/request_memory.h"
@@ -48,14 +50,18 @@ struct Core {
   std::unique_ptr<engine::ThreadPool> engine_threads;
   std::unique_ptr<engine::Decoder> decoder;
   std::unique_ptr<engine::PagePool> pool;
+  std::unique_ptr<PageBroker> broker;
   std::unique_ptr<Scheduler> scheduler;
-  std::unique_ptr<SessionTable> sessions;
   std::unique_ptr<Archive> archive;
+  std::unique_ptr<ParkingLot> parking_lot;
+  std::unique_ptr<SessionTable> sessions;
   // Encode, decode and hash.
   std::unique_ptr<WorkerPool> workers;
-  // Carry calls, which wait for the engine, the store and the workers. Last, so that they end first: calls use all of
-  // the others.
+  // Carry what waits for the store and the workers at most: light calls, saves, the ends of generations.
   std::unique_ptr<WorkerPool> callers;
+  // Carry calls that may wait for the engine or for memory, which others must end to free. Last, so that they end first:
+  // calls use all of the others.
+  std::unique_ptr<WorkerPool> waiters;
 };
 
 }  // namespace quicksave::server

@@ -13,7 +13,7 @@ GenerateReactor::GenerateReactor(CallRunner* runner, grpc::CallbackServerContext
     return;
   }
   generation_ = std::make_shared<Generation>(*core, request, absl::FromChrono(context->deadline()), this);
-  (*core)->callers->Schedule([generation = generation_] { generation->Start(); });
+  (*core)->waiters->Schedule([generation = generation_] { generation->Start(); });
 }
 
 bool GenerateReactor::Full() const {

@@ -96,51 +96,70 @@ absl::Status Generation::Prepare() {
   absl::StatusOr<std::vector<int32_t>> input =
       InputTokens(core_, request_, request_.start_case() != v1::GenerateRequest::START_NOT_SET);
   if (!input.ok()) return input.status();
-  if (absl::Status status = OpenSession(*input); !status.ok()) return status;
-  absl::Status status = Launch(*std::move(input));
+  started_.set_input_tokens(static_cast<int32_t>(input->size()));
+  absl::StatusOr<TakenSession> taken = OpenSession(*input);
+  if (!taken.ok()) return taken.status();
+  started_.set_session(absl::StrCat("sessions/", session_));
+  started_.set_reused_tokens(taken->state.sequence.length());
+  absl::Status status = Launch(*std::move(taken), *std::move(input));
   if (status.ok()) Announce();
   // Nobody knows the session of a call that was not let in.
   if (!status.ok() && owns_session_) core_.sessions->Delete(session_).IgnoreError();
   return status;
 }
 
-// Makes or finds the session to run in.
-absl::Status Generation::OpenSession(std::vector<int32_t>& input) {
-  started_.set_input_tokens(static_cast<int32_t>(input.size()));
-  if (request_.has_session()) {
-    const absl::StatusOr<std::string> id = ParseName(request_.session(), "sessions");
-    if (!id.ok()) return id.status();
-    session_ = *id;
-  } else {
-    SessionState state;
-    if (request_.has_node()) {
-      absl::StatusOr<ProvenState> proven =
-          RestoreWithProof(core_, request_.node(), AtToken(request_), request_.skip_check(),
-                           {.deadline = deadline_, .cancelled = [this] { return IsCancelled(); }});
-      if (!proven.ok()) return proven.status();
-      state = std::move(proven->state);
-      *started_.mutable_proof() = std::move(proven->proof);
-    }
-    std::vector<SessionState> states = {std::move(state)};
-    const auto added = core_.sessions->Add(std::move(states), *Lease(core_, request_.has_lease(), request_.lease()));
-    if (!added.ok()) return added.status();
-    session_ = added->front().id;
-    owns_session_ = true;
-  }
-  started_.set_session(absl::StrCat("sessions/", session_));
-  return absl::OkStatus();
+absl::StatusOr<TakenSession> Generation::OpenSession(const std::vector<int32_t>& input) {
+  const auto growth = [&](int length) {
+    const int generated = MaxAppended(length, input.size());
+    // Without room for the input, Launch says so.
+    return generated < 0 ? 0 : PagesToGrow(length, static_cast<int>(input.size()) + generated);
+  };
+  if (!request_.has_session()) return StartNew(growth);
+  const absl::StatusOr<std::string> id = ParseName(request_.session(), "sessions");
+  if (!id.ok()) return id.status();
+  session_ = *id;
+  const bool has_lease = request_.has_lease();
+  const auto lease = has_lease ? std::optional(*Lease(core_, has_lease, request_.lease())) : std::nullopt;
+  absl::StatusOr<TakenSession> taken = core_.sessions->Take(session_, lease, Call(), growth);
+  if (absl::IsFailedPrecondition(taken.status())) return storage::WithReason("SESSION_BUSY", taken.status());
+  return taken;
 }
 
-absl::Status Generation::Launch(std::vector<int32_t> input) {
-  const bool has_lease = request_.has_lease();
-  absl::StatusOr<SessionState> state = core_.sessions->Take(
-      session_, has_lease ? std::optional(*Lease(core_, has_lease, request_.lease())) : std::nullopt);
-  if (absl::IsFailedPrecondition(state.status())) return storage::WithReason("SESSION_BUSY", state.status());
-  if (!state.ok()) return state.status();
-  origin_ = state->origin;
-  origin_tokens_ = state->origin_tokens;
-  const int length = state->sequence.length();
-  started_.set_reused_tokens(length);
+absl::StatusOr<TakenSession> Generation::StartNew(SessionTable::Growth growth) {
+  TakenSession taken;
+  if (request_.has_node()) {
+    absl::StatusOr<ProvenState> proven =
+        RestoreWithProof(core_, request_.node(), AtToken(request_), request_.skip_check(), Call(), growth);
+    if (!proven.ok()) return proven.status();
+    taken = {std::move(proven->state), std::move(proven->pages)};
+    *started_.mutable_proof() = std::move(proven->proof);
+  } else {
+    absl::StatusOr<engine::PageReservation> pages = core_.broker->Reserve(growth(0), Call());
+    if (!pages.ok()) return pages.status();
+    taken.pages = *std::move(pages);
+  }
+  const auto added = core_.sessions->AddTaken(taken.state, *Lease(core_, request_.has_lease(), request_.lease()));
+  if (!added.ok()) return added.status();
+  session_ = added->id;
+  owns_session_ = true;
+  return taken;
+}
+
+CallContext Generation::Call() const {
+  return {.deadline = deadline_, .cancelled = [this] { return IsCancelled(); }};
+}
+
+int Generation::MaxAppended(int length, size_t input_tokens) const {
+  const v1::StopConditions& stop = request_.stop();
+  const int wanted = stop.has_max_tokens() ? stop.max_tokens() : core_.limits.default_max_tokens;
+  return std::min(wanted, core_.decoder->config().context_length - length - static_cast<int>(input_tokens));
+}
+
+absl::Status Generation::Launch(TakenSession taken, std::vector<int32_t> input) {
+  SessionState& state = taken.state;
+  origin_ = state.origin;
+  origin_tokens_ = state.origin_tokens;
+  const int length = state.sequence.length();
   const int context = core_.decoder->config().context_length;
   absl::Status status;
   if (length + static_cast<int>(input.size()) > context) {
@@ -149,25 +168,26 @@ absl::Status Generation::Launch(std::vector<int32_t> input) {
   } else if (length == 0 && input.empty()) {
     status = absl::FailedPreconditionError(absl::StrCat("sessions/", session_, " has no tokens; give input"));
   }
-  const engine::SamplingParameters sampling = state->sampling;
+  const engine::SamplingParameters sampling = state.sampling;
   if (status.ok()) {
     const auto wanted = FromProto(request_.sampling(), sampling);
     status = wanted.status();
-    if (wanted.ok()) state->sampling = *wanted;
+    if (wanted.ok()) state.sampling = *wanted;
   }
   std::shared_ptr<GenerateJob> job;
   if (status.ok()) {
     // Its only other error, bad stop strings, was excluded by Validate.
-    auto created = GenerateJob::Create(*std::move(state), JobOptions(std::move(input), length), core_.tokenizer.get(),
+    auto created = GenerateJob::Create(std::move(state), JobOptions(std::move(input), length), core_.tokenizer.get(),
                                        shared_from_this());
     if (!created.ok()) return created.status();
     job = *std::move(created);
+    job->reservation = std::move(taken.pages);
     status = Submit(job);
     if (!status.ok()) state = job->Capture();  // NOLINT(bugprone-use-after-move): it is given back
   }
   if (!status.ok()) {
-    state->sampling = sampling;
-    core_.sessions->GiveBack(session_, *std::move(state));
+    state.sampling = sampling;
+    core_.sessions->GiveBack(session_, std::move(state));
   }
   return status;
 }
@@ -190,18 +210,16 @@ absl::Status Generation::Submit(const std::shared_ptr<GenerateJob>& job) {
 
 GenerateOptions Generation::JobOptions(std::vector<int32_t> input, int length) const {
   const v1::StopConditions& stop = request_.stop();
-  const int context = core_.decoder->config().context_length;
-  const int wanted = stop.has_max_tokens() ? stop.max_tokens() : core_.limits.default_max_tokens;
-  const int room = context - length - static_cast<int>(input.size());
+  const int max_appended = MaxAppended(length, input.size());
   return {.input = std::move(input),
-          .max_tokens = wanted,
-          .max_appended = std::min(wanted, room),
+          .max_tokens = stop.has_max_tokens() ? stop.max_tokens() : core_.limits.default_max_tokens,
+          .max_appended = max_appended,
           .stop_strings = {stop.strings().begin(), stop.strings().end()},
           .stop_token_ids = {stop.token_ids().begin(), stop.token_ids().end()},
           .end_of_turn_ids = stop.ignore_eos() ? std::vector<int32_t>() : core_.decoder->config().end_of_turn_ids,
           .top_logprobs = request_.has_top_logprobs() ? std::optional<int>(request_.top_logprobs()) : std::nullopt,
           .checkpoint_tokens = request_.save_every_tokens(),
-          .context_length = context};
+          .context_length = core_.decoder->config().context_length};
 }
 
 void Generation::Announce() {

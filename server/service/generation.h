@@ -57,9 +57,14 @@ class Generation : public GenerateListener, public std::enable_shared_from_this<
   bool IsCancelled() const;
   absl::Status Validate() const;
   absl::Status Prepare();
-  absl::Status OpenSession(std::vector<int32_t>& input);
-  absl::Status Launch(std::vector<int32_t> input);
+  // Makes or takes the session to run in, with pages for all that may be appended.
+  absl::StatusOr<TakenSession> OpenSession(const std::vector<int32_t>& input);
+  absl::StatusOr<TakenSession> StartNew(SessionTable::Growth growth);
+  absl::Status Launch(TakenSession taken, std::vector<int32_t> input);
   absl::Status Submit(const std::shared_ptr<GenerateJob>& job);
+  CallContext Call() const;
+  // Most tokens to generate after the input.
+  int MaxAppended(int length, size_t input_tokens) const;
   GenerateOptions JobOptions(std::vector<int32_t> input, int length) const;
   void CloseSession();
   // Lets go of the request_id and finishes the sink.

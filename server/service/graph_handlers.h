@@ -7,7 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "quicksave/v1/graph_service.pb.h"
-#include "server/service/call_context.h"
+#include "server/scheduler/call_context.h"
 #include "server/service/core.h"
 
 namespace quicksave::server {

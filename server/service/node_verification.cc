@@ -21,13 +21,15 @@ struct Replayed {
 };
 
 // Computes a state from nothing but its token ids.
-absl::StatusOr<Replayed> Replay(Core& core, const CallContext& call, const std::vector<int32_t>& tokens) {
+absl::StatusOr<Replayed> Replay(Core& core, const CallContext& call, const std::vector<int32_t>& tokens,
+                                engine::PageReservation pages) {
   Replayed replayed;
   const auto job = std::make_shared<EvaluateJob>(
       engine::Sequence(), tokens, engine::LogitsWanted::kLast,
       [&replayed](size_t, absl::Span<const float> logits) { replayed.logits.assign(logits.begin(), logits.end()); });
   job->deadline = call.deadline;
   job->set_cancelled(call.cancelled);
+  job->reservation = std::move(pages);
   if (absl::Status status = core.scheduler->Run(job, job->count()); !status.ok()) return status;
   replayed.sequence = job->sequence();
   return replayed;
@@ -52,13 +54,21 @@ absl::Status Compare(const std::string& node, const engine::Sequence& stored, co
 // Returns the number of tokens that are the same.
 absl::StatusOr<int> CheckByReplay(Core& core, const CallContext& call, const std::string& id) {
   const std::string node = absl::StrCat("nodes/", id);
-  const absl::StatusOr<RestoredState> restored = core.archive->Restore(Core::kTenant, id, std::nullopt);
+  engine::PageReservation pages;
+  const auto reserve = [&](int tokens) -> absl::StatusOr<engine::PageReservation> {
+    // For the stored state and the new one.
+    absl::StatusOr<engine::PageReservation> both = core.broker->Reserve(2 * engine::PagesFor(tokens), call);
+    if (!both.ok()) return both.status();
+    pages = both->Split(engine::PagesFor(tokens));
+    return both;
+  };
+  const absl::StatusOr<RestoredState> restored = core.archive->Restore(Core::kTenant, id, std::nullopt, reserve);
   if (!restored.ok()) return restored.status();
   const engine::Sequence& stored = restored->state.sequence;
   if (stored.next_logits() == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat(node, " has no stored logits to compare with"));
   }
-  const absl::StatusOr<Replayed> replayed = Replay(core, call, stored.tokens());
+  const absl::StatusOr<Replayed> replayed = Replay(core, call, stored.tokens(), std::move(pages));
   if (!replayed.ok()) return replayed.status();
   if (absl::Status status = Compare(node, stored, *replayed); !status.ok()) return status;
   return stored.length();

@@ -31,6 +31,9 @@ absl::StatusOr<Evaluated> EvaluateLastToken(Core& core, const engine::Sequence& 
       });
   job->deadline = call.deadline;
   job->set_cancelled(call.cancelled);
+  absl::StatusOr<engine::PageReservation> pages = core.broker->ReserveFew(job->sequence().PagesToAppend(1), call);
+  if (!pages.ok()) return pages.status();
+  job->reservation = *std::move(pages);
   if (absl::Status status = core.scheduler->Run(job, 1); !status.ok()) return status;
   evaluated.sequence = job->sequence();
   return evaluated;
@@ -81,14 +84,22 @@ absl::Status Prove(Core& core, const std::string& node, SessionState& state, con
 }  // namespace
 
 absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node, std::optional<int> at_token,
-                                             bool skip_check, const CallContext& call) {
+                                             bool skip_check, const CallContext& call, Growth growth) {
   const absl::Time start = absl::Now();
   const absl::StatusOr<std::string> id = ParseName(node, "nodes");
   if (!id.ok()) return id.status();
-  absl::StatusOr<RestoredState> restored = core.archive->Restore(Core::kTenant, *id, at_token);
+  ProvenState proven;
+  const auto reserve = [&](int tokens) -> absl::StatusOr<engine::PageReservation> {
+    const int pages = engine::PagesFor(tokens);
+    absl::StatusOr<engine::PageReservation> all = core.broker->Reserve(pages + growth(tokens), call);
+    if (!all.ok()) return all.status();
+    engine::PageReservation reserved = all->Split(pages);
+    proven.pages = *std::move(all);
+    return reserved;
+  };
+  absl::StatusOr<RestoredState> restored = core.archive->Restore(Core::kTenant, *id, at_token, reserve);
   if (!restored.ok()) return restored.status();
-
-  ProvenState proven{std::move(restored->state), {}};
+  proven.state = std::move(restored->state);
   v1::Proof& proof = proven.proof;
   proof.set_tokens_reused(proven.state.sequence.length());
   proof.set_bytes_read(restored->report.bytes_read);

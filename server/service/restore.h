@@ -10,7 +10,7 @@
 #include "absl/time/time.h"
 #include "quicksave/v1/session.pb.h"
 #include "server/scheduler/session_state.h"
-#include "server/service/call_context.h"
+#include "server/scheduler/call_context.h"
 #include "server/service/core.h"
 
 namespace quicksave::server {
@@ -18,14 +18,19 @@ namespace quicksave::server {
 struct ProvenState {
   SessionState state;
   v1::Proof proof;
+  engine::PageReservation pages;  // for what comes next
 };
+
+// How many pages to reserve for what is to be done with a state of a length.
+using Growth = SessionTable::Growth;
+inline int NoGrowth(int) { return 0; }
 
 // Restores `node` ("nodes/..."), rewound to `at_token` when that is set, and unless `skip_check`, evaluates its last
 // token again over the restored K and V and compares: K and V of that token in every layer, and the logits when they
 // are stored. Every bit must be the same, because a state is a pure function of its tokens; otherwise DATA_LOSS. Other
-// errors are those of Archive::Restore and Scheduler::Run.
+// errors are those of Archive::Restore, PageBroker::Reserve and Scheduler::Run.
 absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node, std::optional<int> at_token,
-                                             bool skip_check, const CallContext& call);
+                                             bool skip_check, const CallContext& call, Growth growth = NoGrowth);
 
 // Computes the next-token logits of a state that lacks them (a rewound one), by feeding its last token again.
 // FAILED_PRECONDITION when the state has no token.

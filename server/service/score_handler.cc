@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -65,8 +66,9 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> Continuations(const Core& core
   return continuations;
 }
 
-absl::Status ScoreOne(Core& core, const CallContext& call, const SessionState& state,
-                      const std::vector<int32_t>& tokens, int top_k, v1::ContinuationScore& score) {
+absl::Status ScoreOne(Core& core, const CallContext& call, ProvenState& start, const std::vector<int32_t>& tokens,
+                      int top_k, v1::ContinuationScore& score) {
+  const SessionState& state = start.state;
   AddToken(core, engine::LogProbabilities(*state.sequence.next_logits()), tokens[0], top_k, score);
   if (tokens.size() == 1) return absl::OkStatus();
   const size_t vocabulary = core.identity.vocab_size;
@@ -80,6 +82,14 @@ absl::Status ScoreOne(Core& core, const CallContext& call, const SessionState& s
       });
   job->deadline = call.deadline;
   job->set_cancelled(call.cancelled);
+  const int missing = state.sequence.PagesToAppend(job->count()) - start.pages.pages();
+  if (missing > 0) {
+    // What the continuation before this one had is free again.
+    absl::StatusOr<engine::PageReservation> pages = core.broker->ReserveFew(missing, call);
+    if (!pages.ok()) return pages.status();
+    start.pages.Add(*std::move(pages));
+  }
+  job->reservation = std::move(start.pages);
   return core.scheduler->Run(job, job->count());
 }
 
@@ -91,7 +101,13 @@ absl::Status Score(Core& core, const CallContext& call, const v1::ScoreRequest& 
   }
   const auto continuations = Continuations(core, request);
   if (!continuations.ok()) return continuations.status();
-  absl::StatusOr<ProvenState> start = StartState(core, call, request);
+  const auto pages = [&](int length) {
+    int most = 0;
+    for (const auto& tokens : *continuations)
+      most = std::max(most, PagesToGrow(length, static_cast<int>(tokens.size())));
+    return most;
+  };
+  absl::StatusOr<ProvenState> start = StartState(core, call, request, pages);
   if (!start.ok()) return start.status();
   if (absl::Status status = EnsureLogits(core, start->state, call); !status.ok()) return status;
   for (const std::vector<int32_t>& tokens : *continuations) {
@@ -100,7 +116,7 @@ absl::Status Score(Core& core, const CallContext& call, const v1::ScoreRequest& 
                                                      start->state.sequence.length(), " exceeds the context length, ",
                                                      core.decoder->config().context_length));
     }
-    if (absl::Status status = ScoreOne(core, call, start->state, tokens, request.top_k(), *response.add_scores());
+    if (absl::Status status = ScoreOne(core, call, *start, tokens, request.top_k(), *response.add_scores());
         !status.ok()) {
       return status;
     }

@@ -22,9 +22,10 @@ constexpr int kDefaultPageSize = 100;
 // Saves session `id`.
 absl::Status Save(Core& core, const CallContext& call, const std::string& id, const v1::SnapshotRequest& request,
                   const std::optional<storage::RequestIdentity>& identity, v1::SnapshotResponse& response) {
-  absl::StatusOr<SessionState> state = CaptureWithTokens(core, request.session());
-  if (!state.ok()) return state.status();
-  if (absl::Status status = EnsureLogits(core, *state, call); !status.ok()) return status;
+  absl::StatusOr<TakenSession> taken = CaptureWithTokens(core, request.session(), call);
+  if (!taken.ok()) return taken.status();
+  SessionState& state = taken->state;
+  if (absl::Status status = EnsureLogits(core, state, call); !status.ok()) return status;
   std::optional<storage::AnsweredRequest<storage::NodeRecord>> answered;
   if (identity) {
     answered = {*identity, [&core](const storage::NodeRecord& record) {
@@ -33,9 +34,9 @@ absl::Status Save(Core& core, const CallContext& call, const std::string& id, co
                   return answer.SerializeAsString();
                 }};
   }
-  absl::StatusOr<SavedNode> saved = SaveState(core, *state, request.save(), std::move(answered));
+  absl::StatusOr<SavedNode> saved = SaveState(core, state, request.save(), std::move(answered));
   if (!saved.ok()) return saved.status();
-  core.sessions->SetOrigin(id, saved->origin, state->sequence.length());
+  core.sessions->SetOrigin(id, saved->origin, state.sequence.length());
   ToProto(saved->record, core, v1::NODE_VIEW_BASIC, response.mutable_node());
   ToProto(saved->report, response.mutable_report());
   return absl::OkStatus();
@@ -110,7 +111,7 @@ absl::Status Branch(Core& core, const CallContext& call, const v1::BranchRequest
   });
 }
 
-absl::Status GetSession(Core& core, const CallContext&, const v1::GetSessionRequest& request,
+absl::Status GetSession(Core& core, const CallContext& call, const v1::GetSessionRequest& request,
                         v1::GetSessionResponse& response) {
   const absl::StatusOr<std::string> id = ParseName(request.name(), "sessions");
   if (!id.ok()) return id.status();
@@ -118,9 +119,9 @@ absl::Status GetSession(Core& core, const CallContext&, const v1::GetSessionRequ
   if (!info.ok()) return info.status();
   ToProto(*info, core, response.mutable_session());
   if (request.view() != v1::SESSION_VIEW_FULL) return absl::OkStatus();
-  const absl::StatusOr<SessionState> state = core.sessions->Capture(*id);
-  if (!state.ok()) return state.status();
-  const std::vector<int32_t>& tokens = state->sequence.tokens();
+  const absl::StatusOr<TakenSession> taken = core.sessions->Capture(*id, call, NoGrowth);
+  if (!taken.ok()) return taken.status();
+  const std::vector<int32_t>& tokens = taken->state.sequence.tokens();
   response.mutable_session()->set_token_count(static_cast<int32_t>(tokens.size()));
   response.mutable_session()->mutable_token_ids()->Assign(tokens.begin(), tokens.end());
   response.mutable_session()->set_text(TextOf(core, tokens));

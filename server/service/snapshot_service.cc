@@ -13,41 +13,41 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* SnapshotServiceImpl::Generate(gr
 grpc::ServerUnaryReactor* SnapshotServiceImpl::Snapshot(grpc::CallbackServerContext* context,
                                                         const v1::SnapshotRequest* request,
                                                         v1::SnapshotResponse* response) {
-  return runner_->Run(context, "Snapshot", request, response, server::Snapshot);
+  return runner_->Run(CallKind::kHeavy, context, "Snapshot", request, response, server::Snapshot);
 }
 
 grpc::ServerUnaryReactor* SnapshotServiceImpl::Restore(grpc::CallbackServerContext* context,
                                                        const v1::RestoreRequest* request,
                                                        v1::RestoreResponse* response) {
-  return runner_->Run(context, "Restore", request, response, server::Restore);
+  return runner_->Run(CallKind::kHeavy, context, "Restore", request, response, server::Restore);
 }
 
 grpc::ServerUnaryReactor* SnapshotServiceImpl::Branch(grpc::CallbackServerContext* context,
                                                       const v1::BranchRequest* request, v1::BranchResponse* response) {
-  return runner_->Run(context, "Branch", request, response, server::Branch);
+  return runner_->Run(CallKind::kHeavy, context, "Branch", request, response, server::Branch);
 }
 
 grpc::ServerUnaryReactor* SnapshotServiceImpl::Score(grpc::CallbackServerContext* context,
                                                      const v1::ScoreRequest* request, v1::ScoreResponse* response) {
-  return runner_->Run(context, "Score", request, response, server::Score);
+  return runner_->Run(CallKind::kHeavy, context, "Score", request, response, server::Score);
 }
 
 grpc::ServerUnaryReactor* SnapshotServiceImpl::GetSession(grpc::CallbackServerContext* context,
                                                           const v1::GetSessionRequest* request,
                                                           v1::GetSessionResponse* response) {
-  return runner_->Run(context, "GetSession", request, response, server::GetSession);
+  return runner_->Run(CallKind::kHeavy, context, "GetSession", request, response, server::GetSession);
 }
 
 grpc::ServerUnaryReactor* SnapshotServiceImpl::ListSessions(grpc::CallbackServerContext* context,
                                                             const v1::ListSessionsRequest* request,
                                                             v1::ListSessionsResponse* response) {
-  return runner_->Run(context, "ListSessions", request, response, server::ListSessions);
+  return runner_->Run(CallKind::kLight, context, "ListSessions", request, response, server::ListSessions);
 }
 
 grpc::ServerUnaryReactor* SnapshotServiceImpl::DeleteSession(grpc::CallbackServerContext* context,
                                                              const v1::DeleteSessionRequest* request,
                                                              v1::DeleteSessionResponse* response) {
-  return runner_->Run(context, "DeleteSession", request, response, server::DeleteSession);
+  return runner_->Run(CallKind::kLight, context, "DeleteSession", request, response, server::DeleteSession);
 }
 
 }  // namespace quicksave::server

@@ -12,15 +12,16 @@ absl::StatusOr<absl::Duration> Lease(const Core& core, bool given, const google:
   return core.sessions->CheckLease(*duration);
 }
 
-absl::StatusOr<SessionState> CaptureWithTokens(Core& core, const std::string& name) {
+absl::StatusOr<TakenSession> CaptureWithTokens(Core& core, const std::string& name, const CallContext& call,
+                                               Growth growth) {
   const absl::StatusOr<std::string> id = ParseName(name, "sessions");
   if (!id.ok()) return id.status();
-  absl::StatusOr<SessionState> state = core.sessions->Capture(*id);
-  if (state.ok() && state->sequence.length() == 0) {
+  absl::StatusOr<TakenSession> taken = core.sessions->Capture(*id, call, growth);
+  if (taken.ok() && taken->state.sequence.length() == 0) {
     return absl::FailedPreconditionError(
         absl::StrCat(name, " has no tokens yet; try again when its input has been computed"));
   }
-  return state;
+  return taken;
 }
 
 }  // namespace quicksave::server

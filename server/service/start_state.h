@@ -22,22 +22,24 @@ std::optional<int> AtToken(const Request& request) {
 // The lease that a request asks for, or the default. INVALID_ARGUMENT when it is out of range.
 absl::StatusOr<absl::Duration> Lease(const Core& core, bool given, const google::protobuf::Duration& lease);
 
-// A copy of a session's state. FAILED_PRECONDITION while it has no tokens.
-absl::StatusOr<SessionState> CaptureWithTokens(Core& core, const std::string& name);
+// A copy of a session's state, and pages for its growth. FAILED_PRECONDITION while it has no tokens.
+absl::StatusOr<TakenSession> CaptureWithTokens(Core& core, const std::string& name, const CallContext& call,
+                                               Growth growth = NoGrowth);
 
 // RestoreWithProof of a request's node, or the state of its session.
 template <class Request>
-absl::StatusOr<ProvenState> StartState(Core& core, const CallContext& call, const Request& request) {
+absl::StatusOr<ProvenState> StartState(Core& core, const CallContext& call, const Request& request,
+                                       Growth growth = NoGrowth) {
   switch (request.start_case()) {
     case Request::kNode:
-      return RestoreWithProof(core, request.node(), AtToken(request), request.skip_check(), call);
+      return RestoreWithProof(core, request.node(), AtToken(request), request.skip_check(), call, growth);
     case Request::kSession: {
       if (request.has_at_token()) {
         return absl::InvalidArgumentError("at_token goes with a node; save the session and rewind the node");
       }
-      absl::StatusOr<SessionState> state = CaptureWithTokens(core, request.session());
-      if (!state.ok()) return state.status();
-      return ProvenState{*std::move(state), {}};
+      absl::StatusOr<TakenSession> taken = CaptureWithTokens(core, request.session(), call, growth);
+      if (!taken.ok()) return taken.status();
+      return ProvenState{std::move(taken->state), {}, std::move(taken->pages)};
     }
     default:
       return absl::InvalidArgumentError("give a session or a node to start from");

@@ -1,8 +1,10 @@
 // Memory, sessions and leases are budgets: what does not fit is refused, and fits again when something ends.
 
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "quicksave/errors.h"
@@ -21,7 +23,8 @@ constexpr int kMaxSessions = 8;
 // 24 MiB hold 1,092 tokens of 23,040 bytes.
 constexpr int kPromptTokens = 300;
 
-SharedServer* const kServer = SharedServer::Register({"--kv-memory=24MiB", "--max-sessions=8", "--default-lease=5m"});
+SharedServer* const kServer =
+    SharedServer::Register({"--kv-memory=24MiB", "--kv-wait=100ms", "--max-sessions=8", "--default-lease=5m"});
 const client::Client& Client() { return kServer->client(); }
 
 class LimitsTest : public ::testing::Test {
@@ -37,16 +40,6 @@ class LimitsTest : public ::testing::Test {
     for (int i = 0; i < tokens; i++) ids.push_back(1000 + (seed * 7919 + i * 31) % 40000);
     return ids;
   }
-
-  // Makes sessions until one is refused, and returns the refusal.
-  static absl::Status Fill(std::vector<std::string>* sessions) {
-    for (int i = 0; i < kMaxSessions; i++) {
-      absl::StatusOr<std::string> session = NewSession(Client(), Prompt(i));
-      if (!session.ok()) return session.status();
-      sessions->push_back(*session);
-    }
-    return absl::OkStatus();
-  }
 };
 
 void ExpectMemoryRefusal(const absl::Status& refused) {
@@ -56,30 +49,67 @@ void ExpectMemoryRefusal(const absl::Status& refused) {
   EXPECT_THAT(std::string(refused.message()), HasSubstr("kv_memory"));
 }
 
-TEST_F(LimitsTest, FullKvMemoryRefusesAndRecovers) {
-  std::vector<std::string> sessions;
-  ExpectMemoryRefusal(Fill(&sessions));
-  ASSERT_EQ(sessions.size(), 3u) << "3 * 300 tokens fit, 4 * 300 do not";
-  EXPECT_THAT(Client().ListSessions()->sessions, SizeIs(3)) << "a refused call leaves no session";
-  // The others work on.
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation more, GoOn(Client(), client::FromSession{sessions[0]}, 2));
-  EXPECT_EQ(more.tokens.size(), 2u);
-  ASSERT_TRUE(Client().DeleteSession({.name = sessions[1]}).ok());
-  EXPECT_TRUE(NewSession(Client(), Prompt(99)).ok());
-}
+// A generation that holds most of the memory while it lives.
+class Hog {
+ public:
+  Hog() : thread_([this] { Run(); }) { started_.WaitForNotification(); }
+  ~Hog() {
+    stop_.store(true);
+    thread_.join();
+  }
 
-TEST_F(LimitsTest, RestoreIntoFullMemoryIsRefusedAndRecovers) {
+ private:
+  void Run() {
+    const auto until_stopped = [this](const client::GenerateEvent&) {
+      if (!started_.HasBeenNotified()) started_.Notify();
+      return !stop_.load();
+    };
+    const client::GenerateRequest request{.input = std::string("Once"),
+                                          .stop = {.max_tokens = 900, .ignore_eos = true}};
+    EXPECT_TRUE(absl::IsCancelled(Client().Generate(request, until_stopped).status()));
+    if (!started_.HasBeenNotified()) started_.Notify();
+  }
+
+  std::atomic<bool> stop_{false};
+  absl::Notification started_;
+  std::thread thread_;
+};
+
+TEST_F(LimitsTest, MemoryThatRunningCallsHoldIsRefusedAndRecovers) {
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(
       const Generation saved,
       Generate(Client(), {.input = Prompt(50), .stop = {.max_tokens = 0}, .save = client::SaveOptions{}}));
   const std::string node = saved.saved.at(0).node.name;
-  std::vector<std::string> sessions;
-  ExpectMemoryRefusal(Fill(&sessions));
-  ExpectMemoryRefusal(ErrorOf(Client().Restore({.node = node})));
-  ExpectMemoryRefusal(ErrorOf(GoOn(Client(), client::FromNode{.name = node}, 1)));
-  ASSERT_TRUE(Client().DeleteSession({.name = sessions[0]}).ok());
+  {
+    const Hog hog;
+    ExpectMemoryRefusal(NewSession(Client(), Prompt(1)).status());
+    ExpectMemoryRefusal(ErrorOf(Client().Restore({.node = node})));
+    ExpectMemoryRefusal(ErrorOf(GoOn(Client(), client::FromNode{.name = node}, 1)));
+    EXPECT_THAT(Client().ListSessions()->sessions, SizeIs(1)) << "a refused call leaves no session";
+    EXPECT_GT(Client().GetStatus()->engine.memory_refusals, 0);
+    // What is small fits beside it.
+    EXPECT_TRUE(NewSession(Client(), Prompt(2, 20)).ok());
+  }
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::RestoreResponse restored, Client().Restore({.node = node}));
   EXPECT_EQ(restored.proof.check.outcome, client::CheckOutcome::kIdentical);
+}
+
+TEST_F(LimitsTest, IdleSessionsMakeRoom) {
+  std::vector<std::string> sessions;
+  for (int i = 0; i < kMaxSessions; i++) {
+    QUICKSAVE_ASSERT_OK_AND_ASSIGN(const std::string session, NewSession(Client(), Prompt(i)));
+    sessions.push_back(session);
+  }
+  const client::EngineInfo engine = Client().GetStatus()->engine;
+  EXPECT_GE(engine.parked_sessions, kMaxSessions - 3) << "3 * 300 tokens fit, 4 * 300 do not";
+  int parked = 0;
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::ListSessionsResponse listed, Client().ListSessions());
+  for (const client::Session& session : listed.sessions) parked += session.parked ? 1 : 0;
+  EXPECT_EQ(parked, engine.parked_sessions);
+  for (const std::string& session : sessions) {
+    EXPECT_TRUE(GoOn(Client(), client::FromSession{session}, 2).ok()) << session;
+  }
+  EXPECT_GT(Client().GetStatus()->engine.unparkings, 0);
 }
 
 TEST_F(LimitsTest, PromptBeyondTheWholeMemoryIsRefusedAtOnce) {

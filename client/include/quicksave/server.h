@@ -71,6 +71,16 @@ struct EngineInfo {
   int64_t decoded_tokens = 0;
   // Tokens prefilled since the start.
   int64_t prefilled_tokens = 0;
+  // Sessions whose K and V are parked in the store now, because memory was short; they come back by themselves.
+  int32_t parked_sessions = 0;
+  // Sessions parked since the start.
+  int64_t parkings = 0;
+  // Parked sessions brought back since the start.
+  int64_t unparkings = 0;
+  // Calls that had to wait for KV memory since the start.
+  int64_t memory_waits = 0;
+  // Calls refused for want of KV memory since the start.
+  int64_t memory_refusals = 0;
 
   bool operator==(const EngineInfo&) const = default;
 };

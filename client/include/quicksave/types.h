@@ -171,6 +171,8 @@ struct Session {
   std::vector<int32_t> token_ids;
   // Text of the state, control tokens included; filled by GetSession with View::kFull only.
   std::string text;
+  // Its K and V are parked in the store, because others needed the memory; the next call brings them back.
+  bool parked = false;
 
   bool operator==(const Session&) const = default;
 };

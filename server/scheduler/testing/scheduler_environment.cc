@@ -63,6 +63,7 @@ SchedulerEnvironment::SchedulerEnvironment(int pages, Scheduler::Options options
       pool(engine::PagePool::Create(
                {.shape = decoder->kv_shape(), .memory_bytes = pages * decoder->kv_shape().page_bytes(), .poison = true})
                .value()),
+      broker(std::make_unique<PageBroker>(pool.get(), absl::Milliseconds(50))),
       scheduler(std::make_unique<Scheduler>(options, decoder.get(), pool.get())) {}
 
 SchedulerEnvironment::~SchedulerEnvironment() { scheduler.reset(); }

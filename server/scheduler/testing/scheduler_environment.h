@@ -17,6 +17,7 @@
 #include "server/engine/testing/decoder_feed.h"
 #include "server/engine/testing/tiny_model.h"
 #include "server/scheduler/generate_job.h"
+#include "server/scheduler/page_broker.h"
 #include "server/scheduler/scheduler.h"
 #include "server/text/tokenizer.h"
 
@@ -79,6 +80,7 @@ class SchedulerEnvironment {
   engine::ThreadPool threads{2};
   std::unique_ptr<engine::Decoder> decoder;
   std::unique_ptr<engine::PagePool> pool;
+  std::unique_ptr<PageBroker> broker;
   std::unique_ptr<Scheduler> scheduler;
 };
 

@@ -1,0 +1,52 @@
+#include "server/archive/parking_lot.h"
+
+#include <optional>
+#include <utility>
+
+#include "server/telemetry/logging.h"
+
+namespace quicksave::server {
+namespace {
+
+constexpr char kTenant[] = "parked";
+
+}  // namespace
+
+absl::Status ParkingLot::Clear() {
+  for (;;) {
+    const absl::StatusOr<storage::NodePage> page = store_->ListNodes({.tenant = kTenant, .page_size = 1000});
+    if (!page.ok()) return page.status();
+    for (const storage::NodeRecord& node : page->nodes) Drop(node.node_id());
+    if (page->next_page_token.empty()) return absl::OkStatus();
+  }
+}
+
+absl::StatusOr<std::string> ParkingLot::Park(const SessionState& state) {
+  // Its origin is of another tenant.
+  SaveRequest request{.state = state, .tenant = kTenant};
+  request.state.origin = nullptr;
+  request.state.origin_tokens = 0;
+  absl::StatusOr<SavedNode> saved = archive_->Save(request);
+  if (!saved.ok()) {
+    LogEvent(spdlog::level::warn, "cannot park an idle session", {{"error", std::string(saved.status().message())}});
+    return saved.status();
+  }
+  return saved->record.node_id();
+}
+
+absl::StatusOr<engine::Sequence> ParkingLot::Unpark(const std::string& name, engine::PageReservation& pages) {
+  const auto reserve = [&pages](int tokens) -> absl::StatusOr<engine::PageReservation> {
+    return pages.Split(engine::PagesFor(tokens));
+  };
+  absl::StatusOr<RestoredState> restored = archive_->Restore(kTenant, name, std::nullopt, reserve);
+  if (!restored.ok()) return restored.status();
+  return std::move(restored->state.sequence);
+}
+
+void ParkingLot::Drop(const std::string& name) {
+  const absl::Status status = store_->DeleteNode(kTenant, name).status();
+  if (status.ok() || absl::IsNotFound(status)) return;
+  LogEvent(spdlog::level::warn, "cannot delete a parked session", {{"error", std::string(status.message())}});
+}
+
+}  // namespace quicksave::server
