@@ -22,6 +22,8 @@ namespace {
 // Threads that carry calls; nearly all of their time they wait.
 constexpr int kCallers = 16;
 constexpr int kWaiters = 128;
+// Ended sessions that are kept for prompts which begin like them, while nobody needs their memory.
+constexpr int kMaxEnded = 256;
 
 // Loads the parts of a Core in the order in which they need each other.
 class CoreLoader {
@@ -119,7 +121,7 @@ class CoreLoader {
     const auto make_room = [core, parking = std::make_shared<std::atomic<bool>>(false)] {
       if (parking->exchange(true)) return;
       core->callers->Schedule([core, parking] {
-        core->sessions->ParkOne();
+        core->sessions->MakeRoom();
         parking->store(false);
       });
     };
@@ -150,9 +152,10 @@ class CoreLoader {
     core_->sessions =
         std::make_unique<SessionTable>(SessionTable::Options{.max_sessions = config_.max_sessions,
                                                              .default_lease = config_.default_lease,
-                                                             .max_lease = config_.max_lease},
+                                                             .max_lease = config_.max_lease,
+                                                             .max_ended = config_.prefix_cache ? kMaxEnded : 0},
                                        core_->scheduler.get(), core_->broker.get(), core_->parking_lot.get());
-    core_->broker->set_make_room([sessions = core_->sessions.get()](int) { return sessions->ParkOne(); });
+    core_->broker->set_make_room([sessions = core_->sessions.get()](int) { return sessions->MakeRoom(); });
     return absl::OkStatus();
   }
 

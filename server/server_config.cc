@@ -106,6 +106,11 @@ void AddModelOptions(CLI::App& app, ServerConfig& config) {
       "How long calls wait for KV memory that others use (idle\nsessions are parked in the store at once)");
   group.AddCount("--threads", config.threads, "Threads of the engine; one for each processor");
   group.AddCount("--workers", config.workers, "Threads for encoding and decoding");
+  app.add_flag_callback(
+         "--no-prefix-cache", [&config] { config.prefix_cache = false; },
+         "Compute every prompt from its first token, whatever is known\nof its beginning")
+      ->group("Model")
+      ->envname("QUICKSAVE_NO_PREFIX_CACHE");
   group.AddFlag("--poison-kv", config.poison_kv, "Fill pages with NaN before use (for tests)");
 }
 

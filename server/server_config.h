@@ -28,6 +28,7 @@ struct ServerConfig {
   int threads = 0;
   int workers = 0;
   bool poison_kv = false;
+  bool prefix_cache = true;
   bool calibrate = true;
 
   storage::Durability durability = storage::Durability::kSync;

@@ -19,6 +19,7 @@ Json EventToJson(const client::GenerateStarted& event) {
   Json json = {{"event", "started"},
                {"session", event.session},
                {"reused_tokens", event.reused_tokens},
+               {"shared_tokens", event.shared_tokens},
                {"input_tokens", event.input_tokens}};
   if (event.proof) json["proof"] = ToJson(*event.proof);
   return json;

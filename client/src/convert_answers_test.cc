@@ -216,9 +216,10 @@ TEST(ConvertTest, TimesAndDurationsRoundTrip) {
 TEST(ConvertTest, GenerateEventsAreReadWhole) {
   const auto event = [](const std::string& text) { return FromProto(Complete<v1::GenerateResponse>(text)); };
   EXPECT_EQ(
-      event(absl::StrCat(R"(started { session: "sessions/s" reused_tokens: 1 input_tokens: 2 proof {)", kProof, "}}")),
-      GenerateEvent(
-          GenerateStarted{.session = "sessions/s", .reused_tokens = 1, .input_tokens = 2, .proof = kProofValue}));
+      event(absl::StrCat(R"(started { session: "sessions/s" reused_tokens: 1 input_tokens: 2 shared_tokens: 3 proof {)",
+                         kProof, "}}")),
+      GenerateEvent(GenerateStarted{
+          .session = "sessions/s", .reused_tokens = 1, .input_tokens = 2, .proof = kProofValue, .shared_tokens = 3}));
   EXPECT_EQ(event(absl::StrCat("delta { text: 'a' tokens { ", kToken, "}}")),
             GenerateEvent(GenerateDelta{.text = "a", .tokens = {kTokenValue}}));
   EXPECT_EQ(event(absl::StrCat("saved { node {", kNode, "} report {", kReport, "}}")),

@@ -47,8 +47,10 @@ void InputToProto(const Input& from, v1::GenerateRequest* to) {
 }
 
 GenerateStarted StartedFromProto(const v1::GenerateStarted& from) {
-  GenerateStarted to{
-      .session = from.session(), .reused_tokens = from.reused_tokens(), .input_tokens = from.input_tokens()};
+  GenerateStarted to{.session = from.session(),
+                     .reused_tokens = from.reused_tokens(),
+                     .input_tokens = from.input_tokens(),
+                     .shared_tokens = from.shared_tokens()};
   if (from.has_proof()) to.proof = FromProto(from.proof());
   return to;
 }

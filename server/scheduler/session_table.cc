@@ -1,5 +1,6 @@
 #include "server/scheduler/session_table.h"
 
+#include <algorithm>
 #include <iterator>
 #include <utility>
 
@@ -199,8 +200,20 @@ const std::string* SessionTable::Victim() const {
   return victim;
 }
 
+bool SessionTable::MakeRoom() {
+  {
+    engine::Sequence dropped;  // destroyed outside of the lock
+    absl::MutexLock lock(&mutex_);
+    if (!ended_.empty()) {
+      dropped = std::move(ended_.front());
+      ended_.pop_front();
+      return true;
+    }
+  }
+  return parker_ != nullptr && ParkOne();
+}
+
 bool SessionTable::ParkOne() {
-  if (parker_ == nullptr) return false;
   SessionState state;  // destroyed outside of the lock, and before this returns
   absl::MutexLock lock(&mutex_);
   const std::string* const victim = Victim();
@@ -271,6 +284,47 @@ absl::Status SessionTable::Delete(const std::string& id) {
   }
   if (!removed.parked_as.empty()) parker_->Drop(removed.parked_as);
   return absl::OkStatus();
+}
+
+void SessionTable::End(const std::string& id) {
+  Entry removed;  // destroyed outside of the lock
+  engine::Sequence dropped;
+  absl::MutexLock lock(&mutex_);
+  const auto it = entries_.find(id);
+  if (it == entries_.end()) return;
+  removed = Remove(it);
+  if (removed.state.sequence.length() < engine::cpu::kPageTokens || options_.max_ended == 0) return;
+  ended_.push_back(std::move(removed.state.sequence));
+  if (static_cast<int>(ended_.size()) <= options_.max_ended) return;
+  dropped = std::move(ended_.front());
+  ended_.pop_front();
+}
+
+engine::Sequence SessionTable::SharedPrefix(absl::Span<const int32_t> tokens) {
+  engine::Sequence best;
+  absl::MutexLock lock(&mutex_);
+  if (options_.max_ended == 0) return best;
+  size_t longest = engine::cpu::kPageTokens - 1;
+  const auto consider = [&](const engine::Sequence& sequence) {
+    const std::vector<int32_t>& have = sequence.tokens();
+    const size_t most = std::min(have.size(), tokens.size());
+    if (most <= longest) return false;
+    const size_t common = std::mismatch(have.begin(), have.begin() + most, tokens.begin()).first - have.begin();
+    if (common <= longest) return false;
+    longest = common;
+    best = sequence;
+    return true;
+  };
+  for (const auto& [id, entry] : entries_) {
+    if (!entry.running && entry.parked_as.empty()) consider(entry.state.sequence);
+  }
+  auto used = ended_.end();
+  for (auto it = ended_.begin(); it != ended_.end(); ++it) {
+    if (consider(*it)) used = it;
+  }
+  if (used != ended_.end()) ended_.splice(ended_.end(), ended_, used);
+  if (best.length() > 0) best.Truncate(static_cast<int>(longest));
+  return best;
 }
 
 int SessionTable::RemoveExpired(absl::Time now) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "server/scheduler/call_context.h"
 #include "server/scheduler/generate_job.h"
 #include "server/scheduler/page_broker.h"
@@ -58,6 +60,8 @@ class SessionTable {
     int max_sessions = 1024;
     absl::Duration default_lease = absl::Minutes(10);
     absl::Duration max_lease = absl::Hours(24);
+    // Ended sessions whose sequences are kept for the prompts that begin like them; 0: none.
+    int max_ended = 256;
   };
   struct Counters {
     int parked = 0;          // sessions that are parked now
@@ -104,11 +108,18 @@ class SessionTable {
 
   // Removes a session and cancels its job, whose caller is told why.
   absl::Status Delete(const std::string& id);
+  // Ends an idle session that nobody will ask for; its sequence is kept for a while, for SharedPrefix.
+  void End(const std::string& id);
+  // The longest beginning of `tokens`, of a page at least, that some sequence in memory has in common with them: of an
+  // idle session or an ended one. Shares its pages; with next-token logits if it ends where that sequence ends. Empty
+  // without one.
+  engine::Sequence SharedPrefix(absl::Span<const int32_t> tokens);
   // Removes idle sessions whose lease has ended; returns how many.
   int RemoveExpired(absl::Time now);
 
-  // Parks the idle session that was left alone for longest; for PageBroker::set_make_room. Whether there was one.
-  bool ParkOne();
+  // Drops the ended session, or else parks the idle one, that was left alone for longest; for
+  // PageBroker::set_make_room. Whether there was one.
+  bool MakeRoom();
 
   int size() const;
   Counters counters() const;
@@ -139,6 +150,7 @@ class SessionTable {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes an entry out of the table.
   Entry Remove(std::map<std::string, Entry>::iterator it) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool ParkOne();
   // The idle session to park next.
   const std::string* Victim() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static SessionInfo Describe(const std::string& id, const Entry& entry);
@@ -152,6 +164,7 @@ class SessionTable {
   std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, std::string> by_number_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::list<engine::Sequence> ended_ ABSL_GUARDED_BY(mutex_);  // the last used is last
   Counters counters_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -376,7 +376,7 @@ class MemoryParker : public StateParker {
 class ParkingTest : public testing::Test {
  protected:
   ParkingTest() {
-    environment_.broker->set_make_room([this](int) { return table_.ParkOne(); });
+    environment_.broker->set_make_room([this](int) { return table_.MakeRoom(); });
   }
   SessionState NewState(uint64_t seed) {
     return environment_.Generate({.sampling = {.temperature = 1, .seed = seed}}, Options(TextTokens(20, seed), 5))
@@ -416,7 +416,7 @@ TEST_F(ParkingTest, ManySessionsWorkInLittleMemoryWithTheSameResults) {
     const SessionState state = NewState(seed);
     expected.push_back(environment_.Generate(state, Options({}, 8)).ids());
     ids.push_back(AddOne(state));
-    if (environment_.pool->free_pages() < 8) table_.ParkOne();
+    if (environment_.pool->free_pages() < 8) table_.MakeRoom();
   }
   EXPECT_GT(table_.counters().parked, 40);
   std::vector<std::thread> threads;
@@ -436,8 +436,8 @@ TEST_F(ParkingTest, AParkedSessionIsDescribedAndCapturedAsIfItWereNot) {
   const SessionState state = NewState(1);
   const std::string id = AddOne(state);
   const int free_before = environment_.pool->free_pages();
-  ASSERT_TRUE(table_.ParkOne());
-  EXPECT_FALSE(table_.ParkOne()) << "there is no other";
+  ASSERT_TRUE(table_.MakeRoom());
+  EXPECT_FALSE(table_.MakeRoom()) << "there is no other";
   EXPECT_EQ(environment_.pool->free_pages(), free_before) << "the state of the test has the pages";
   const SessionInfo info = *table_.Info(id);
   EXPECT_TRUE(info.parked);
@@ -454,7 +454,7 @@ TEST_F(ParkingTest, TheSessionThatWasLeftAloneForLongestGoesFirst) {
   const std::string first = AddOne(NewState(1));
   const std::string second = AddOne(NewState(2));
   ASSERT_TRUE(table_.Capture(first, {}, [](int) { return 0; }).ok());
-  ASSERT_TRUE(table_.ParkOne());
+  ASSERT_TRUE(table_.MakeRoom());
   EXPECT_TRUE(table_.Info(second)->parked);
   EXPECT_FALSE(table_.Info(first)->parked);
 }
@@ -463,7 +463,7 @@ TEST_F(ParkingTest, WhatCannotBeParkedStaysInMemory) {
   const SessionState state = NewState(1);
   const std::string id = AddOne(state);
   parker_.fail = true;
-  EXPECT_FALSE(table_.ParkOne());
+  EXPECT_FALSE(table_.MakeRoom());
   EXPECT_FALSE(table_.Info(id)->parked);
   EXPECT_EQ(environment_.broker->Reserve(environment_.broker->most_pages(), {}).status().code(),
             absl::StatusCode::kResourceExhausted);
@@ -473,13 +473,44 @@ TEST_F(ParkingTest, WhatCannotBeParkedStaysInMemory) {
 TEST_F(ParkingTest, DeletedAndExpiredSessionsAreDropped) {
   const std::string deleted = AddOne(NewState(1));
   AddOne(NewState(2));
-  while (table_.ParkOne()) {
+  while (table_.MakeRoom()) {
   }
   EXPECT_EQ(parker_.size(), 2u);
   EXPECT_TRUE(table_.Delete(deleted).ok());
   EXPECT_EQ(parker_.size(), 1u);
   EXPECT_EQ(table_.RemoveExpired(absl::Now() + 2 * kLease), 1);
   EXPECT_EQ(parker_.size(), 0u);
+}
+
+TEST_F(ParkingTest, EndedSessionsGoBeforeIdleOnes) {
+  const std::string ended = AddOne(NewState(1));
+  const std::string idle = AddOne(NewState(2));
+  table_.End(ended);
+  EXPECT_FALSE(table_.Info(ended).ok());
+  ASSERT_TRUE(table_.MakeRoom());
+  EXPECT_FALSE(table_.Info(idle)->parked);
+  ASSERT_TRUE(table_.MakeRoom());
+  EXPECT_TRUE(table_.Info(idle)->parked);
+  EXPECT_FALSE(table_.MakeRoom());
+  EXPECT_EQ(environment_.pool->free_pages(), environment_.pool->total_pages());
+}
+
+TEST_F(ParkingTest, SharesTheLongestPrefix) {
+  const SessionState state = NewState(1);
+  const std::vector<int32_t> tokens = state.sequence.tokens();
+  AddOne(NewState(2));
+  table_.End(AddOne(state));
+  // Up to its end, with its logits.
+  const engine::Sequence whole = table_.SharedPrefix(tokens);
+  EXPECT_TRUE(SameSequence(whole, state.sequence));
+  std::vector<int32_t> other(tokens.begin(), tokens.begin() + 21);
+  other.push_back(tokens[21] + 1);
+  const engine::Sequence part = table_.SharedPrefix(other);
+  EXPECT_EQ(part.tokens(), std::vector<int32_t>(tokens.begin(), tokens.begin() + 21));
+  EXPECT_EQ(part.next_logits(), nullptr);
+  // Less than a page is not worth it.
+  EXPECT_EQ(table_.SharedPrefix(absl::MakeConstSpan(tokens).first(15)).length(), 0);
+  EXPECT_EQ(table_.SharedPrefix(TextTokens(30, 9)).length(), 0);
 }
 
 }  // namespace

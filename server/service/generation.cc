@@ -100,7 +100,7 @@ absl::Status Generation::Prepare() {
   absl::StatusOr<TakenSession> taken = OpenSession(*input);
   if (!taken.ok()) return taken.status();
   started_.set_session(absl::StrCat("sessions/", session_));
-  started_.set_reused_tokens(taken->state.sequence.length());
+  started_.set_reused_tokens(taken->state.sequence.length() - started_.shared_tokens());
   absl::Status status = Launch(*std::move(taken), *std::move(input));
   if (status.ok()) Announce();
   // Nobody knows the session of a call that was not let in.
@@ -108,13 +108,13 @@ absl::Status Generation::Prepare() {
   return status;
 }
 
-absl::StatusOr<TakenSession> Generation::OpenSession(const std::vector<int32_t>& input) {
+absl::StatusOr<TakenSession> Generation::OpenSession(std::vector<int32_t>& input) {
   const auto growth = [&](int length) {
     const int generated = MaxAppended(length, input.size());
     // Without room for the input, Launch says so.
     return generated < 0 ? 0 : PagesToGrow(length, static_cast<int>(input.size()) + generated);
   };
-  if (!request_.has_session()) return StartNew(growth);
+  if (!request_.has_session()) return StartNew(input, growth);
   const absl::StatusOr<std::string> id = ParseName(request_.session(), "sessions");
   if (!id.ok()) return id.status();
   session_ = *id;
@@ -125,7 +125,22 @@ absl::StatusOr<TakenSession> Generation::OpenSession(const std::vector<int32_t>&
   return taken;
 }
 
-absl::StatusOr<TakenSession> Generation::StartNew(SessionTable::Growth growth) {
+absl::StatusOr<TakenSession> Generation::StartEmpty(std::vector<int32_t>& input, SessionTable::Growth growth) {
+  absl::StatusOr<engine::PageReservation> pages = core_.broker->Reserve(growth(0), Call());
+  if (!pages.ok()) return pages.status();
+  TakenSession taken{{}, *std::move(pages)};
+  // Found after the wait for memory, so that nobody waits while holding some; what it makes superfluous goes back.
+  taken.state.sequence = core_.sessions->SharedPrefix(input);
+  const int shared = taken.state.sequence.length();
+  if (shared == 0) return taken;
+  input.erase(input.begin(), input.begin() + shared);
+  taken.pages = taken.pages.Split(growth(shared));
+  taken.state.text.detokenizer = {.prefix_offset = shared, .read_offset = shared};
+  started_.set_shared_tokens(shared);
+  return taken;
+}
+
+absl::StatusOr<TakenSession> Generation::StartNew(std::vector<int32_t>& input, SessionTable::Growth growth) {
   TakenSession taken;
   if (request_.has_node()) {
     absl::StatusOr<ProvenState> proven =
@@ -134,9 +149,9 @@ absl::StatusOr<TakenSession> Generation::StartNew(SessionTable::Growth growth) {
     taken = {std::move(proven->state), std::move(proven->pages)};
     *started_.mutable_proof() = std::move(proven->proof);
   } else {
-    absl::StatusOr<engine::PageReservation> pages = core_.broker->Reserve(growth(0), Call());
-    if (!pages.ok()) return pages.status();
-    taken.pages = *std::move(pages);
+    absl::StatusOr<TakenSession> begun = StartEmpty(input, growth);
+    if (!begun.ok()) return begun.status();
+    taken = *std::move(begun);
   }
   const auto added = core_.sessions->AddTaken(taken.state, *Lease(core_, request_.has_lease(), request_.lease()));
   if (!added.ok()) return added.status();
@@ -231,7 +246,7 @@ void Generation::Announce() {
 }
 
 void Generation::CloseSession() {
-  if (owns_session_ && !request_.keep_session()) core_.sessions->Delete(session_).IgnoreError();
+  if (owns_session_ && !request_.keep_session()) core_.sessions->End(session_);
 }
 
 void Generation::Cancel() {

@@ -58,8 +58,11 @@ class Generation : public GenerateListener, public std::enable_shared_from_this<
   absl::Status Validate() const;
   absl::Status Prepare();
   // Makes or takes the session to run in, with pages for all that may be appended.
-  absl::StatusOr<TakenSession> OpenSession(const std::vector<int32_t>& input);
-  absl::StatusOr<TakenSession> StartNew(SessionTable::Growth growth);
+  // Takes what is known already off the input.
+  absl::StatusOr<TakenSession> OpenSession(std::vector<int32_t>& input);
+  absl::StatusOr<TakenSession> StartNew(std::vector<int32_t>& input, SessionTable::Growth growth);
+  // A new state, with what is known of the input's beginning.
+  absl::StatusOr<TakenSession> StartEmpty(std::vector<int32_t>& input, SessionTable::Growth growth);
   absl::Status Launch(TakenSession taken, std::vector<int32_t> input);
   absl::Status Submit(const std::shared_ptr<GenerateJob>& job);
   CallContext Call() const;

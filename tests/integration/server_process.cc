@@ -50,7 +50,8 @@ std::string ServerBinary() {
 std::vector<std::string> CommandLine(const ServerOptions& options, const std::string& port_file) {
   std::vector<std::string> arguments = {ServerBinary(), "--listen=127.0.0.1:0", "--port-file=" + port_file,
                                         "--data=" + options.data_dir, "--model=" + options.model_dir};
-  for (const char* flag : {"--no-calibration", "--poison-kv", "--max-sessions=256", "--threads=1"}) {
+  for (const char* flag :
+       {"--no-calibration", "--poison-kv", "--max-sessions=256", "--threads=1", "--no-prefix-cache"}) {
     const std::string name = std::string(flag).substr(0, std::string(flag).find('='));
     if (!HasFlag(options.flags, name)) arguments.emplace_back(flag);
   }

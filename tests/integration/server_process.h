@@ -29,8 +29,8 @@ struct ServerOptions {
   std::string data_dir;
   // Default: the model of the tests.
   std::string model_dir;
-  // More flags. Unless they say otherwise: no calibration of the codec, poisoned KV pages, 256 sessions, one
-  // thread for the engine, so that tests that share the machine do not wait for each other's threads.
+  // More flags. Unless they say otherwise: no calibration of the codec, poisoned KV pages, 256 sessions, no cache of
+  // prefixes, and one thread for the engine, so that tests that share the machine do not wait for each other's threads.
   std::vector<std::string> flags;
 };
 
