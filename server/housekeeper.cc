@@ -13,6 +13,17 @@ namespace {
 constexpr absl::Duration kLeaseInterval = absl::Seconds(1);
 constexpr absl::Duration kRequestInterval = absl::Hours(1);
 
+void CollectGarbage(storage::Store& store) {
+  const absl::StatusOr<storage::GarbageReport> garbage = store.CollectGarbage();
+  if (!garbage.ok()) {
+    LogEvent(spdlog::level::warn, "cannot collect garbage", {{"error", std::string(garbage.status().message())}});
+  } else if (garbage->blocks > 0) {
+    LogEvent(
+        spdlog::level::info, "garbage collected",
+        {{"blocks", static_cast<int64_t>(garbage->blocks)}, {"bytes", static_cast<int64_t>(garbage->stored_bytes)}});
+  }
+}
+
 void ForgetOldRequests(storage::Store& store) {
   const absl::StatusOr<uint64_t> forgotten = store.ForgetRequests(absl::Now() - kRequestMemory);
   if (!forgotten.ok()) {
@@ -24,6 +35,9 @@ void ForgetOldRequests(storage::Store& store) {
 }  // namespace
 
 void Housekeeper::Run() {
+  // Blocks whose pins died with the process before, and what grew old meanwhile.
+  CollectGarbage(*core_->store);
+  ForgetOldRequests(*core_->store);
   absl::Time last_requests = absl::Now();
   while (!stopping_.WaitForNotificationWithTimeout(kLeaseInterval)) {
     const absl::Time now = absl::Now();

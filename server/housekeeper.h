@@ -8,8 +8,8 @@
 
 namespace quicksave::server {
 
-// A thread that ends sessions whose lease is over (every second) and forgets old request ids (every hour). `core` must
-// outlive it.
+// A thread that collects garbage (once, at its start), forgets old request ids (then and every hour) and ends sessions
+// whose lease is over (every second). `core` must outlive it.
 class Housekeeper {
  public:
   explicit Housekeeper(Core* core) : core_(core), thread_([this] { Run(); }) {}

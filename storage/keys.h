@@ -1,4 +1,4 @@
-// Keys of the column families. Byte by byte in docs/formats.md.
+// Keys of the column families. Byte by byte in docs/formats/store.md.
 //
 // Strings that others follow are written so that they keep their order and end unmistakably: 0x00 becomes 0x00 0xFF,
 // and 0x00 0x01 ends the string. Integers are big endian.

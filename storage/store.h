@@ -154,8 +154,8 @@ struct ListRequest {
   NodeFilter filter;
   ListOrder order = ListOrder::kOldestFirst;
   int page_size = 100;  // 1 to 1,000.
-  std::string
-      page_token;  // Empty for the first page, else NodePage::next_page_token of the same tenant, filter, order.
+  // Empty for the first page, else NodePage::next_page_token of the same tenant, filter, order.
+  std::string page_token;
 };
 
 struct NodePage {
@@ -246,11 +246,10 @@ class BlockPin {
 // Errors that every method may return, besides those that it names:
 //   INVALID_ARGUMENT    a name or a size is not allowed; the message says which and the rule.
 //   DATA_LOSS           stored bytes are damaged or missing; the message names the node or block. Never other bytes.
-//   RESOURCE_EXHAUSTED  (writers) the disk is full, or nearly (`min_free_disk_bytes`). Reads and deletes go on; writes
-//                       work again as soon as there is space.
-//   UNAVAILABLE         the disk failed. After a failed write all writes fail until the store is opened again, and
-//   until
-//                       then it is undecided whether the change took place; if it did, it did wholly.
+//   RESOURCE_EXHAUSTED  (writers) the disk is full, or nearly (`min_free_disk_bytes`). Reads go on, and deletes
+//                       while there is any space; writes work again as soon as there is enough.
+//   UNAVAILABLE         the disk failed. After a failed write all writes fail until the store is opened again, and it
+//                       is undecided until then whether the change took place; if it did, it did wholly.
 class Store {
  public:
   // Opens the store in `options.path`, or makes an empty one.
@@ -348,8 +347,8 @@ class Store {
   // Totals. Constant time.
   absl::StatusOr<StoreStats> Stats() const;
 
-  // Reads everything that a node consists of. NOT_FOUND: no such node. DATA_LOSS: its record is unreadable. All else is
-  // in the report.
+  // Reads everything that a node consists of. NOT_FOUND: no such node. DATA_LOSS: its record or its contents are
+  // unreadable. All else is in the report.
   absl::StatusOr<VerifyReport> VerifyNode(absl::string_view tenant, absl::string_view node_id) const;
 
  private:

@@ -137,6 +137,36 @@ TEST_F(ArchiveDamageTest, WholeButDifferentBlockIsDataLoss) {
                  "the stored bytes are block");
 }
 
+TEST_F(ArchiveDamageTest, SavingTheSameTokensMendsABlockThatIsNotItsId) {
+  storage::NodeCommit commit{.record = env_.store->GetNode(kTenant, good_).value()};
+  for (const storage::BlockRef& ref : commit.record.contents().blocks()) {
+    const storage::BlockId id = storage::IdOf(ref);
+    commit.blocks.push_back({.id = id, .bytes = env_.store->ReadBlock(kTenant, env_.model.fingerprint, id).value()});
+  }
+  commit.blocks[1].bytes = commit.blocks[0].bytes;
+  commit.state.push_back({.name = "logits", .bytes = env_.store->GetState(kTenant, good_, "logits").value()});
+  ASSERT_TRUE(env_.store->DeleteNode(kTenant, good_).ok());
+  ASSERT_TRUE(env_.store->CommitNode(commit).ok());
+  EXPECT_EQ(Restore(good_).status().code(), absl::StatusCode::kDataLoss);
+  SessionState again = env_.NewState(tokens_);
+  const absl::StatusOr<SavedNode> saved = env_.Save(again);
+  ASSERT_TRUE(saved.ok()) << saved.status();
+  EXPECT_EQ(saved->report.new_blocks, 1);
+  EXPECT_TRUE(RestoresExactly(saved->record.node_id(), tokens_));
+  EXPECT_TRUE(RestoresExactly(good_, tokens_));
+}
+
+TEST_F(ArchiveDamageTest, RecordThatIsWrongAboutABlockDoesNotCondemnIt) {
+  const std::string node_id = CommitChanged([](storage::NodeCommit& commit) {
+    commit.record.mutable_contents()->mutable_blocks(2)->set_token_count(40);
+    commit.record.mutable_contents()->mutable_token_ids()->Truncate(296);
+    commit.record.set_token_count(296);
+  });
+  EXPECT_EQ(Restore(node_id).status().code(), absl::StatusCode::kDataLoss);
+  SessionState again = env_.NewState(tokens_);
+  EXPECT_EQ(env_.Save(again)->report.new_blocks, 0);
+}
+
 TEST_F(ArchiveDamageTest, BlockWithUnknownProfileIsDataLoss) {
   const auto encode_with_unstored_profile = [&](const std::string&) {
     RestoredState state = Restore(good_).value();

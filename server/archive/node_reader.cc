@@ -1,15 +1,27 @@
 #include "server/archive/node_reader.h"
 
 #include <atomic>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "compressor/container.h"
 #include "server/archive/node_record.h"
 #include "server/archive/stopwatch.h"
 
 namespace quicksave::server {
+namespace {
+
+// Of bytes that cannot be decoded: are they at fault, and not what the record says about them?
+bool AreAtFault(std::string_view bytes, const storage::BlockRef& ref) {
+  const absl::StatusOr<compressor::ContainerInfo> info = compressor::PeekContainer(bytes);
+  if (!info.ok() || info->block_id.ToBytes() != ref.id()) return true;
+  return info->shape.tokens == static_cast<int>(ref.token_count()) && info->shape.bytes() == ref.raw_bytes();
+}
+
+}  // namespace
 
 absl::StatusOr<RawBlock> NodeReader::ReadBlock(const storage::BlockRef& ref, ReadCost& cost) const {
   const auto name = [&ref] {
@@ -26,6 +38,9 @@ absl::StatusOr<RawBlock> NodeReader::ReadBlock(const storage::BlockRef& ref, Rea
                                          .first_position = ref.first_token()};
   absl::StatusOr<RawBlock> block = coder_.Decode(ref, *bytes, context);
   cost.decode += watch.Lap();
+  if (absl::IsDataLoss(block.status()) && AreAtFault(*bytes, ref)) {
+    d_.store->ReportDamaged(record_.tenant(), record_.model_fingerprint(), storage::IdOf(ref));
+  }
   if (!block.ok()) return Explain(block.status(), name());
   return block;
 }

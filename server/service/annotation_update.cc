@@ -1,17 +1,19 @@
 #include "server/service/annotation_update.h"
 
 #include <cmath>
+#include <set>
 #include <string>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "storage/validation.h"
 
 namespace quicksave::server {
 namespace {
 
-constexpr size_t kMaxNoteBytes = size_t{64} << 10;
+constexpr int kMaxPaths = 256;
 
 // Makes the entry of `key` in `to` what it is in `from`.
 template <class Map>
@@ -46,22 +48,32 @@ absl::Status UpdatePath(absl::string_view path, const v1::Node& node, storage::N
 
 }  // namespace
 
-absl::Status UpdateAnnotations(const v1::Node& node, const google::protobuf::FieldMask& mask,
-                               storage::NodeAnnotations& annotations) {
+absl::Status CheckUpdate(const v1::Node& node, const google::protobuf::FieldMask& mask) {
   if (mask.paths().empty()) {
     return absl::InvalidArgumentError("update_mask: is empty; say what to change: labels, rewards, note");
   }
-  for (const std::string& path : mask.paths()) {
-    if (absl::Status status = UpdatePath(path, node, annotations); !status.ok()) return status;
+  if (mask.paths_size() > kMaxPaths) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("update_mask: has ", mask.paths_size(), " paths, the limit is ", kMaxPaths));
   }
-  for (const auto& [name, value] : annotations.rewards()) {
+  storage::NodeAnnotations given;
+  // Each path once: the maps are as big as a message, until they are checked.
+  for (const std::string& path : std::set<std::string>(mask.paths().begin(), mask.paths().end())) {
+    if (absl::Status status = UpdatePath(path, node, given); !status.ok()) return status;
+  }
+  for (const auto& [name, value] : given.rewards()) {
     if (!std::isfinite(value)) {
-      return absl::InvalidArgumentError(absl::StrCat("rewards: '", absl::CEscape(name), "' is not a finite number"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("rewards: '", absl::CEscape(name.substr(0, 80)), "' is not a finite number"));
     }
   }
-  if (annotations.note().size() > kMaxNoteBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("note: has ", annotations.note().size(), " bytes, the limit is ", kMaxNoteBytes));
+  return storage::ValidateAnnotations(given);
+}
+
+absl::Status UpdateAnnotations(const v1::Node& node, const google::protobuf::FieldMask& mask,
+                               storage::NodeAnnotations& annotations) {
+  for (const std::string& path : mask.paths()) {
+    if (absl::Status status = UpdatePath(path, node, annotations); !status.ok()) return status;
   }
   return absl::OkStatus();
 }

@@ -8,9 +8,12 @@
 
 namespace quicksave::server {
 
-// Does to `annotations` what an UpdateNode with this node and mask says, see graph_service.proto. INVALID_ARGUMENT,
-// naming the path, for a mask that is empty or names what cannot be changed; `annotations` is then unspecified. The
-// result's sizes are for the store to check, its rewards are finite.
+// Is this an update that graph_service.proto allows? INVALID_ARGUMENT, naming the path or the limit: the mask is empty,
+// has too many paths, or names what cannot be changed; what is given for its paths breaks a limit of the store by
+// itself.
+absl::Status CheckUpdate(const v1::Node& node, const google::protobuf::FieldMask& mask);
+
+// Does to `annotations` what an update that was checked says. The result's sizes are for the store to check.
 absl::Status UpdateAnnotations(const v1::Node& node, const google::protobuf::FieldMask& mask,
                                storage::NodeAnnotations& annotations);
 

@@ -37,7 +37,8 @@ bool IsWellFormed(const google::protobuf::Timestamp& time) {
 void ContentsToProto(const storage::NodeRecord& record, const Core& core, v1::Node* out) {
   std::vector<int32_t> tokens(record.contents().token_ids().begin(), record.contents().token_ids().end());
   out->mutable_token_ids()->Assign(tokens.begin(), tokens.end());
-  out->set_text(TextOf(core, tokens));
+  // Only a model's own tokenizer makes text of its tokens.
+  if (record.model_fingerprint() == core.identity.fingerprint) out->set_text(TextOf(core, tokens));
   for (const storage::BlockRef& block : record.contents().blocks()) {
     v1::Block* to = out->add_blocks();
     to->set_id(absl::BytesToHexString(block.id()));

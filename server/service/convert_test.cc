@@ -211,6 +211,14 @@ TEST_F(ConvertNodeTest, FullViewAddsTokensTextAndBlocks) {
   EXPECT_EQ(node.blocks(0).stored_bytes(), 5);
 }
 
+TEST_F(ConvertNodeTest, TokensOfAnotherModelHaveNoText) {
+  AddContents();
+  record_.set_model_fingerprint("other");
+  const v1::Node node = Convert(v1::NODE_VIEW_FULL);
+  EXPECT_THAT(node.token_ids(), testing::ElementsAre('a', 298, 'b'));
+  EXPECT_EQ(node.text(), "");
+}
+
 TEST_F(ConvertNodeTest, ANodeWithoutBytesHasNoRatio) {
   record_.set_raw_bytes(0);
   record_.set_stored_bytes(0);

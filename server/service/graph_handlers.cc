@@ -7,12 +7,10 @@
 #include "absl/strings/str_cat.h"
 #include "server/service/annotation_update.h"
 #include "server/service/convert.h"
+#include "storage/validation.h"
 
 namespace quicksave::server {
 namespace {
-
-constexpr int kDefaultPageSize = 100;
-constexpr int kMaxPageSize = 1000;
 
 absl::StatusOr<storage::NodeFilter> FromProto(const v1::NodeFilter& filter) {
   storage::NodeFilter result;
@@ -43,6 +41,7 @@ absl::Status ApplyUpdate(Core& core, const v1::UpdateNodeRequest& request,
                          const std::optional<storage::RequestIdentity>& identity, v1::UpdateNodeResponse& response) {
   const absl::StatusOr<std::string> id = ParseName(request.node().name(), "nodes");
   if (!id.ok()) return id.status();
+  if (absl::Status valid = CheckUpdate(request.node(), request.update_mask()); !valid.ok()) return valid;
   const auto answer = [&core](const storage::NodeRecord& record) {
     v1::UpdateNodeResponse updated;
     ToProto(record, core, v1::NODE_VIEW_BASIC, updated.mutable_node());
@@ -96,9 +95,9 @@ absl::Status GetNode(Core& core, const CallContext& call, const v1::GetNodeReque
 
 absl::Status ListNodes(Core& core, const CallContext& call, const v1::ListNodesRequest& request,
                        v1::ListNodesResponse& response) {
-  if (request.page_size() < 0 || request.page_size() > kMaxPageSize) {
+  if (request.page_size() < 0 || request.page_size() > storage::kMaxPageSize) {
     return absl::InvalidArgumentError(
-        absl::StrCat("page_size: is ", request.page_size(), ", the range is 1 to ", kMaxPageSize));
+        absl::StrCat("page_size: is ", request.page_size(), ", the range is 1 to ", storage::kMaxPageSize));
   }
   absl::StatusOr<storage::NodeFilter> filter = FromProto(request.filter());
   if (!filter.ok()) return filter.status();
@@ -106,8 +105,8 @@ absl::Status ListNodes(Core& core, const CallContext& call, const v1::ListNodesR
       .tenant = Core::kTenant,
       .filter = *std::move(filter),
       .order = request.newest_first() ? storage::ListOrder::kNewestFirst : storage::ListOrder::kOldestFirst,
-      .page_size = request.page_size() == 0 ? kDefaultPageSize : request.page_size(),
       .page_token = request.page_token()};
+  if (request.page_size() != 0) list.page_size = request.page_size();
   absl::StatusOr<storage::NodePage> page = core.store->ListNodes(list);
   if (!page.ok()) return page.status();
   for (const storage::NodeRecord& record : page->nodes) {
