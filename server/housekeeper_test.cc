@@ -16,7 +16,7 @@ TEST(HousekeeperTest, FirstRoundIsAtTheStart) {
   options.clock = [] { return absl::Now() - 2 * kRequestMemory; };
   Core core;
   core.store = storage::OpenOrDie(options);
-  core.sessions = std::make_unique<SessionTable>(SessionTable::Options{}, nullptr);
+  core.sessions = std::make_unique<SessionTable>(SessionTable::Options{}, nullptr, nullptr);
   storage::NodeCommit commit = storage::TestCommit("node", {}, {1});
   commit.request = storage::AnsweredRequest<storage::NodeRecord>{{"Snapshot", "old", "fingerprint"},
                                                                  [](const storage::NodeRecord&) { return "answer"; }};

@@ -101,6 +101,8 @@ absl::Status CollectGarbage(Core& core, const CallContext& call, const v1::Colle
   if (!garbage.ok()) return garbage.status();
   const absl::StatusOr<uint64_t> requests = core.store->ForgetRequests(absl::Now() - kRequestMemory);
   if (!requests.ok()) return requests.status();
+  // What was deleted gives its space back now, and not some day.
+  if (absl::Status status = core.store->Compact(); !status.ok()) return status;
   response.set_removed_blocks(static_cast<int64_t>(garbage->blocks));
   response.set_removed_bytes(static_cast<int64_t>(garbage->stored_bytes));
   response.set_removed_requests(static_cast<int64_t>(*requests));
