@@ -4,9 +4,9 @@
 Usage: convert_gguf.py MODEL.gguf DIRECTORY
 
 DIRECTORY gets config.json, generation_config.json, tokenizer.json, tokenizer_config.json, special_tokens_map.json,
-model.safetensors and, where the file has one, chat_template.jinja. The same input and the same package versions (scripts/requirements.txt)
-give the same bytes, so that callers can pin checksums. Quantised weights are dequantised to fp32 and rounded to the
-nearest bfloat16, ties to even.
+model.safetensors and, where the file has one, chat_template.jinja. The same input and the same package versions
+(scripts/requirements/python.txt) give the same bytes, so that callers can pin checksums. Quantised weights are
+dequantised to fp32 and rounded to the nearest bfloat16, ties to even.
 
 What is not known to convert correctly (an architecture, a tensor, a tokenizer model, a pre-tokenizer) is refused with
 exit status 1, never guessed. A further architecture is one more entry in ARCHITECTURES; a further pre-tokenizer one
