@@ -74,12 +74,29 @@ class Gemma3Test : public ::testing::Test {
     }
   }
 
+  static nlohmann::json Reference(const std::string& name) {
+    std::ifstream file(QUICKSAVE_SOURCE_DIR "/tests/reference/" + name);
+    return nlohmann::json::parse(file);
+  }
+
   static constexpr char kModel[] = QUICKSAVE_GEMMA_DIR;
 };
 
+TEST_F(Gemma3Test, TokenizesAsLlamaCppDoes) {
+  const nlohmann::json recorded = Reference("gemma3_tokens.json");
+  const TemporaryDirectory directory;
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<ServerProcess> server,
+                                 ServerProcess::Start({.data_dir = directory / "data", .model_dir = kModel}));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(std::vector<int32_t> ids,
+                                 TokenIds(server->client(), recorded["text"].get<std::string>()));
+  ASSERT_FALSE(ids.empty());
+  EXPECT_EQ(ids.front(), 2) << "<bos>, which the tokenizer adds";
+  ids.erase(ids.begin());
+  EXPECT_EQ(ids, recorded["token_ids"].get<std::vector<int32_t>>());
+}
+
 TEST_F(Gemma3Test, WritesWhatTransformersWrites) {
-  std::ifstream file(QUICKSAVE_SOURCE_DIR "/tests/reference/gemma3_270m_logits.json");
-  const nlohmann::json chat = nlohmann::json::parse(file)["chat"];
+  const nlohmann::json chat = Reference("gemma3_270m_logits.json")["chat"];
   const auto& expected = chat["continuation"]["float32"];
   const TemporaryDirectory directory;
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(
