@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGUFReader, TokenType, dequantize
 from safetensors import TensorSpec, serialize_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -118,6 +118,29 @@ def llama_config(metadata: Metadata, tensors: set[str]) -> dict[str, Any]:
     return common_config(metadata, tensors, "llama", set()) | family
 
 
+def qwen2_config(metadata: Metadata, tensors: set[str]) -> dict[str, Any]:
+    """config.json of a Qwen 2 or 2.5 model. GGUF has no windows, which these models do not use."""
+    config = common_config(metadata, tensors, "qwen2", set())
+    del config["attention_bias"]
+    return config | {
+        "architectures": ["Qwen2ForCausalLM"],
+        "hidden_act": "silu",
+        "model_type": "qwen2",
+        "use_sliding_window": False,
+    }
+
+
+def qwen3_config(metadata: Metadata, tensors: set[str]) -> dict[str, Any]:
+    """config.json of a Qwen 3 model."""
+    family = {
+        "architectures": ["Qwen3ForCausalLM"],
+        "hidden_act": "silu",
+        "model_type": "qwen3",
+        "use_sliding_window": False,
+    }
+    return common_config(metadata, tensors, "qwen3", set()) | family
+
+
 def gemma3_config(metadata: Metadata, tensors: set[str]) -> dict[str, Any]:
     """config.json of a text model of Gemma 3. What GGUF leaves out is what llama.cpp assumes."""
     scaling_settings = {"rope.scaling.type", "rope.scaling.factor"}
@@ -167,6 +190,27 @@ ARCHITECTURES = {
         layer_tensors=LAYER_TENSORS | {"ffn_norm.weight": "post_attention_layernorm.weight"},
         permuted_heads={"attn_q.weight": "num_attention_heads", "attn_k.weight": "num_key_value_heads"},
     ),
+    "qwen2": Architecture(
+        config=qwen2_config,
+        global_tensors=GLOBAL_TENSORS,
+        layer_tensors=LAYER_TENSORS
+        | {
+            "attn_q.bias": "self_attn.q_proj.bias",
+            "attn_k.bias": "self_attn.k_proj.bias",
+            "attn_v.bias": "self_attn.v_proj.bias",
+            "ffn_norm.weight": "post_attention_layernorm.weight",
+        },
+    ),
+    "qwen3": Architecture(
+        config=qwen3_config,
+        global_tensors=GLOBAL_TENSORS,
+        layer_tensors=LAYER_TENSORS
+        | {
+            "attn_q_norm.weight": "self_attn.q_norm.weight",
+            "attn_k_norm.weight": "self_attn.k_norm.weight",
+            "ffn_norm.weight": "post_attention_layernorm.weight",
+        },
+    ),
     "gemma3": Architecture(
         config=gemma3_config,
         global_tensors=GLOBAL_TENSORS,
@@ -193,7 +237,22 @@ def smollm_pre_tokenizer() -> pre_tokenizers.PreTokenizer:
     )
 
 
-PRE_TOKENIZERS = {"smollm": smollm_pre_tokenizer}
+def regex_pre_tokenizer(pattern: str) -> pre_tokenizers.PreTokenizer:
+    """Words by a regular expression, then the byte-level alphabet."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
+QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PRE_TOKENIZERS = {"smollm": smollm_pre_tokenizer, "qwen2": lambda: regex_pre_tokenizer(QWEN2_WORDS)}
+# Pre-tokenizers before which text is brought into Unicode's normal form C.
+NORMALIZED = {"qwen2"}
 
 
 def undo_head_permutation(weight: Float32Array, heads: int) -> Float32Array:
@@ -279,13 +338,18 @@ def build_byte_level_tokenizer(metadata: Metadata) -> Tokenizer:
     kind = metadata.require("tokenizer.ggml.pre")
     if kind not in PRE_TOKENIZERS:
         raise ConversionError(f"pre-tokenizer '{kind}' is not supported (known: {', '.join(PRE_TOKENIZERS)})")
-    require_token_types(metadata, {TokenType.NORMAL, TokenType.CONTROL})
+    require_token_types(metadata, {TokenType.NORMAL, TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNUSED})
     vocabulary = {token: index for index, token in enumerate(metadata.require("tokenizer.ggml.tokens"))}
     merges = [tuple(merge.split(" ", 1)) for merge in metadata.require("tokenizer.ggml.merges")]
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = PRE_TOKENIZERS[kind]()
+    if kind in NORMALIZED:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(special_tokens(metadata).values()))
+    kinds = metadata.require("tokenizer.ggml.token_type")
+    defined = [token for token, kind in zip(vocabulary, kinds, strict=True) if kind == TokenType.USER_DEFINED]
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in defined])
     return tokenizer
 
 

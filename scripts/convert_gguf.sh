@@ -2,8 +2,9 @@
 # convert_gguf.sh FILE DIRECTORY
 #
 # Converts a GGUF file to a Hugging Face directory with bf16 weights, which quicksave-server can load: config, weights
-# (dequantised and rounded to bf16), tokenizer, and the chat template where the file has one. Architectures: llama and
-# gemma3. What is not known to convert correctly is refused with the name of what it is. Run scripts/setup.sh first.
+# (dequantised and rounded to bf16), tokenizer, and the chat template where the file has one. Architectures: llama,
+# qwen2, qwen3 and gemma3. What is not known to convert correctly (another pre-tokenizer, an unknown setting or tensor)
+# is refused with the name of what it is. Run scripts/setup.sh first.
 #
 # DIRECTORY is made whole or not at all, and must not be there.
 set -euo pipefail
