@@ -250,7 +250,10 @@ def regex_pre_tokenizer(pattern: str) -> pre_tokenizers.PreTokenizer:
 QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-PRE_TOKENIZERS = {"smollm": smollm_pre_tokenizer, "qwen2": lambda: regex_pre_tokenizer(QWEN2_WORDS)}
+PRE_TOKENIZERS: dict[str, Callable[[], Any]] = {
+    "smollm": smollm_pre_tokenizer,
+    "qwen2": lambda: regex_pre_tokenizer(QWEN2_WORDS),
+}
 # Pre-tokenizers before which text is brought into Unicode's normal form C.
 NORMALIZED = {"qwen2"}
 
