@@ -93,7 +93,7 @@ class OptionGroup {
 
 void AddModelOptions(CLI::App& app, ServerConfig& config) {
   OptionGroup group(app, "Model");
-  group.Add("--model", config.model_dir, "Hugging Face directory of a Llama model with bf16 safetensors")
+  group.Add("--model", config.model_dir, "Hugging Face directory of a model with bf16 safetensors")
       ->required()
       ->type_name("DIR");
   group.Add("--device", config.device, "Where the model runs: cpu")

@@ -132,13 +132,15 @@ std::vector<BrokenModel> BrokenModels() {
     return [file](const Path& path) { std::filesystem::remove(path / file); };
   };
   return {
-      {config({{"architectures", {"Qwen2ForCausalLM"}}}), "Qwen2ForCausalLM"},
+      {config({{"architectures", {"MixtralForCausalLM"}}}), "MixtralForCausalLM"},
+      {config({{"architectures", {"Qwen2ForCausalLM"}}}), "q_proj.bias"},
       {config({{"sliding_window", 4096}}), "sliding_window"},
-      {config({{"attention_bias", true}}), "attention_bias"},
+      {config({{"attention_bias", true}}), "q_proj.bias"},
       {config({{"hidden_act", "gelu"}}), "gelu"},
       {config({{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}}}), "yarn"},
       {config({{"hidden_size", nullptr}}), "hidden_size"},
       {config({{"num_hidden_layers", 31}}), "layers.30"},
+      {config({{"num_hidden_layers", 29}}), "layers.29"},
       {config({{"vocab_size", 49153}}), "embed_tokens"},
       {config({{"quantization_config", {{"quant_method", "gptq"}}}}), "quantization_config"},
       {without("config.json"), "config.json"},

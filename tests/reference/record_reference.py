@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Records logits of Hugging Face transformers for a model directory, as the oracle of the engine's tests.
 
-Usage: record_reference.py MODEL_DIRECTORY smollm2_logits.json
+Usage: record_reference.py [--lengths N,N...] [--float32-only] MODEL_DIRECTORY OUTPUT.json
 
 Needs `torch` and `transformers`, which the project itself does not; README.md in this folder gives the commands.
 What is recorded, for fp32 and for bf16 arithmetic on the same (bf16) weights:
   * prompts of 1 to 2,000 tokens, as token ids: the logits after the last token, and for some prompts after inner ones;
-  * a greedy continuation of a chat.
-A row of 49,152 logits is kept as its log-sum-exp, its largest 64 values, and the values at 512 fixed ids. The ids
+  * a greedy continuation of a chat, or of a sentence where the model has no chat template.
+A row of logits is kept as its log-sum-exp, its largest 64 values, and the values at 512 fixed ids. The ids
 that the texts gave are stored, so a test needs neither this program nor a tokenizer.
 """
 
@@ -31,6 +31,7 @@ INNER_POSITIONS = {129: (0, 1, 15, 63, 126, 127), 1000: (0, 127, 128, 255, 511, 
 TOP_COUNT = 64
 SAMPLE_COUNT = 512
 SAMPLE_SEED = 20251122
+SENTENCE = "The capital of France is"
 QUESTION = "What is the capital of France? Answer in one sentence."
 CONTINUATION_LENGTH = 16
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -55,10 +56,12 @@ def texts() -> list[str]:
     return ["Hello", "Once upon", LIST, PROSE, LIST + PROSE, more_code, PROSE + LIST + more_code, code + PROSE]
 
 
-def prompt_ids(tokenizer: Any) -> list[list[int]]:
-    """Token ids of the prompts, in the order of LENGTHS."""
+def prompt_ids(tokenizer: Any, lengths: set[int]) -> list[list[int]]:
+    """Token ids of the prompts of these lengths, in the order of LENGTHS."""
     prompts = []
     for length, text in zip(LENGTHS, texts(), strict=True):
+        if length not in lengths:
+            continue
         ids = tokenizer.encode(text, add_special_tokens=False)
         if len(ids) < length:
             raise ValueError(f"the text for {length} tokens has only {len(ids)}")
@@ -100,8 +103,9 @@ def run_prompt(models: dict[str, Any], ids: list[int], sample_ids: list[int]) ->
     record: dict[str, Any] = {"token_ids": ids}
     for name, logits in rows.items():
         record[name] = [summarize_row(row, at, sample_ids) for row, at in zip(logits, positions, strict=True)]
-    pairs = zip(rows["float32"], rows["bfloat16"], positions, strict=True)
-    record["bfloat16_against_float32"] = [{"position": at} | compare_rows(a, b) for a, b, at in pairs]
+    if "bfloat16" in rows:
+        pairs = zip(rows["float32"], rows["bfloat16"], positions, strict=True)
+        record["bfloat16_against_float32"] = [{"position": at} | compare_rows(a, b) for a, b, at in pairs]
     return record
 
 
@@ -121,10 +125,10 @@ def continue_greedily(model: Any, prompt: list[int]) -> dict[str, Any]:
 
 
 def record_chat(models: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
-    """The record of the greedy continuation of QUESTION."""
-    messages = [{"role": "user", "content": QUESTION}]
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    prompt = tokenizer.encode(text, add_special_tokens=False)
+    """The record of the greedy continuation of QUESTION, or of SENTENCE."""
+    messages = [{"role": "user", "content": QUESTION}] if tokenizer.chat_template else []
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) if messages else SENTENCE
+    prompt = tokenizer.encode(text, add_special_tokens=not messages)
     continuations = {name: continue_greedily(model, prompt) for name, model in models.items()}
     return {"messages": messages, "text": text, "token_ids": prompt, "continuation": continuations}
 
@@ -132,6 +136,8 @@ def record_chat(models: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
 def main() -> int:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), help="which of the prompts, by their tokens")
+    parser.add_argument("--float32-only", action="store_true", help="without bf16 arithmetic")
     parser.add_argument("model", type=Path, help="a Hugging Face model directory")
     parser.add_argument("output", type=Path, help="the JSON file to write")
     arguments = parser.parse_args()
@@ -140,13 +146,14 @@ def main() -> int:
     models = {
         name: transformers.AutoModelForCausalLM.from_pretrained(arguments.model, dtype=dtype).eval()
         for name, dtype in DTYPES.items()
+        if name == "float32" or not arguments.float32_only
     }
     vocabulary = models["float32"].config.vocab_size
     sample_ids = sorted(random.Random(SAMPLE_SEED).sample(range(vocabulary), SAMPLE_COUNT))
     prompts = []
-    for ids in prompt_ids(tokenizer):
+    for ids in prompt_ids(tokenizer, {int(length) for length in arguments.lengths.split(",")}):
         prompts.append(run_prompt(models, ids, sample_ids))
-        last = prompts[-1]["bfloat16_against_float32"][-1]
+        last = prompts[-1].get("bfloat16_against_float32", [{}])[-1]
         print(f"{len(ids):5} tokens, bf16 against fp32:", {name: round(value, 6) for name, value in last.items()})
     result = {
         "description": "Logits of Hugging Face transformers; see README.md beside this file",

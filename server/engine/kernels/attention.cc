@@ -31,8 +31,10 @@ constexpr int kQueriesAtOnce = HWY_TARGET <= HWY_AVX3 ? kMaxQueries : 2;
 struct Queries {
   const float* query[kMaxQueries];  // [head_dim]
   float* out[kMaxQueries];          // [head_dim]
-  int length[kMaxQueries];          // positions that it attends to
-  float* scores;                    // [count][PaddedLength(max_length)]
+  int begin[kMaxQueries];           // positions that it attends to: [begin, length)
+  int length[kMaxQueries];
+  float* scores;   // [count][PaddedLength(max_length)]
+  int first_page;  // the first position that any of them attends to, rounded down to a page's
   int max_length;
   float denominator[kMaxQueries];
 };
@@ -49,7 +51,7 @@ HWY_INLINE void Scores(const Queries& queries, const LayerPages& kv, const HeadS
   const int lanes = static_cast<int>(hn::Lanes(d));
   const int padded = PaddedLength(queries.max_length);
   const size_t head_offset = kv.key_offset + size_t(kv_head) * shape.head_dim * kPageTokens * sizeof(uint16_t);
-  for (int first = 0; first < queries.max_length; first += kPageTokens) {
+  for (int first = queries.first_page; first < queries.max_length; first += kPageTokens) {
     const auto* keys = reinterpret_cast<const uint16_t*>(kv.pages[first / kPageTokens] + head_offset);
     for (int lane = 0; lane < kPageTokens; lane += lanes) {
       hn::Vec<Floats> sums[kCount];
@@ -68,18 +70,31 @@ HWY_INLINE void Scores(const Queries& queries, const LayerPages& kv, const HeadS
   }
 }
 
+// scores become cap * tanh(scores / cap).
+HWY_INLINE void CapScores(const Queries& queries, int q, float cap) {
+  const Floats d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const int padded = PaddedLength(queries.max_length);
+  float* scores = queries.scores + size_t(q) * padded;
+  for (int i = queries.first_page; i < padded; i += lanes) {
+    hn::StoreU(SoftCapped(d, hn::LoadU(d, scores + i), hn::Set(d, cap)), d, scores + i);
+  }
+}
+
 // Turns the scores of query q into exponentials and sets its denominator. Positions that it must not see become 0.
 HWY_INLINE void Softmax(Queries& queries, int q) {
   const Floats d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   const int padded = PaddedLength(queries.max_length);
   float* scores = queries.scores + size_t(q) * padded;
+  const int first = queries.first_page;
+  std::fill(scores + first, scores + queries.begin[q], -std::numeric_limits<float>::infinity());
   std::fill(scores + queries.length[q], scores + padded, -std::numeric_limits<float>::infinity());
   auto largest = hn::Set(d, -std::numeric_limits<float>::infinity());
-  for (int i = 0; i < padded; i += lanes) largest = hn::Max(largest, hn::LoadU(d, scores + i));
+  for (int i = first; i < padded; i += lanes) largest = hn::Max(largest, hn::LoadU(d, scores + i));
   const auto top = hn::MaxOfLanes(d, largest);
   float partial[kSums] = {};
-  for (int i = 0; i < padded; i += kSums) {
+  for (int i = first; i < padded; i += kSums) {
     for (int lane = 0; lane < kSums; lane += lanes) {
       const auto weight = hn::Exp(d, hn::Sub(hn::LoadU(d, scores + i + lane), top));
       hn::StoreU(weight, d, scores + i + lane);
@@ -102,7 +117,7 @@ HWY_INLINE void WeightedValues(const Queries& queries, const LayerPages& kv, con
     hn::Vec<Floats> sums[kCount][kVectors];
     HWY_UNROLL(8)
     for (int q = 0; q < kCount; ++q) sums[q][0] = sums[q][1] = hn::Zero(d);
-    for (int first = 0; first < queries.max_length; first += kPageTokens) {
+    for (int first = queries.first_page; first < queries.max_length; first += kPageTokens) {
       const auto* values = reinterpret_cast<const uint16_t*>(kv.pages[first / kPageTokens] + head_offset);
       const int tokens = std::min(kPageTokens, queries.max_length - first);
       for (int t = 0; t < tokens; ++t) {
@@ -126,14 +141,17 @@ HWY_INLINE void WeightedValues(const Queries& queries, const LayerPages& kv, con
 }
 
 template <int kCount>
-void Attend(Queries& queries, const LayerPages& kv, const HeadShape& shape, int kv_head, float scale) {
-  Scores<kCount>(queries, kv, shape, kv_head, scale);
+void Attend(Queries& queries, const LayerPages& kv, const HeadShape& shape, int kv_head,
+            const AttentionOptions& options) {
+  Scores<kCount>(queries, kv, shape, kv_head, options.scale);
+  for (int q = 0; q < kCount && options.soft_cap > 0; ++q) CapScores(queries, q, options.soft_cap);
   for (int q = 0; q < kCount; ++q) Softmax(queries, q);
   WeightedValues<kCount>(queries, kv, shape, kv_head);
 }
 
 void AttentionImpl(const float* query, int query_stride, int rows, int first_position, const LayerPages& kv,
-                   const HeadShape& shape, int kv_head, float scale, float* scratch, float* out, int out_stride) {
+                   const HeadShape& shape, int kv_head, const AttentionOptions& options, float* scratch, float* out,
+                   int out_stride) {
   const int group = shape.query_heads / shape.kv_heads;
   const int total = rows * group;
   for (int begin = 0; begin < total;) {
@@ -146,26 +164,29 @@ void AttentionImpl(const float* query, int query_stride, int rows, int first_pos
       queries.query[q] = query + size_t(row) * query_stride + size_t(head) * shape.head_dim;
       queries.out[q] = out + size_t(row) * out_stride + size_t(head) * shape.head_dim;
       queries.length[q] = first_position + row + 1;
+      queries.begin[q] = options.window > 0 ? std::max(0, queries.length[q] - options.window) : 0;
       queries.max_length = queries.length[q];
     }
+    // Rows are in order, so that the first one's window begins first.
+    queries.first_page = queries.begin[0] / kPageTokens * kPageTokens;
     switch (count) {
       case 6:
-        Attend<6>(queries, kv, shape, kv_head, scale);
+        Attend<6>(queries, kv, shape, kv_head, options);
         break;
       case 5:
-        Attend<5>(queries, kv, shape, kv_head, scale);
+        Attend<5>(queries, kv, shape, kv_head, options);
         break;
       case 4:
-        Attend<4>(queries, kv, shape, kv_head, scale);
+        Attend<4>(queries, kv, shape, kv_head, options);
         break;
       case 3:
-        Attend<3>(queries, kv, shape, kv_head, scale);
+        Attend<3>(queries, kv, shape, kv_head, options);
         break;
       case 2:
-        Attend<2>(queries, kv, shape, kv_head, scale);
+        Attend<2>(queries, kv, shape, kv_head, options);
         break;
       default:
-        Attend<1>(queries, kv, shape, kv_head, scale);
+        Attend<1>(queries, kv, shape, kv_head, options);
         break;
     }
     begin += count;
@@ -196,9 +217,10 @@ void StoreKeyValue(const float* key, const float* value, const HeadShape& shape,
 }
 
 void Attention(const float* query, int query_stride, int rows, int first_position, const LayerPages& kv,
-               const HeadShape& shape, int kv_head, float scale, float* scratch, float* out, int out_stride) {
+               const HeadShape& shape, int kv_head, const AttentionOptions& options, float* scratch, float* out,
+               int out_stride) {
   HWY_DYNAMIC_DISPATCH(AttentionImpl)
-  (query, query_stride, rows, first_position, kv, shape, kv_head, scale, scratch, out, out_stride);
+  (query, query_stride, rows, first_position, kv, shape, kv_head, options, scratch, out, out_stride);
 }
 
 }  // namespace quicksave::engine::cpu

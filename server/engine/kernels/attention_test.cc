@@ -66,8 +66,9 @@ class AttentionTest : public testing::Test {
       const int count = std::min(rows, length_ - begin);
       std::vector<float> scratch(AttentionScratchSize(begin + count), kNan);
       const LayerPages kv{pages_.data(), key_offset_, value_offset_};
+      const AttentionOptions options{Scale(), window_, soft_cap_};
       for (int head = 0; head < shape_.kv_heads; ++head) {
-        Attention(queries_.data() + size_t(begin) * stride_, stride_, count, begin, kv, shape_, head, Scale(),
+        Attention(queries_.data() + size_t(begin) * stride_, stride_, count, begin, kv, shape_, head, options,
                   scratch.data(), out.data() + size_t(begin) * stride_, stride_);
       }
     }
@@ -83,7 +84,9 @@ class AttentionTest : public testing::Test {
     std::vector<double> weights;
     for (int past = 0; past <= token; ++past) {
       const float* key = keys_.data() + (size_t(past) * shape_.kv_heads + kv_head) * shape_.head_dim;
-      weights.push_back(std::inner_product(query, query + shape_.head_dim, key, 0.0) * Scale());
+      const double score = std::inner_product(query, query + shape_.head_dim, key, 0.0) * Scale();
+      const double capped = soft_cap_ > 0 ? soft_cap_ * std::tanh(score / soft_cap_) : score;
+      weights.push_back(window_ > 0 && past <= token - window_ ? -INFINITY : capped);
     }
     const double largest = *std::max_element(weights.begin(), weights.end());
     double total = 0;
@@ -115,6 +118,8 @@ class AttentionTest : public testing::Test {
   const unsigned seed_;
   std::mt19937 random_;
   HeadShape shape_{};
+  int window_ = 0;
+  float soft_cap_ = 0;
   int length_ = 0;
   int stride_ = 0;
   size_t key_offset_ = 0;
@@ -126,7 +131,7 @@ class AttentionTest : public testing::Test {
   std::vector<float> queries_;
 };
 
-const HeadShape kShapes[] = {{1, 1, 16}, {9, 3, 64}, {5, 1, 48}, {14, 2, 32}, {4, 4, 96}, {3, 1, 256}};
+const HeadShape kShapes[] = {{1, 1, 16}, {9, 3, 64}, {5, 1, 48}, {14, 2, 32}, {4, 4, 96}, {3, 1, 256}, {3, 3, 80}};
 
 TEST_F(AttentionTest, IsThatOfASlowReferenceOnEveryInstructionSet) {
   for (const int64_t target : KernelTargets()) {
@@ -162,6 +167,46 @@ TEST_F(AttentionTest, RowsTogetherGiveTheBitsOfRowsAlone) {
             << TargetName(target) << ", " << rows << " rows, head_dim " << shape.head_dim;
       }
     }
+  }
+}
+
+TEST_F(AttentionTest, SeesOnlyItsWindow) {
+  for (const int64_t target : KernelTargets()) {
+    const ScopedTarget scope(target);
+    for (const int window : {1, 5, 16, 17, 40, 1000}) {
+      SCOPED_TRACE(testing::Message() << TargetName(target) << ", window " << window);
+      window_ = window;
+      Fill({9, 3, 32}, 100);
+      const std::vector<float> alone = Run(0, 1);
+      for (int token = 0; token < 100; ++token) ExpectRow(alone, token);
+      for (const int rows : {2, 16, 100}) {
+        const std::vector<float> together = Run(0, rows);
+        ASSERT_EQ(std::memcmp(alone.data(), together.data(), alone.size() * sizeof(float)), 0) << rows << " rows";
+      }
+    }
+  }
+}
+
+TEST_F(AttentionTest, ReadsNoPageBeforeTheWindow) {
+  window_ = 20;
+  Fill({2, 1, 32}, 200);
+  const std::vector<float> expected = Run(190, 4);
+  // Token 190 sees 171 and later ones, which begin in page 10.
+  for (int page = 0; page < 10; ++page) pages_[page] = nullptr;
+  const std::vector<float> out = Run(190, 4);
+  EXPECT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0);
+}
+
+TEST_F(AttentionTest, CapsScoresSoftly) {
+  soft_cap_ = 1.5F;  // scores have a deviation of 2
+  std::vector<float> first;
+  for (const int64_t target : KernelTargets()) {
+    const ScopedTarget scope(target);
+    if (first.empty()) Fill({4, 2, 48}, 70);
+    const std::vector<float> out = Run(0, 16);
+    for (int token = 0; token < 70; ++token) ExpectRow(out, token);
+    if (first.empty()) first = out;
+    EXPECT_EQ(std::memcmp(out.data(), first.data(), out.size() * sizeof(float)), 0) << TargetName(target);
   }
 }
 

@@ -9,8 +9,9 @@
 // docs/engine.md explains why; the orders are stated at each function. Changing one of them changes kNumericsVersion.
 //
 // All functions are thread-safe (they keep no state) and need denormals flushed, see ScopedFlushDenormals.
-// Sources of the operations: RMSNorm, Zhang and Sennrich 2019; RoPE, Su et al. 2021; SwiGLU, Shazeer 2020; attention
-// with grouped queries, Ainslie et al. 2023; paged KV, Kwon et al. 2023.
+// Sources of the operations: RMSNorm, Zhang and Sennrich 2019; RoPE, Su et al. 2021; SwiGLU and GEGLU, Shazeer 2020;
+// attention with grouped queries, Ainslie et al. 2023; windows, Beltagy et al. 2020; soft caps, Gemma 2 (2024); paged
+// KV, Kwon et al. 2023.
 
 #include <cstddef>
 #include <cstdint>
@@ -78,15 +79,34 @@ void MatMul(const float* x, int x_stride, int rows, const PackedMatrix& w, int f
 // added pairwise.
 void RmsNorm(const float* x, const float* weight, int rows, int width, float epsilon, float* y);
 
+// Normalises each group of `width` elements in x[rows, x_stride] in place and scales it by weight[width]: as RmsNorm,
+// but not rounded. For the heads of queries and keys, and for what a layer adds to the residual stream.
+struct Groups {
+  int rows;
+  int count;     // groups in a row, side by side from its begin
+  int width;     // a multiple of 16
+  int x_stride;  // floats from row to row
+};
+void RmsNormInPlace(float* x, const Groups& groups, const float* weight, float epsilon);
+
 // Rotates each head of `heads` in x[rows, x_stride] by its row's position: halves (i, i + head_dim / 2) with the
-// angles' cosines and sines cos_sin[position][2][head_dim / 2].
+// angles' cosines and sines cos_sin[position][2][head_dim / 2]. head_dim is a multiple of 16.
 void Rope(float* x, int x_stride, int rows, int heads, int head_dim, const int32_t* positions, const float* cos_sin);
 
 // y[rows, width] = bf16(silu(gate) * up), kept as fp32; gate_up[rows, 2 * width] holds gate, then up.
 void SwiGlu(const float* gate_up, int rows, int width, float* y);
 
+// The same with gelu in its approximation by tanh (Hendrycks and Gimpel 2016) instead of silu.
+void GeGlu(const float* gate_up, int rows, int width, float* y);
+
 // x[i] += y[i].
 void Add(float* x, const float* y, size_t count);
+
+// Adds bias[width] to each row of x[rows, width].
+void AddBias(float* x, const float* bias, int rows, int width);
+
+// x[i] = cap * tanh(x[i] / cap).
+void SoftCap(float* x, size_t count, float cap);
 
 // x[i] = x[i] rounded to bf16, to nearest even.
 void RoundToBf16(float* x, size_t count);
@@ -120,16 +140,25 @@ struct HeadShape {
 void StoreKeyValue(const float* key, const float* value, const HeadShape& shape, int slot, std::byte* page_keys,
                    std::byte* page_values);
 
+// How a layer attends.
+struct AttentionOptions {
+  float scale;         // of the products of queries and keys
+  int window = 0;      // a token attends to this many tokens, the last of them itself; 0: to all
+  float soft_cap = 0;  // scaled scores s become cap * tanh(s / cap); 0: they do not
+};
+
 // Floats of scratch that Attention needs for a sequence of `length` tokens.
 size_t AttentionScratchSize(int length);
 
 // Causal attention of `rows` consecutive tokens, the first at `first_position`, for one KV head and its group of query
 // heads. query: fp32 [rows, stride], heads side by side; out the same shape, rounded to bf16. The pages hold keys and
-// values of all positions up to the last row's. Scores are summed over head_dim in order by fused multiply-add; the
-// softmax's denominator in 16 interleaved partial sums, added pairwise; values over positions in order by fused
-// multiply-add.
+// values of all positions up to the last row's; those of pages before the first row's window are not read. Scores are
+// summed over head_dim in order by fused multiply-add; the softmax's denominator in 16 interleaved partial sums (by
+// position modulo 16), added pairwise; values over positions in order by fused multiply-add. What a row does not see
+// has weight 0, which changes no sum: so the result does not depend on the rows that share a call.
 void Attention(const float* query, int query_stride, int rows, int first_position, const LayerPages& kv,
-               const HeadShape& shape, int kv_head, float scale, float* scratch, float* out, int out_stride);
+               const HeadShape& shape, int kv_head, const AttentionOptions& options, float* scratch, float* out,
+               int out_stride);
 
 }  // namespace quicksave::engine::cpu
 

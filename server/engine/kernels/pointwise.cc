@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "server/engine/kernels/cpu_kernels.h"
@@ -14,18 +15,25 @@ HWY_BEFORE_NAMESPACE();
 namespace quicksave::engine::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// 1 / sqrt(mean(x^2) + epsilon).
+HWY_INLINE float InverseRootMeanSquare(const float* x, int width, float epsilon) {
+  const Floats d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  float partial[kSums] = {};
+  for (int i = 0; i < width; i += kSums) {
+    for (int lane = 0; lane < kSums; lane += lanes) {
+      const auto value = hn::LoadU(d, x + i + lane);
+      hn::StoreU(hn::MulAdd(value, value, hn::LoadU(d, partial + lane)), d, partial + lane);
+    }
+  }
+  return 1.0f / std::sqrt(SumPairwise(partial) / static_cast<float>(width) + epsilon);
+}
+
 void RmsNormImpl(const float* x, const float* weight, int rows, int width, float epsilon, float* y) {
   const Floats d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   for (int row = 0; row < rows; ++row, x += width, y += width) {
-    float partial[kSums] = {};
-    for (int i = 0; i < width; i += kSums) {
-      for (int lane = 0; lane < kSums; lane += lanes) {
-        const auto value = hn::LoadU(d, x + i + lane);
-        hn::StoreU(hn::MulAdd(value, value, hn::LoadU(d, partial + lane)), d, partial + lane);
-      }
-    }
-    const float scale = 1.0f / std::sqrt(SumPairwise(partial) / static_cast<float>(width) + epsilon);
+    const float scale = InverseRootMeanSquare(x, width, epsilon);
     for (int i = 0; i < width; i += lanes) {
       const auto normal = hn::Mul(hn::LoadU(d, x + i), hn::Set(d, scale));
       hn::StoreU(RoundBf16(d, hn::Mul(normal, hn::LoadU(d, weight + i))), d, y + i);
@@ -33,9 +41,25 @@ void RmsNormImpl(const float* x, const float* weight, int rows, int width, float
   }
 }
 
+void RmsNormInPlaceImpl(float* x, const Groups& groups, const float* weight, float epsilon) {
+  const Floats d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  for (int row = 0; row < groups.rows; ++row, x += groups.x_stride) {
+    for (int group = 0; group < groups.count; ++group) {
+      float* values = x + size_t(group) * groups.width;
+      const auto scale = hn::Set(d, InverseRootMeanSquare(values, groups.width, epsilon));
+      for (int i = 0; i < groups.width; i += lanes) {
+        const auto normal = hn::Mul(hn::LoadU(d, values + i), scale);
+        hn::StoreU(hn::Mul(normal, hn::LoadU(d, weight + i)), d, values + i);
+      }
+    }
+  }
+}
+
 void RopeImpl(float* x, int x_stride, int rows, int heads, int head_dim, const int32_t* positions,
               const float* cos_sin) {
-  const Floats d;
+  // Half a head is a multiple of 8.
+  const hn::CappedTag<float, 8> d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   const int half = head_dim / 2;
   for (int row = 0; row < rows; ++row) {
@@ -56,20 +80,59 @@ void RopeImpl(float* x, int x_stride, int rows, int heads, int head_dim, const i
   }
 }
 
-void SwiGluImpl(const float* gate_up, int rows, int width, float* y) {
-  const Floats d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  const auto one = hn::Set(d, 1.0f);
+// x / (1 + exp(-z)).
+template <class D>
+HWY_INLINE hn::Vec<D> TimesSigmoid(D d, hn::Vec<D> x, hn::Vec<D> z) {
   // Above this Exp is undefined; here it is infinite already.
   const auto most = hn::Set(d, 104.0f);
+  return hn::Div(x, hn::Add(hn::Set(d, 1.0f), hn::Exp(d, hn::Min(hn::Neg(z), most))));
+}
+
+struct Silu {
+  template <class D>
+  HWY_INLINE hn::Vec<D> operator()(D d, hn::Vec<D> x) const {
+    return TimesSigmoid(d, x, x);
+  }
+};
+
+// x * (1 + tanh(z / 2)) / 2, which is x times the sigmoid of z, with z = sqrt(8 / pi) * (x + 0.044715 x^3).
+struct GeluTanh {
+  template <class D>
+  HWY_INLINE hn::Vec<D> operator()(D d, hn::Vec<D> x) const {
+    const auto cubic = hn::MulAdd(hn::Mul(hn::Mul(x, x), hn::Set(d, 0.044715f)), x, x);
+    return TimesSigmoid(d, x, hn::Mul(cubic, hn::Set(d, 1.5957691216057308f)));
+  }
+};
+
+// y = bf16(activation(gate) * up).
+template <class ActivationFunction>
+void Glu(const float* gate_up, int rows, int width, float* y, ActivationFunction activation) {
+  const Floats d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
   for (int row = 0; row < rows; ++row, gate_up += 2 * size_t(width), y += width) {
     for (int i = 0; i < width; i += lanes) {
       const auto gate = hn::LoadU(d, gate_up + i);
       const auto up = hn::LoadU(d, gate_up + width + i);
-      const auto silu = hn::Div(gate, hn::Add(one, hn::Exp(d, hn::Min(hn::Neg(gate), most))));
-      hn::StoreU(RoundBf16(d, hn::Mul(silu, up)), d, y + i);
+      hn::StoreU(RoundBf16(d, hn::Mul(activation(d, gate), up)), d, y + i);
     }
   }
+}
+
+void SwiGluImpl(const float* gate_up, int rows, int width, float* y) { Glu(gate_up, rows, width, y, Silu()); }
+void GeGluImpl(const float* gate_up, int rows, int width, float* y) { Glu(gate_up, rows, width, y, GeluTanh()); }
+
+void SoftCapImpl(float* x, size_t count, float cap) {
+  const Floats d;
+  const size_t lanes = hn::Lanes(d);
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    hn::StoreU(SoftCapped(d, hn::LoadU(d, x + i), hn::Set(d, cap)), d, x + i);
+  }
+  if (i == count) return;
+  float rest[kSums] = {};
+  std::copy(x + i, x + count, rest);
+  hn::StoreU(SoftCapped(d, hn::LoadU(d, rest), hn::Set(d, cap)), d, rest);
+  std::copy_n(rest, count - i, x + i);
 }
 
 void AddImpl(float* x, const float* y, size_t count) {
@@ -91,8 +154,11 @@ HWY_AFTER_NAMESPACE();
 namespace quicksave::engine::cpu {
 
 HWY_EXPORT(RmsNormImpl);
+HWY_EXPORT(RmsNormInPlaceImpl);
 HWY_EXPORT(RopeImpl);
 HWY_EXPORT(SwiGluImpl);
+HWY_EXPORT(GeGluImpl);
+HWY_EXPORT(SoftCapImpl);
 HWY_EXPORT(AddImpl);
 HWY_EXPORT(RoundToBf16Impl);
 
@@ -123,11 +189,21 @@ uint16_t Bf16Bits(float value) {
 void RmsNorm(const float* x, const float* weight, int rows, int width, float epsilon, float* y) {
   HWY_DYNAMIC_DISPATCH(RmsNormImpl)(x, weight, rows, width, epsilon, y);
 }
+void RmsNormInPlace(float* x, const Groups& groups, const float* weight, float epsilon) {
+  HWY_DYNAMIC_DISPATCH(RmsNormInPlaceImpl)(x, groups, weight, epsilon);
+}
 void Rope(float* x, int x_stride, int rows, int heads, int head_dim, const int32_t* positions, const float* cos_sin) {
   HWY_DYNAMIC_DISPATCH(RopeImpl)(x, x_stride, rows, heads, head_dim, positions, cos_sin);
 }
 void SwiGlu(const float* gate_up, int rows, int width, float* y) {
   HWY_DYNAMIC_DISPATCH(SwiGluImpl)(gate_up, rows, width, y);
+}
+void GeGlu(const float* gate_up, int rows, int width, float* y) {
+  HWY_DYNAMIC_DISPATCH(GeGluImpl)(gate_up, rows, width, y);
+}
+void SoftCap(float* x, size_t count, float cap) { HWY_DYNAMIC_DISPATCH(SoftCapImpl)(x, count, cap); }
+void AddBias(float* x, const float* bias, int rows, int width) {
+  for (int row = 0; row < rows; ++row) Add(x + size_t(row) * width, bias, width);
 }
 void Add(float* x, const float* y, size_t count) { HWY_DYNAMIC_DISPATCH(AddImpl)(x, y, count); }
 void RoundToBf16(float* x, size_t count) { HWY_DYNAMIC_DISPATCH(RoundToBf16Impl)(x, count); }

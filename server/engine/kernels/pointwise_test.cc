@@ -79,8 +79,31 @@ TEST(RmsNormTest, ZerosStayZeros) {
   EXPECT_EQ(y, x);
 }
 
-TEST(RopeTest, RotatesHalvesByTheRowsPosition) {
-  const int head_dim = 64;
+TEST(RmsNormInPlaceTest, NormalisesEachGroupAndLeavesTheRest) {
+  const Groups groups{.rows = 3, .count = 2, .width = 48, .x_stride = 2 * 48 + 9};
+  const std::vector<float> x = RandomFloats(size_t{3} * groups.x_stride, 3, 21);
+  const std::vector<float> weight = RandomFloats(48, 1, 22);
+  const std::vector<float> y = OnAll([&] {
+    std::vector<float> out = x;
+    RmsNormInPlace(out.data(), groups, weight.data(), 1e-5F);
+    return out;
+  });
+  for (int row = 0; row < groups.rows; ++row) {
+    for (int i = 0; i < groups.x_stride; ++i) {
+      const size_t at = size_t(row) * groups.x_stride + i;
+      const size_t begin = at - i % 48;
+      double squares = 0;
+      for (size_t k = begin; i < 96 && k < begin + 48; ++k) squares += double{x[k]} * x[k];
+      const double expected = i < 96 ? x[at] / std::sqrt(squares / 48 + 1e-5) * weight[i % 48] : x[at];
+      ASSERT_NEAR(y[at], expected, 1e-6 * std::abs(expected) + 1e-9) << row << ", " << i;
+    }
+  }
+}
+
+class RopeTest : public testing::TestWithParam<int> {};
+
+TEST_P(RopeTest, RotatesHalvesByTheRowsPosition) {
+  const int head_dim = GetParam();
   const int heads = 3;
   const int stride = heads * head_dim + 5;
   const std::vector<int32_t> positions = {0, 7, 99};
@@ -116,6 +139,8 @@ TEST(RopeTest, RotatesHalvesByTheRowsPosition) {
   }
 }
 
+INSTANTIATE_TEST_SUITE_P(HeadDims, RopeTest, testing::Values(16, 48, 64, 80, 256));
+
 TEST(SwiGluTest, IsThatOfASlowReference) {
   const int width = 96;
   std::vector<float> gate_up = RandomFloats(size_t{2} * 2 * width, 4, 9);
@@ -136,6 +161,53 @@ TEST(SwiGluTest, IsThatOfASlowReference) {
       ASSERT_NEAR(y[size_t(row) * width + i], expected, kBf16Error * std::abs(expected) + 1e-34) << "gate " << gate;
     }
   }
+}
+
+TEST(GeGluTest, IsThatOfASlowReference) {
+  const int width = 96;
+  std::vector<float> gate_up = RandomFloats(size_t{2} * 2 * width, 3, 10);
+  // gelu goes to 0 below and to the gate itself above.
+  const float extremes[] = {-5, -7, -10, -14, -1e2F, -1e4F, -1e13F, -1e30F, 5, 7, 14, 1e4F, 1e13F, 1e30F, 0};
+  std::copy(std::begin(extremes), std::end(extremes), gate_up.begin());
+  const std::vector<float> y = OnAll([&] {
+    std::vector<float> out(size_t{2} * width, kNan);
+    GeGlu(gate_up.data(), 2, width, out.data());
+    return out;
+  });
+  for (int row = 0; row < 2; ++row) {
+    for (int i = 0; i < width; ++i) {
+      const double gate = gate_up[size_t(row) * 2 * width + i];
+      const double up = gate_up[size_t(row) * 2 * width + width + i];
+      const double z = std::sqrt(8 / M_PI) * (gate + 0.044715 * gate * gate * gate);
+      const double expected = gate / (1 + std::exp(-z)) * up;
+      // The exponential of a rounded z is good to 2^-24 of z, which is below 100 where the result is not 0.
+      ASSERT_NEAR(y[size_t(row) * width + i], expected, 1.01 * kBf16Error * std::abs(expected) + 1e-30)
+          << "gate " << gate;
+    }
+  }
+}
+
+TEST(SoftCapTest, IsThatOfASlowReference) {
+  std::vector<float> x = RandomFloats(1001, 40, 12);
+  const float extremes[] = {0, 1e-6F, -1e-6F, 30, -30, 300, -300, 1e10F, -1e10F, 1e30F};
+  std::copy(std::begin(extremes), std::end(extremes), x.begin());
+  const std::vector<float> y = OnAll([&] {
+    std::vector<float> out = x;
+    SoftCap(out.data(), out.size(), 30);
+    return out;
+  });
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double expected = 30 * std::tanh(double{x[i]} / 30);
+    ASSERT_NEAR(y[i], expected, 1e-6 * std::abs(expected)) << x[i];
+  }
+}
+
+TEST(AddBiasTest, AddsItToEachRow) {
+  const std::vector<float> x = RandomFloats(size_t{3} * 37, 1, 1);
+  const std::vector<float> bias = RandomFloats(37, 1, 2);
+  std::vector<float> y = x;
+  AddBias(y.data(), bias.data(), 3, 37);
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(y[i], x[i] + bias[i % 37]);
 }
 
 TEST(AddTest, AddsInPlace) {

@@ -37,6 +37,14 @@ HWY_INLINE hwy::HWY_NAMESPACE::Vec<D> RoundBf16(D d, hwy::HWY_NAMESPACE::Vec<D> 
   return hn::BitCast(d, hn::And(rounded, hn::Set(du, 0xffff0000u)));
 }
 
+// cap * tanh(value / cap). Needs Highway's math-inl.h above it.
+template <class D>
+HWY_INLINE hwy::HWY_NAMESPACE::Vec<D> SoftCapped(D d, hwy::HWY_NAMESPACE::Vec<D> value,
+                                                 hwy::HWY_NAMESPACE::Vec<D> cap) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  return hn::Mul(cap, hn::Tanh(d, hn::Div(value, cap)));
+}
+
 }  // namespace quicksave::engine::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

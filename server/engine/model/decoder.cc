@@ -1,7 +1,6 @@
 #include "server/engine/model/decoder.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/status/status.h"
 
@@ -16,24 +15,20 @@ absl::Span<const float> Decoder::Forward(absl::Span<const Slice> slices) {
   const cpu::ScopedFlushDenormals flush;
   Prepare(slices);
   Embed(slices);
-  for (int i = 0; i < config_.layers; ++i) {
-    const Layer& layer = layers_[i];
-    Normalise(residual_.data(), rows_, layer.attention_norm, normal_);
-    MatMul(normal_.data(), rows_, layer.query_key_value, query_key_value_);
-    StoreKeysAndValues(slices, i);
-    Attend(slices, i);
-    MatMul(attended_.data(), rows_, layer.attention_out, product_);
-    AddRows(product_);
+  for (const Layer& layer : layers_) {
+    Normalise(rows_, layer.attention_norm);
+    Apply(layer.query_key_value, normal_, rows_, query_key_value_);
+    RotateQueriesAndKeys(layer);
+    StoreKeysAndValues(slices, layer);
+    Attend(layer);
+    Apply(layer.attention_out, attended_, rows_, product_);
+    AddToResidual(layer.after_attention_norm);
 
-    Normalise(residual_.data(), rows_, layer.mlp_norm, normal_);
-    MatMul(normal_.data(), rows_, layer.gate_up, gate_up_);
-    ForRows(rows_, [this](int begin, int end) {
-      const size_t width = config_.intermediate_size;
-      cpu::SwiGlu(gate_up_.data() + 2 * width * begin, end - begin, config_.intermediate_size,
-                  activated_.data() + width * begin);
-    });
-    MatMul(activated_.data(), rows_, layer.down, product_);
-    AddRows(product_);
+    Normalise(rows_, layer.mlp_norm);
+    Apply(layer.gate_up, normal_, rows_, gate_up_);
+    Activate();
+    Apply(layer.down, activated_, rows_, product_);
+    AddToResidual(layer.after_mlp_norm);
   }
   return Head(slices);
 }
@@ -62,7 +57,7 @@ void Decoder::Prepare(absl::Span<const Slice> slices) {
   grow(normal_, rows * config_.hidden_size);
   grow(product_, rows * config_.hidden_size);
   grow(query_key_value_, rows * (config_.query_width() + 2 * config_.kv_width()));
-  grow(attended_, rows * config_.query_width());
+  grow(attended_, rows * attended_stride());
   grow(gate_up_, rows * 2 * config_.intermediate_size);
   grow(activated_, rows * config_.intermediate_size);
   const size_t lanes = std::min<size_t>(items_.size(), threads_->threads() * 4);
@@ -75,17 +70,30 @@ void Decoder::Embed(absl::Span<const Slice> slices) {
   for (const Slice& slice : slices) {
     for (const int32_t token : slice.tokens) {
       const uint16_t* from = embedding_ + size_t(token) * config_.hidden_size;
-      for (int i = 0; i < config_.hidden_size; ++i) *to++ = cpu::Bf16ToFloat(from[i]);
+      for (int i = 0; i < config_.hidden_size; ++i) *to++ = config_.embedding_scale * cpu::Bf16ToFloat(from[i]);
     }
   }
 }
 
-void Decoder::StoreKeysAndValues(absl::Span<const Slice> slices, int layer) {
+void Decoder::RotateQueriesAndKeys(const Layer& layer) {
   const int stride = config_.query_width() + 2 * config_.kv_width();
+  const int head_dim = config_.head_dim;
+  const int heads = config_.query_heads + config_.kv_heads;
+  const float* table = ropes_[layer.options.rope].data();
   ForRows(rows_, [&](int begin, int end) {
-    cpu::Rope(query_key_value_.data() + size_t(begin) * stride, stride, end - begin,
-              config_.query_heads + config_.kv_heads, config_.head_dim, positions_.data() + begin, rope_.data());
+    float* query = query_key_value_.data() + size_t(begin) * stride;
+    const auto normalise = [&](float* x, int count, const std::vector<float>& weight) {
+      if (weight.empty()) return;
+      cpu::RmsNormInPlace(x, {end - begin, count, head_dim, stride}, weight.data(), config_.rms_norm_epsilon);
+    };
+    normalise(query, config_.query_heads, layer.query_norm);
+    normalise(query + config_.query_width(), config_.kv_heads, layer.key_norm);
+    cpu::Rope(query, stride, end - begin, heads, head_dim, positions_.data() + begin, table);
   });
+}
+
+void Decoder::StoreKeysAndValues(absl::Span<const Slice> slices, const Layer& layer) {
+  const int stride = config_.query_width() + 2 * config_.kv_width();
   const cpu::HeadShape shape{config_.query_heads, config_.kv_heads, config_.head_dim};
   const KvShape kv = kv_shape();
   const float* row = query_key_value_.data();
@@ -94,28 +102,28 @@ void Decoder::StoreKeysAndValues(absl::Span<const Slice> slices, int layer) {
       const int position = slice.first_position + static_cast<int>(i);
       std::byte* page = slice.pages[position / cpu::kPageTokens];
       const float* key = row + config_.query_width();
-      cpu::StoreKeyValue(key, key + config_.kv_width(), shape, position % cpu::kPageTokens, page + kv.key_offset(layer),
-                         page + kv.value_offset(layer));
+      cpu::StoreKeyValue(key, key + config_.kv_width(), shape, position % cpu::kPageTokens,
+                         page + kv.key_offset(layer.index), page + kv.value_offset(layer.index));
     }
   }
 }
 
-void Decoder::Attend(absl::Span<const Slice> slices, int layer) {
+void Decoder::Attend(const Layer& layer) {
   const int stride = config_.query_width() + 2 * config_.kv_width();
-  const int width = config_.query_width();
+  const int width = attended_stride();
   const cpu::HeadShape shape{config_.query_heads, config_.kv_heads, config_.head_dim};
   const KvShape kv = kv_shape();
-  const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+  const cpu::AttentionOptions options{config_.attention_scale, layer.options.window, config_.attention_soft_cap};
   // As many lanes as there is scratch: item i runs in lane i % lanes, the lanes in parallel.
   const int lanes = std::min<int>(static_cast<int>(items_.size()), threads_->threads() * 4);
   threads_->ParallelFor(lanes, [&](int lane) {
     for (size_t i = lane; i < items_.size(); i += lanes) {
       const AttentionItem& item = items_[i];
-      const cpu::LayerPages pages{item.slice->pages.data(), kv.key_offset(layer), kv.value_offset(layer)};
+      const cpu::LayerPages pages{item.slice->pages.data(), kv.key_offset(layer.index), kv.value_offset(layer.index)};
       const size_t row = size_t(item.first_row) + item.begin;
       cpu::Attention(query_key_value_.data() + row * stride, stride, item.end - item.begin,
-                     item.slice->first_position + item.begin, pages, shape, item.kv_head, scale, scratch_[lane].data(),
-                     attended_.data() + row * width, width);
+                     item.slice->first_position + item.begin, pages, shape, item.kv_head, options,
+                     scratch_[lane].data(), attended_.data() + row * width, width);
     }
   });
 }
@@ -134,33 +142,51 @@ absl::Span<const float> Decoder::Head(absl::Span<const Slice> slices) {
     row += rows;
   }
   if (wanted == 0) return {};
-  Normalise(residual_.data(), wanted, final_norm_, normal_);
+  Normalise(wanted, final_norm_);
   const size_t size = size_t(wanted) * config_.vocab_size;
   if (logits_.size() < size) logits_.resize(size);
-  MatMul(normal_.data(), wanted, head_, logits_);
+  Apply(head_, normal_, wanted, logits_);
+  if (config_.logit_soft_cap > 0) cpu::SoftCap(logits_.data(), size, config_.logit_soft_cap);
   return absl::MakeConstSpan(logits_.data(), size);
 }
 
-void Decoder::MatMul(const float* x, int rows, const cpu::PackedMatrix& w, std::vector<float>& y) {
+void Decoder::Apply(const Linear& linear, const std::vector<float>& x, int rows, std::vector<float>& y) {
+  const cpu::PackedMatrix& w = linear.weights;
   const int parts = std::min(w.panels(), threads_->threads() * 8);
   threads_->ParallelFor(parts, [&](int part) {
-    cpu::MatMul(x, w.inputs(), rows, w, w.panels() * part / parts, w.panels() * (part + 1) / parts, y.data(),
-                w.outputs());
+    cpu::MatMul(x.data(), w.padded_inputs(), rows, w, w.panels() * part / parts, w.panels() * (part + 1) / parts,
+                y.data(), w.outputs());
+  });
+  if (linear.bias.empty()) return;
+  ForRows(rows, [&](int begin, int end) {
+    cpu::AddBias(y.data() + size_t(begin) * w.outputs(), linear.bias.data(), end - begin, w.outputs());
   });
 }
 
-void Decoder::Normalise(const float* x, int rows, const std::vector<float>& weight, std::vector<float>& y) {
+void Decoder::Normalise(int rows, const std::vector<float>& weight) {
   ForRows(rows, [&](int begin, int end) {
     const size_t width = config_.hidden_size;
-    cpu::RmsNorm(x + begin * width, weight.data(), end - begin, config_.hidden_size, config_.rms_norm_epsilon,
-                 y.data() + begin * width);
+    cpu::RmsNorm(residual_.data() + begin * width, weight.data(), end - begin, config_.hidden_size,
+                 config_.rms_norm_epsilon, normal_.data() + begin * width);
   });
 }
 
-void Decoder::AddRows(const std::vector<float>& y) {
+void Decoder::Activate() {
+  const auto glu = config_.activation == Activation::kSilu ? cpu::SwiGlu : cpu::GeGlu;
   ForRows(rows_, [&](int begin, int end) {
-    const size_t width = config_.hidden_size;
-    cpu::Add(residual_.data() + begin * width, y.data() + begin * width, (end - begin) * width);
+    const size_t width = config_.intermediate_size;
+    glu(gate_up_.data() + 2 * width * begin, end - begin, config_.intermediate_size, activated_.data() + width * begin);
+  });
+}
+
+void Decoder::AddToResidual(const std::vector<float>& norm) {
+  ForRows(rows_, [&](int begin, int end) {
+    const int width = config_.hidden_size;
+    float* product = product_.data() + size_t(begin) * width;
+    if (!norm.empty()) {
+      cpu::RmsNormInPlace(product, {end - begin, 1, width, width}, norm.data(), config_.rms_norm_epsilon);
+    }
+    cpu::Add(residual_.data() + size_t(begin) * width, product, size_t(end - begin) * width);
   });
 }
 

@@ -28,14 +28,16 @@ struct Slice {
   LogitsWanted logits = LogitsWanted::kLast;
 };
 
-// The frozen model: a Llama decoder with bf16 weights and bf16 KV, fp32 elsewhere. One thread at a time.
+// The frozen model: a decoder-only transformer with bf16 weights and bf16 KV, fp32 elsewhere. What ModelConfig says is
+// all that it knows of the model's family. One thread at a time.
 //
 // K, V and logits of a row are a pure function of the tokens up to it: not of the batch, the chunks, the pages or the
 // number of threads.
 class Decoder {
  public:
   // Loads a Hugging Face directory. Errors are those of LoadModelConfig and SafetensorsModel, and UNIMPLEMENTED for
-  // weights that are not bf16 or a CPU without AVX2. `threads` must outlive the decoder.
+  // weights that are not bf16, tensors that have no place in the model (naming the first), or a CPU without AVX2.
+  // `threads` must outlive the decoder.
   static absl::StatusOr<std::unique_ptr<Decoder>> Load(const std::string& model_dir, ThreadPool* threads);
 
   const ModelConfig& config() const { return config_; }
@@ -46,13 +48,25 @@ class Decoder {
   absl::Span<const float> Forward(absl::Span<const Slice> slices);
 
  private:
+  // y = W x + bias.
+  struct Linear {
+    cpu::PackedMatrix weights;
+    std::vector<float> bias;  // [outputs], or empty
+  };
+  // Norms that the model does not have are empty.
   struct Layer {
-    std::vector<float> attention_norm;  // [hidden]
-    std::vector<float> mlp_norm;        // [hidden]
-    cpu::PackedMatrix query_key_value;  // [query_width + 2 * kv_width, hidden]
-    cpu::PackedMatrix attention_out;    // [hidden, query_width]
-    cpu::PackedMatrix gate_up;          // [2 * intermediate, hidden]
-    cpu::PackedMatrix down;             // [hidden, intermediate]
+    int index;
+    LayerOptions options;
+    std::vector<float> attention_norm;        // [hidden]
+    Linear query_key_value;                   // [query_width + 2 * kv_width, hidden]
+    std::vector<float> query_norm;            // [head_dim]
+    std::vector<float> key_norm;              // [head_dim]
+    Linear attention_out;                     // [hidden, query_width]
+    std::vector<float> after_attention_norm;  // [hidden]
+    std::vector<float> mlp_norm;              // [hidden]
+    Linear gate_up;                           // [2 * intermediate, hidden]
+    Linear down;                              // [hidden, intermediate]
+    std::vector<float> after_mlp_norm;        // [hidden]
   };
   class Loader;
   // A part of one slice's attention: some of its rows, for one KV head.
@@ -67,11 +81,13 @@ class Decoder {
   Decoder(ModelConfig config, ThreadPool* threads) : config_(std::move(config)), threads_(threads) {}
   void Prepare(absl::Span<const Slice> slices);
   void Embed(absl::Span<const Slice> slices);
-  void StoreKeysAndValues(absl::Span<const Slice> slices, int layer);
-  void Attend(absl::Span<const Slice> slices, int layer);
-  void MatMul(const float* x, int rows, const cpu::PackedMatrix& w, std::vector<float>& y);
-  void Normalise(const float* x, int rows, const std::vector<float>& weight, std::vector<float>& y);
-  void AddRows(const std::vector<float>& y);
+  void RotateQueriesAndKeys(const Layer& layer);
+  void StoreKeysAndValues(absl::Span<const Slice> slices, const Layer& layer);
+  void Attend(const Layer& layer);
+  void Apply(const Linear& linear, const std::vector<float>& x, int rows, std::vector<float>& y);
+  void Normalise(int rows, const std::vector<float>& weight);
+  void Activate();
+  void AddToResidual(const std::vector<float>& norm);
   void ForRows(int rows, absl::FunctionRef<void(int begin, int end)> work);
   absl::Span<const float> Head(absl::Span<const Slice> slices);
 
@@ -81,19 +97,22 @@ class Decoder {
   const uint16_t* embedding_ = nullptr;  // [vocab, hidden]
   std::vector<Layer> layers_;
   std::vector<float> final_norm_;
-  cpu::PackedMatrix head_;
-  std::vector<float> rope_;
+  Linear head_;
+  std::vector<std::vector<float>> ropes_;  // a table for each of ModelConfig::ropes
+
+  // Floats from row to row of attended_: query_width, padded with zeros as products want it.
+  int attended_stride() const { return (config_.query_width() + 31) / 32 * 32; }
 
   // One forward pass's activations, kept so that a step allocates nothing. All fp32, [rows, width].
   int rows_ = 0;
   std::vector<int32_t> positions_;
   std::vector<float> residual_;
-  std::vector<float> normal_;
+  std::vector<float> normal_;  // of the residual stream
   std::vector<float> query_key_value_;
   std::vector<float> attended_;
   std::vector<float> gate_up_;
   std::vector<float> activated_;
-  std::vector<float> product_;
+  std::vector<float> product_;  // what is to be added to the residual stream
   std::vector<AttentionItem> items_;
   std::vector<std::vector<float>> scratch_;
   std::vector<float> logits_;

@@ -1,6 +1,9 @@
 #include <cstring>
+#include <set>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/engine/model/decoder.h"
 
@@ -16,12 +19,15 @@ class Decoder::Loader {
     const uint16_t* embedding = Matrix("model.embed_tokens.weight", config_.vocab_size, config_.hidden_size);
     decoder_.embedding_ = embedding;
     for (int i = 0; i < config_.layers && status_.ok(); ++i) decoder_.layers_.push_back(LoadLayer(i));
-    decoder_.final_norm_ = Vector("model.norm.weight", config_.hidden_size);
+    decoder_.final_norm_ = Norm("model.norm", config_.hidden_size);
     const uint16_t* head =
         config_.tied_head ? embedding : Matrix("lm_head.weight", config_.vocab_size, config_.hidden_size);
+    CheckAllUsed();
     if (!status_.ok()) return status_;
-    decoder_.head_ = cpu::PackedMatrix(head, config_.vocab_size, config_.hidden_size);
-    decoder_.rope_ = RopeTable(config_);
+    decoder_.head_ = {cpu::PackedMatrix(head, config_.vocab_size, config_.hidden_size), {}};
+    for (const RopeOptions& rope : config_.ropes) {
+      decoder_.ropes_.push_back(RopeTable(rope, config_.head_dim, config_.context_length));
+    }
     return absl::OkStatus();
   }
 
@@ -33,19 +39,31 @@ class Decoder::Loader {
 
   Layer LoadLayer(int index) {
     const std::string prefix = absl::StrCat("model.layers.", index, ".");
-    Layer layer;
-    layer.attention_norm = Vector(prefix + "input_layernorm.weight", config_.hidden_size);
-    layer.mlp_norm = Vector(prefix + "post_attention_layernorm.weight", config_.hidden_size);
-    layer.query_key_value = Packed({{prefix + "self_attn.q_proj.weight", config_.query_width()},
-                                    {prefix + "self_attn.k_proj.weight", config_.kv_width()},
-                                    {prefix + "self_attn.v_proj.weight", config_.kv_width()}},
-                                   config_.hidden_size);
-    layer.attention_out = Packed({{prefix + "self_attn.o_proj.weight", config_.hidden_size}}, config_.query_width());
-    layer.gate_up = Packed({{prefix + "mlp.gate_proj.weight", config_.intermediate_size},
-                            {prefix + "mlp.up_proj.weight", config_.intermediate_size}},
-                           config_.hidden_size);
-    layer.down = Packed({{prefix + "mlp.down_proj.weight", config_.hidden_size}}, config_.intermediate_size);
-    return layer;
+    const auto norm = [&](const std::string& name) {
+      return name.empty() ? std::vector<float>() : Norm(prefix + name, config_.hidden_size);
+    };
+    const auto head_norm = [&](const char* name) {
+      return config_.query_key_norms ? Norm(prefix + name, config_.head_dim) : std::vector<float>();
+    };
+    const int hidden = config_.hidden_size;
+    return {.index = index,
+            .options = config_.layer_options[index],
+            .attention_norm = norm(config_.norms.before_attention),
+            .query_key_value = LoadLinear({{prefix + "self_attn.q_proj", config_.query_width()},
+                                           {prefix + "self_attn.k_proj", config_.kv_width()},
+                                           {prefix + "self_attn.v_proj", config_.kv_width()}},
+                                          hidden, config_.query_key_value_bias),
+            .query_norm = head_norm("self_attn.q_norm"),
+            .key_norm = head_norm("self_attn.k_norm"),
+            .attention_out =
+                LoadLinear({{prefix + "self_attn.o_proj", hidden}}, config_.query_width(), config_.attention_out_bias),
+            .after_attention_norm = norm(config_.norms.after_attention),
+            .mlp_norm = norm(config_.norms.before_mlp),
+            .gate_up = LoadLinear({{prefix + "mlp.gate_proj", config_.intermediate_size},
+                                   {prefix + "mlp.up_proj", config_.intermediate_size}},
+                                  hidden, config_.mlp_bias),
+            .down = LoadLinear({{prefix + "mlp.down_proj", hidden}}, config_.intermediate_size, config_.mlp_bias),
+            .after_mlp_norm = norm(config_.norms.after_mlp)};
   }
 
   // bf16 bits [outputs, inputs] inside the mapped file.
@@ -60,17 +78,30 @@ class Decoder::Loader {
     return reinterpret_cast<const uint16_t*>(tensor->data.data());
   }
 
-  // Matrices with the same inputs, one below the other.
-  cpu::PackedMatrix Packed(const std::vector<Part>& parts, int inputs) {
+  // Matrices with the same inputs, one below the other, and their biases.
+  Linear LoadLinear(const std::vector<Part>& parts, int inputs, bool has_bias) {
     std::vector<uint16_t> stacked;
+    std::vector<float> bias;
     int outputs = 0;
     for (const Part& part : parts) {
-      const uint16_t* matrix = Matrix(part.name, part.outputs, inputs);
+      const uint16_t* matrix = Matrix(part.name + ".weight", part.outputs, inputs);
       if (matrix == nullptr) return {};
       stacked.insert(stacked.end(), matrix, matrix + size_t(part.outputs) * inputs);
       outputs += part.outputs;
+      if (!has_bias) continue;
+      const std::vector<float> values = Vector(part.name + ".bias", part.outputs);
+      bias.insert(bias.end(), values.begin(), values.end());
     }
-    return cpu::PackedMatrix(stacked.data(), outputs, inputs);
+    return {cpu::PackedMatrix(stacked.data(), outputs, inputs), std::move(bias)};
+  }
+
+  std::vector<float> Norm(const std::string& name, int size) {
+    std::vector<float> weight = Vector(name + ".weight", size);
+    // Not by 0, which would turn -0 into 0.
+    if (config_.norm_weight_offset != 0) {
+      for (float& value : weight) value += config_.norm_weight_offset;
+    }
+    return weight;
   }
 
   std::vector<float> Vector(const std::string& name, int size) {
@@ -94,8 +125,22 @@ class Decoder::Loader {
       Fail(tensor.status());
       return nullptr;
     }
+    used_.insert(name);
     found_ = *std::move(tensor);
     return &found_;
+  }
+
+  // A tensor that nothing reads belongs to a feature that nothing computes, unless it repeats what is known anyway: the
+  // frequencies of RoPE, or the embedding as the head.
+  void CheckAllUsed() {
+    for (const auto& [name, tensor] : decoder_.weights_->tensors()) {
+      const bool repeated =
+          absl::EndsWith(name, ".rotary_emb.inv_freq") || (config_.tied_head && name == "lm_head.weight");
+      if (used_.contains(name) || repeated) continue;
+      return Fail(absl::UnimplementedError(
+          absl::StrCat("tensor ", name, " has no place in a model of architecture ", config_.architecture,
+                       " with this config.json: it needs a feature that this engine does not have")));
+    }
   }
 
   void Fail(absl::Status status) {
@@ -105,6 +150,7 @@ class Decoder::Loader {
   Decoder& decoder_;
   const ModelConfig& config_;
   TensorView found_;
+  std::set<std::string> used_;
   absl::Status status_;
 };
 

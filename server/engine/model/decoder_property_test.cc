@@ -4,12 +4,14 @@
 #include <iostream>
 #include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "server/engine/model/decoder.h"
 #include "server/engine/testing/decoder_feed.h"
 #include "server/engine/testing/instruction_sets.h"
+#include "server/engine/testing/recorded_family.h"
 #include "server/engine/testing/tiny_model.h"
 
 namespace quicksave::engine {
@@ -23,9 +25,11 @@ struct State {
   friend bool operator==(const State& a, const State& b) { return SameBits(a.logits, b.logits) && a.kv == b.kv; }
 };
 
-class DecoderPropertyTest : public testing::Test {
+// "plain", or a family of tests/reference/families, most of whose texts are longer than its windows of 24 tokens.
+class DecoderPropertyTest : public testing::TestWithParam<std::string> {
  protected:
   DecoderPropertyTest() : seed_(std::random_device()()), random_(seed_) {
+    if (GetParam() != "plain") recorded_ = std::make_unique<RecordedFamily>(GetParam());
     std::cout << "seed " << seed_ << "\n";
     decoder_ = Load(threads_);
     pool_ =
@@ -34,7 +38,9 @@ class DecoderPropertyTest : public testing::Test {
             .value();
   }
 
-  std::unique_ptr<Decoder> Load(ThreadPool& threads) { return Decoder::Load(model_.dir(), &threads).value(); }
+  std::unique_ptr<Decoder> Load(ThreadPool& threads) {
+    return Decoder::Load(recorded_ ? recorded_->dir() : model_.dir(), &threads).value();
+  }
 
   // Decodes all tokens at once.
   State Whole(const std::vector<int32_t>& tokens) {
@@ -90,13 +96,14 @@ class DecoderPropertyTest : public testing::Test {
 
   const unsigned seed_;
   std::mt19937_64 random_;
+  std::unique_ptr<RecordedFamily> recorded_;  // has 300 tokens, too
   const TinyModel model_{{.query_heads = 6, .kv_heads = 2, .tied_head = false}};
   ThreadPool threads_{2};
   std::unique_ptr<Decoder> decoder_;
   std::unique_ptr<PagePool> pool_;
 };
 
-TEST_F(DecoderPropertyTest, ChunksBatchAndThreadsDoNotChangeABit) {
+TEST_P(DecoderPropertyTest, ChunksBatchAndThreadsDoNotChangeABit) {
   for (const int thread_count : {1, 2, 3}) {
     ThreadPool threads(thread_count);
     const std::unique_ptr<Decoder> decoder = Load(threads);
@@ -111,7 +118,7 @@ TEST_F(DecoderPropertyTest, ChunksBatchAndThreadsDoNotChangeABit) {
   }
 }
 
-TEST_F(DecoderPropertyTest, PlacesOfPagesDoNotMatter) {
+TEST_P(DecoderPropertyTest, PlacesOfPagesDoNotMatter) {
   const std::vector<int32_t> tokens = RandomTokens(100, 300, random_());
   const State expected = Whole(tokens);
   for (int round = 0; round < 5; ++round) {
@@ -125,7 +132,7 @@ TEST_F(DecoderPropertyTest, PlacesOfPagesDoNotMatter) {
   }
 }
 
-TEST_F(DecoderPropertyTest, RewindingAndGoingOnOtherwiseIsAsIfNeverFed) {
+TEST_P(DecoderPropertyTest, RewindingAndGoingOnOtherwiseIsAsIfNeverFed) {
   for (int round = 0; round < 10; ++round) {
     const std::vector<int32_t> first = RandomTokens(80, 300, random_());
     std::vector<int32_t> second = first;
@@ -143,7 +150,7 @@ TEST_F(DecoderPropertyTest, RewindingAndGoingOnOtherwiseIsAsIfNeverFed) {
   }
 }
 
-TEST_F(DecoderPropertyTest, LogitsAreThoseOfTheRowsThatWereAskedFor) {
+TEST_P(DecoderPropertyTest, LogitsAreThoseOfTheRowsThatWereAskedFor) {
   const std::vector<std::vector<int32_t>> texts = {RandomTokens(20, 300, 1), RandomTokens(5, 300, 2),
                                                    RandomTokens(9, 300, 3)};
   const int vocab = model_.options().vocab_size;
@@ -161,7 +168,7 @@ TEST_F(DecoderPropertyTest, LogitsAreThoseOfTheRowsThatWereAskedFor) {
   EXPECT_TRUE(decoder_->Forward({}).empty());
 }
 
-TEST_F(DecoderPropertyTest, EveryInstructionSetGivesTheSameBits) {
+TEST_P(DecoderPropertyTest, EveryInstructionSetGivesTheSameBits) {
   const std::vector<std::vector<int32_t>> texts = RandomTexts(3);
   std::vector<State> expected;
   for (const auto& text : texts) expected.push_back(Whole(text));
@@ -172,6 +179,9 @@ TEST_F(DecoderPropertyTest, EveryInstructionSetGivesTheSameBits) {
     EXPECT_TRUE(Mixed(*decoder_, texts) == expected) << TargetName(target);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Models, DecoderPropertyTest, testing::Values("plain", "mistral", "gemma2", "gemma3"),
+                         [](const auto& tested) { return tested.param; });
 
 }  // namespace
 }  // namespace quicksave::engine

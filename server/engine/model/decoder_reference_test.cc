@@ -1,6 +1,5 @@
 // The decoder against the reference decoder, on small random models of many shapes.
 #include <algorithm>
-#include <cmath>
 #include <functional>
 #include <iostream>
 #include <map>
@@ -11,40 +10,11 @@
 #include "server/engine/model/decoder.h"
 #include "server/engine/model/reference_decoder.h"
 #include "server/engine/testing/decoder_feed.h"
+#include "server/engine/testing/difference.h"
 #include "server/engine/testing/tiny_model.h"
 
 namespace quicksave::engine {
 namespace {
-
-struct Difference {
-  double rms = 0;
-  double largest = 0;
-};
-
-Difference Compare(absl::Span<const float> a, absl::Span<const float> b) {
-  EXPECT_EQ(a.size(), b.size());
-  Difference difference;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    const double d = std::abs(double{a[i]} - b[i]);
-    difference.rms += d * d;
-    // NaN must not get lost.
-    if (!(d <= difference.largest)) difference.largest = d;
-  }
-  difference.rms = std::sqrt(difference.rms / static_cast<double>(a.size()));
-  return difference;
-}
-
-// K or V of one layer as the reference gives them: [tokens, kv_heads, head_dim].
-std::vector<float> LayerOf(const Sequence& sequence, const KvShape& shape, int layer, bool values) {
-  const std::vector<uint16_t> bits = KeyValueBits(sequence);
-  const size_t half = size_t(shape.kv_heads) * shape.head_dim;
-  std::vector<float> rows;
-  for (int token = 0; token < sequence.length(); ++token) {
-    const size_t begin = ((size_t(token) * shape.layers + layer) * 2 + (values ? 1 : 0)) * half;
-    for (size_t i = 0; i < half; ++i) rows.push_back(cpu::Bf16ToFloat(bits[begin + i]));
-  }
-  return rows;
-}
 
 struct Case {
   const char* name;

@@ -5,15 +5,22 @@
 #include <filesystem>
 #include <fstream>
 #include <numbers>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "nlohmann/json.hpp"
+#include "server/engine/model/config_fields.h"
+#include "server/engine/model/model_families.h"
 
 namespace quicksave::engine {
 namespace {
 
 using Json = nlohmann::json;
+
+constexpr char kFullAttention[] = "full_attention";
+constexpr char kSlidingAttention[] = "sliding_attention";
 
 absl::StatusOr<Json> ReadJson(const std::filesystem::path& path) {
   std::ifstream file(path);
@@ -23,92 +30,221 @@ absl::StatusOr<Json> ReadJson(const std::filesystem::path& path) {
   return json;
 }
 
-// Reads fields of config.json and remembers the first that is wrong.
-class Fields {
- public:
-  explicit Fields(const Json& json) : json_(json) {}
-
-  double Number(const char* name, std::optional<double> fallback, double low, double high) {
-    const auto it = json_.find(name);
-    const bool given = it != json_.end() && !it->is_null();
-    if (!given && !fallback) {
-      Fail(absl::StrCat("config.json lacks '", name, "'"));
-      return low;
-    }
-    const Json number = given ? *it : Json(*fallback);
-    const double value = number.is_number() ? number.get<double>() : std::nan("");
-    if (!(value >= low && value <= high)) {
-      Fail(absl::StrCat("config.json: '", name, "' is ", number.dump(), ", not a number from ", low, " to ", high));
-      return low;
-    }
-    return value;
+const Family* ReadFamily(ConfigFields& fields) {
+  const Json architectures = fields.Get("architectures");
+  const bool one = architectures.is_array() && architectures.size() == 1 && architectures[0].is_string();
+  const Family* family = one ? FindFamily(architectures[0].get<std::string>()) : nullptr;
+  if (family == nullptr) {
+    const auto name = [](std::string* out, const Family& known) { out->append(known.architecture); };
+    fields.Refuse(
+        absl::StrCat("architectures ", architectures.dump(), " (known: ", absl::StrJoin(Families(), ", ", name), ")"));
   }
-  int Integer(const char* name, std::optional<double> fallback, int low, int high) {
-    const double value = Number(name, fallback, low, high);
-    if (value != std::floor(value)) Fail(absl::StrCat("config.json: '", name, "' is ", value, ", not an integer"));
-    return static_cast<int>(value);
-  }
-  bool Bool(const char* name, bool fallback) {
-    const auto it = json_.find(name);
-    return it != json_.end() && it->is_boolean() ? it->get<bool>() : fallback;
-  }
-  void Fail(std::string message) {
-    if (status_.ok()) status_ = absl::InvalidArgumentError(std::move(message));
-  }
-  const absl::Status& status() const { return status_; }
-
- private:
-  const Json& json_;
-  absl::Status status_;
-};
-
-absl::Status Unsupported(const std::string& feature) {
-  return absl::UnimplementedError(
-      absl::StrCat("this model needs ", feature,
-                   ", which this engine does not have; supported are models of the Llama architecture"));
+  return family;
 }
 
-absl::Status CheckFeatures(const Json& json) {
-  const Json architectures = json.value("architectures", Json::array());
-  if (!architectures.is_array() || architectures.size() != 1 || architectures[0] != "LlamaForCausalLM") {
-    return Unsupported(absl::StrCat("architectures ", architectures.dump()));
+// Features that a config.json can ask for and no family here has, with the values that mean that it does not.
+void RefuseFeatures(const Family& family, ConfigFields& fields) {
+  static const std::pair<const char*, Json> kFeatures[] = {
+      {"quantization_config", nullptr},
+      {"pretraining_tp", {1}},
+      {"partial_rotary_factor", {1.0}},
+      {"rotary_pct", {1.0}},
+      {"use_mrope", {false}},
+      {"alibi", {false}},
+      {"use_alibi", {false}},
+      {"position_embedding_type", {"rope"}},
+      {"no_rope_layers", nullptr},
+      {"attention_sinks", {false, 0}},
+      {"attention_chunk_size", nullptr},
+      {"use_bidirectional_attention", {false}},
+      {"is_causal", {true}},
+      {"is_encoder_decoder", {false}},
+      {"num_experts", {0, 1}},
+      {"num_local_experts", {0, 1}},
+      {"n_routed_experts", {0}},
+      {"moe_intermediate_size", {0}},
+      {"vision_config", nullptr},
+      {"audio_config", nullptr},
+  };
+  for (const auto& [name, off] : kFeatures) {
+    const Json value = fields.Get(name);
+    if (!value.is_null() && std::find(off.begin(), off.end(), value) == off.end()) fields.Refuse(name);
   }
-  const Json activation = json.value("hidden_act", Json("silu"));
-  if (activation != "silu") return Unsupported(absl::StrCat("hidden_act ", activation.dump()));
-  for (const char* flag : {"attention_bias", "mlp_bias"}) {
-    if (json.contains(flag) && json[flag] != false) return Unsupported(flag);
+  const Json activation = fields.Get(family.activation_field);
+  if (!activation.is_null() && activation != family.activation) {
+    fields.Refuse(absl::StrCat(family.activation_field, " ", activation.dump()));
   }
-  if (json.contains("sliding_window") && !json["sliding_window"].is_null()) return Unsupported("sliding_window");
-  if (json.contains("quantization_config") && !json["quantization_config"].is_null())
-    return Unsupported("quantization_config");
-  if (json.contains("pretraining_tp") && json["pretraining_tp"] != 1) return Unsupported("pretraining_tp above 1");
-  if (json.contains("partial_rotary_factor") && json["partial_rotary_factor"] != 1.0)
-    return Unsupported("partial_rotary_factor");
-  return absl::OkStatus();
+  if (!family.attention_soft_cap && fields.Has("attn_logit_softcapping")) fields.Refuse("attn_logit_softcapping");
+  if (!family.logit_soft_cap && fields.Has("final_logit_softcapping")) fields.Refuse("final_logit_softcapping");
 }
 
-absl::Status ReadRope(const Json& json, Fields& fields, ModelConfig& config) {
-  // transformers 5 writes rope_parameters {rope_type, rope_theta, ...}; earlier ones rope_theta and rope_scaling.
-  const bool has_parameters = json.contains("rope_parameters") && json["rope_parameters"].is_object();
-  Json rope = has_parameters ? json["rope_parameters"] : json.value("rope_scaling", Json());
-  if (!rope.is_object()) rope = Json::object();
-  Fields rope_fields(rope);
-  const double theta = fields.Number("rope_theta", 10000.0, 1.0, 1e12);
-  config.rope_theta = rope_fields.Number("rope_theta", theta, 1.0, 1e12);
-  const Json type = rope.value("rope_type", rope.value("type", Json("default")));
+// A flag that some families read: others must not have it.
+bool ReadFlag(const char* name, bool known, ConfigFields& fields) {
+  const bool value = fields.Bool(name, false);
+  if (value && !known) fields.Refuse(name);
+  return value;
+}
+
+void ReadShape(const Family& family, ConfigFields& fields, ModelConfig& config) {
+  config.layers = fields.Integer("num_hidden_layers", {}, 1, 1000);
+  config.hidden_size = fields.Integer("hidden_size", {}, 16, 1 << 20);
+  config.intermediate_size = fields.Integer("intermediate_size", {}, 16, 1 << 22);
+  config.query_heads = fields.Integer("num_attention_heads", {}, 1, 4096);
+  config.kv_heads = fields.Integer("num_key_value_heads", config.query_heads, 1, 4096);
+  const int head_dim = family.default_head_dim.value_or(config.hidden_size / std::max(1, config.query_heads));
+  config.head_dim = fields.Integer("head_dim", head_dim, 1, 256);
+  config.vocab_size = fields.Integer("vocab_size", {}, 1, 1 << 24);
+  config.context_length = fields.Integer("max_position_embeddings", {}, 1, 1 << 24);
+  config.rms_norm_epsilon = static_cast<float>(fields.Number("rms_norm_eps", 1e-6, 0, 1));
+  config.tied_head = fields.Bool("tie_word_embeddings", family.default_tied_head);
+  if (!fields.status().ok()) return;
+  if (config.query_heads % config.kv_heads != 0) {
+    fields.Fail("config.json: num_attention_heads is not a multiple of num_key_value_heads");
+  }
+  if (config.head_dim % 16 != 0) {
+    fields.Refuse(absl::StrCat("head_dim ", config.head_dim, ", not a multiple of 16"));
+  }
+  if (config.hidden_size % 32 != 0 || config.intermediate_size % 32 != 0) {
+    fields.Refuse("hidden_size or intermediate_size that is not a multiple of 32");
+  }
+}
+
+void ReadOptions(const Family& family, ConfigFields& fields, ModelConfig& config) {
+  if (family.scaled_embedding) config.embedding_scale = std::sqrt(static_cast<float>(config.hidden_size));
+  if (family.norms_after) {
+    config.norms = {.before_attention = "input_layernorm",
+                    .after_attention = "post_attention_layernorm",
+                    .before_mlp = "pre_feedforward_layernorm",
+                    .after_mlp = "post_feedforward_layernorm"};
+  }
+  config.norm_weight_offset = family.norm_weight_offset;
+  const bool attention_bias = ReadFlag("attention_bias", family.may_have_attention_bias, fields);
+  config.query_key_value_bias = attention_bias || family.always_query_key_value_bias;
+  config.attention_out_bias = attention_bias;
+  config.mlp_bias = ReadFlag("mlp_bias", family.may_have_mlp_bias, fields);
+  config.query_key_norms = family.query_key_norms;
+  double scalar = config.head_dim;
+  if (family.query_pre_attn_scalar) scalar = fields.Number("query_pre_attn_scalar", 256, 1e-3, 1e6);
+  config.attention_scale = 1.0f / std::sqrt(static_cast<float>(scalar));
+  const auto soft_cap = [&](const char* name, const std::optional<double>& preset) {
+    if (!preset || (fields.json().contains(name) && !fields.Has(name))) return 0.0f;
+    return static_cast<float>(fields.Number(name, preset, fields.Has(name) ? 1e-3 : 0, 1e9));
+  };
+  config.attention_soft_cap = soft_cap("attn_logit_softcapping", family.attention_soft_cap);
+  config.logit_soft_cap = soft_cap("final_logit_softcapping", family.logit_soft_cap);
+  config.activation = family.activation == std::string("silu") ? Activation::kSilu : Activation::kGeluTanh;
+}
+
+// The window of the layers that have one; 0 for none.
+int ReadWindow(const Family& family, ConfigFields& fields) {
+  const bool given_as_null = fields.json().contains("sliding_window") && !fields.Has("sliding_window");
+  const bool asked = family.windows != Windows::kOnRequest || fields.Bool("use_sliding_window", false);
+  if (family.windows == Windows::kNone || given_as_null || !asked) return 0;
+  return fields.Integer("sliding_window", family.default_window, 1, 1 << 24);
+}
+
+// Whether each layer has a window, where config.json does not list it.
+bool IsWindowed(const Family& family, ConfigFields& fields, int layer, int window) {
+  switch (family.windows) {
+    case Windows::kNone:
+      return false;
+    case Windows::kAll:
+      return window > 0;
+    case Windows::kOnRequest:
+      return window > 0 && layer >= fields.Integer("max_window_layers", 28, 0, 1 << 24);
+    case Windows::kAlternating:
+      return (layer + 1) % fields.Integer("sliding_window_pattern", family.default_window_pattern, 1, 1 << 24) != 0;
+  }
+  return false;
+}
+
+void ReadLayers(const Family& family, ConfigFields& fields, ModelConfig& config) {
+  if (family.windows == Windows::kNone && fields.Has("sliding_window")) fields.Refuse("sliding_window");
+  const int window = ReadWindow(family, fields);
+  const Json types = fields.Get("layer_types");
+  if (!types.is_null() && (!types.is_array() || types.size() != static_cast<size_t>(config.layers))) {
+    return fields.Fail("config.json: layer_types is not a list with an entry for each layer");
+  }
+  const bool listed = types.is_array();
+  const bool may_differ = family.windows == Windows::kOnRequest || family.windows == Windows::kAlternating;
+  for (int i = 0; i < config.layers && fields.status().ok(); ++i) {
+    const bool by_default = IsWindowed(family, fields, i, window);
+    const Json type = listed ? types[i] : Json(by_default ? kSlidingAttention : kFullAttention);
+    if (type != kFullAttention && type != kSlidingAttention) {
+      return fields.Refuse(absl::StrCat("layers of type ", type.dump()));
+    }
+    const bool windowed = type == kSlidingAttention;
+    if (windowed != by_default && !may_differ) return fields.Refuse(absl::StrCat("layer_types with ", type.dump()));
+    if (windowed && window == 0) return fields.Fail("config.json: layers with a window, but no sliding_window");
+    const int rope = windowed && family.default_local_rope_theta ? 1 : 0;
+    config.layer_options.push_back({.window = windowed ? window : 0, .rope = rope});
+  }
+}
+
+Llama3RopeScaling ReadLlama3Scaling(ConfigFields& rope) {
+  const Llama3RopeScaling scaling = {
+      .factor = rope.Number("factor", {}, 1.0, 1e6),
+      .low_freq_factor = rope.Number("low_freq_factor", {}, 1e-3, 1e6),
+      .high_freq_factor = rope.Number("high_freq_factor", {}, 1e-3, 1e6),
+      .original_context_length = rope.Number("original_max_position_embeddings", {}, 1, 1e9)};
+  if (scaling.high_freq_factor <= scaling.low_freq_factor) {
+    rope.Fail("config.json: high_freq_factor of the RoPE scaling is not above its low_freq_factor");
+  }
+  return scaling;
+}
+
+// One set of frequencies from `json`: a rope_parameters or rope_scaling object, or null.
+RopeOptions ReadRope(const Json& json, double default_theta, ConfigFields& fields) {
+  static const Json kSettings = {"rope_type",
+                                 "type",
+                                 "rope_theta",
+                                 "factor",
+                                 "low_freq_factor",
+                                 "high_freq_factor",
+                                 "original_max_position_embeddings",
+                                 "partial_rotary_factor"};
+  const Json object = json.is_object() ? json : Json::object();
+  ConfigFields rope(object);
+  RopeOptions options;
+  options.theta = rope.Number("rope_theta", default_theta, 1.0, 1e12);
+  const Json type = rope.Has("rope_type") ? rope.Get("rope_type")
+                    : rope.Has("type")    ? rope.Get("type")
+                                          : Json("default");
   if (type == "llama3") {
-    config.rope_scaling = Llama3RopeScaling{
-        .factor = rope_fields.Number("factor", {}, 1.0, 1e6),
-        .low_freq_factor = rope_fields.Number("low_freq_factor", {}, 1e-3, 1e6),
-        .high_freq_factor = rope_fields.Number("high_freq_factor", {}, 1e-3, 1e6),
-        .original_context_length = rope_fields.Number("original_max_position_embeddings", {}, 1, 1e9)};
-    if (config.rope_scaling->high_freq_factor <= config.rope_scaling->low_freq_factor) {
-      rope_fields.Fail("config.json: high_freq_factor of the RoPE scaling is not above its low_freq_factor");
-    }
+    options.llama3 = ReadLlama3Scaling(rope);
+  } else if (type == "linear") {
+    options.linear_factor = rope.Number("factor", {}, 1.0, 1e6);
   } else if (type != "default") {
-    return Unsupported(absl::StrCat("RoPE scaling of type ", type.dump()));
+    rope.Refuse(absl::StrCat("RoPE scaling of type ", type.dump()));
   }
-  return rope_fields.status();
+  if (rope.Number("partial_rotary_factor", 1.0, 0, 1) != 1.0) rope.Refuse("partial_rotary_factor");
+  for (const auto& [name, value] : object.items()) {
+    const bool known = std::find(kSettings.begin(), kSettings.end(), name) != kSettings.end();
+    if (!known && !value.is_null()) rope.Refuse(absl::StrCat("the RoPE setting ", name));
+  }
+  fields.Fail(rope.status());
+  return options;
+}
+
+// transformers 5 writes rope_parameters {rope_type, rope_theta, ...}, one for each type of layer where they differ;
+// earlier ones rope_theta, rope_local_base_freq, and rope_scaling, which is for full attention only.
+void ReadRopes(const Family& family, ConfigFields& fields, ModelConfig& config) {
+  const double theta = fields.Number("rope_theta", family.default_rope_theta, 1.0, 1e12);
+  const Json parameters = fields.Get("rope_parameters");
+  if (!family.default_local_rope_theta) {
+    config.ropes = {ReadRope(parameters.is_object() ? parameters : fields.Get("rope_scaling"), theta, fields)};
+    return;
+  }
+  const double local_theta = fields.Number("rope_local_base_freq", family.default_local_rope_theta, 1.0, 1e12);
+  if (!parameters.is_object()) {
+    config.ropes = {ReadRope(fields.Get("rope_scaling"), theta, fields), {.theta = local_theta}};
+    return;
+  }
+  for (const auto& [type, value] : parameters.items()) {
+    if (type != kFullAttention && type != kSlidingAttention) fields.Refuse(absl::StrCat("rope_parameters of ", type));
+  }
+  config.ropes = {ReadRope(parameters.value(kFullAttention, Json()), theta, fields),
+                  ReadRope(parameters.value(kSlidingAttention, Json()), local_theta, fields)};
 }
 
 absl::Status ReadEndOfTurn(const Json& json, ModelConfig& config) {
@@ -125,16 +261,18 @@ absl::Status ReadEndOfTurn(const Json& json, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status CheckShape(const ModelConfig& config) {
-  if (config.query_heads % config.kv_heads != 0) {
-    return absl::InvalidArgumentError("config.json: num_attention_heads is not a multiple of num_key_value_heads");
+absl::StatusOr<ModelConfig> ReadConfig(const Json& json) {
+  ConfigFields fields(json);
+  ModelConfig config;
+  const Family* family = ReadFamily(fields);
+  if (family == nullptr) return fields.status();
+  config.architecture = family->architecture;
+  RefuseFeatures(*family, fields);
+  for (const auto read : {ReadShape, ReadOptions, ReadLayers, ReadRopes}) {
+    read(*family, fields, config);
+    if (!fields.status().ok()) return fields.status();
   }
-  if (config.head_dim % 32 != 0)
-    return Unsupported(absl::StrCat("head_dim ", config.head_dim, ", not a multiple of 32"));
-  if (config.hidden_size % 32 != 0 || config.intermediate_size % 32 != 0) {
-    return Unsupported("hidden_size or intermediate_size that is not a multiple of 32");
-  }
-  return absl::OkStatus();
+  return config;
 }
 
 }  // namespace
@@ -143,41 +281,25 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir) {
   const std::filesystem::path dir(model_dir);
   absl::StatusOr<Json> json = ReadJson(dir / "config.json");
   if (!json.ok()) return json.status();
-  if (absl::Status status = CheckFeatures(*json); !status.ok()) return status;
-
-  Fields fields(*json);
-  ModelConfig config;
-  config.name = std::filesystem::weakly_canonical(dir).filename().string();
-  config.architecture = "LlamaForCausalLM";
-  config.layers = fields.Integer("num_hidden_layers", {}, 1, 1000);
-  config.hidden_size = fields.Integer("hidden_size", {}, 16, 1 << 20);
-  config.intermediate_size = fields.Integer("intermediate_size", {}, 16, 1 << 22);
-  config.query_heads = fields.Integer("num_attention_heads", {}, 1, 4096);
-  config.kv_heads = fields.Integer("num_key_value_heads", config.query_heads, 1, 4096);
-  config.head_dim = fields.Integer("head_dim", config.hidden_size / std::max(1, config.query_heads), 1, 256);
-  config.vocab_size = fields.Integer("vocab_size", {}, 1, 1 << 24);
-  config.context_length = fields.Integer("max_position_embeddings", {}, 1, 1 << 24);
-  config.rms_norm_epsilon = static_cast<float>(fields.Number("rms_norm_eps", 1e-6, 0, 1));
-  config.tied_head = fields.Bool("tie_word_embeddings", false);
-  if (absl::Status status = ReadRope(*json, fields, config); !status.ok()) return status;
-  if (!fields.status().ok()) return fields.status();
-  if (absl::Status status = CheckShape(config); !status.ok()) return status;
-  if (absl::Status status = ReadEndOfTurn(*json, config); !status.ok()) return status;
+  absl::StatusOr<ModelConfig> config = ReadConfig(*json);
+  if (!config.ok()) return config.status();
+  config->name = std::filesystem::weakly_canonical(dir).filename().string();
+  if (absl::Status status = ReadEndOfTurn(*json, *config); !status.ok()) return status;
   if (std::filesystem::exists(dir / "generation_config.json")) {
     absl::StatusOr<Json> generation = ReadJson(dir / "generation_config.json");
     if (!generation.ok()) return generation.status();
-    if (absl::Status status = ReadEndOfTurn(*generation, config); !status.ok()) return status;
+    if (absl::Status status = ReadEndOfTurn(*generation, *config); !status.ok()) return status;
   }
   return config;
 }
 
-std::vector<float> RopeTable(const ModelConfig& config) {
-  const int half = config.head_dim / 2;
+std::vector<float> RopeTable(const RopeOptions& rope, int head_dim, int context_length) {
+  const int half = head_dim / 2;
   std::vector<double> frequencies(half);
   for (int i = 0; i < half; ++i) {
-    double frequency = 1.0 / std::pow(config.rope_theta, 2.0 * i / config.head_dim);
-    if (config.rope_scaling) {
-      const Llama3RopeScaling& scaling = *config.rope_scaling;
+    double frequency = 1.0 / std::pow(rope.theta, 2.0 * i / head_dim);
+    if (rope.llama3) {
+      const Llama3RopeScaling& scaling = *rope.llama3;
       const double wavelength = 2.0 * std::numbers::pi / frequency;
       const double turns = scaling.original_context_length / wavelength;
       const double smooth = std::clamp(
@@ -185,11 +307,11 @@ std::vector<float> RopeTable(const ModelConfig& config) {
       frequency = (1.0 - smooth) * frequency / scaling.factor + smooth * frequency;
     }
     // transformers keeps the frequencies as fp32 and multiplies in fp32.
-    frequencies[i] = static_cast<float>(frequency);
+    frequencies[i] = static_cast<float>(frequency / rope.linear_factor);
   }
-  std::vector<float> table(size_t(config.context_length) * config.head_dim);
-  for (int position = 0; position < config.context_length; ++position) {
-    float* row = table.data() + size_t(position) * config.head_dim;
+  std::vector<float> table(size_t(context_length) * head_dim);
+  for (int position = 0; position < context_length; ++position) {
+    float* row = table.data() + size_t(position) * head_dim;
     for (int i = 0; i < half; ++i) {
       const float angle = static_cast<float>(position) * static_cast<float>(frequencies[i]);
       // In double, so that the rounding to fp32 is the same whatever the mathematical library.

@@ -33,6 +33,12 @@ void ExpectRefused(const absl::StatusOr<ModelConfig>& config, absl::StatusCode c
   EXPECT_THAT(std::string(config.status().message()), testing::HasSubstr(named));
 }
 
+std::vector<int> Windows(const ModelConfig& config) {
+  std::vector<int> windows;
+  for (const LayerOptions& layer : config.layer_options) windows.push_back(layer.window);
+  return windows;
+}
+
 TEST(ModelConfigTest, ReadsWhatTheFileSays) {
   Json json = TinyConfig({.layers = 3, .query_heads = 6, .kv_heads = 2, .tied_head = false});
   json["rms_norm_eps"] = 1e-6;
@@ -49,8 +55,11 @@ TEST(ModelConfigTest, ReadsWhatTheFileSays) {
   EXPECT_EQ(config->vocab_size, 300);
   EXPECT_EQ(config->context_length, 1024);
   EXPECT_FLOAT_EQ(config->rms_norm_epsilon, 1e-6F);
-  EXPECT_EQ(config->rope_theta, 100000.0);
-  EXPECT_FALSE(config->rope_scaling);
+  EXPECT_THAT(config->ropes, testing::SizeIs(1));
+  EXPECT_EQ(config->ropes[0].theta, 100000.0);
+  EXPECT_EQ(config->ropes[0].linear_factor, 1);
+  EXPECT_FALSE(config->ropes[0].llama3);
+  EXPECT_THAT(Windows(*config), testing::ElementsAre(0, 0, 0));
   EXPECT_FALSE(config->tied_head);
   EXPECT_THAT(config->end_of_turn_ids, testing::ElementsAre(299));
   EXPECT_EQ(config->kv_bytes_per_token(), 2 * 3 * 2 * 32 * 2);
@@ -67,7 +76,7 @@ TEST(ModelConfigTest, FillsInWhatTransformersFillsIn) {
   EXPECT_EQ(config->kv_heads, 2);
   EXPECT_EQ(config->head_dim, 32);
   EXPECT_FLOAT_EQ(config->rms_norm_epsilon, 1e-6F);
-  EXPECT_EQ(config->rope_theta, 10000.0);
+  EXPECT_EQ(config->ropes[0].theta, 10000.0);
   EXPECT_FALSE(config->tied_head);
   EXPECT_TRUE(config->end_of_turn_ids.empty());
 }
@@ -85,11 +94,11 @@ TEST(ModelConfigTest, ReadsRopeScalingInOldAndNewWriting) {
   Json json = TinyConfig({.llama3_rope = true});
   const absl::StatusOr<ModelConfig> old = Load(json);
   ASSERT_TRUE(old.ok()) << old.status();
-  ASSERT_TRUE(old->rope_scaling);
-  EXPECT_EQ(old->rope_scaling->factor, 8);
-  EXPECT_EQ(old->rope_scaling->low_freq_factor, 1);
-  EXPECT_EQ(old->rope_scaling->high_freq_factor, 4);
-  EXPECT_EQ(old->rope_scaling->original_context_length, 64);
+  ASSERT_TRUE(old->ropes[0].llama3);
+  EXPECT_EQ(old->ropes[0].llama3->factor, 8);
+  EXPECT_EQ(old->ropes[0].llama3->low_freq_factor, 1);
+  EXPECT_EQ(old->ropes[0].llama3->high_freq_factor, 4);
+  EXPECT_EQ(old->ropes[0].llama3->original_context_length, 64);
 
   json["rope_parameters"] = json["rope_scaling"];
   json["rope_parameters"]["rope_theta"] = 500000.0;
@@ -97,12 +106,15 @@ TEST(ModelConfigTest, ReadsRopeScalingInOldAndNewWriting) {
   json.erase("rope_theta");
   const absl::StatusOr<ModelConfig> modern = Load(json);
   ASSERT_TRUE(modern.ok()) << modern.status();
-  EXPECT_EQ(modern->rope_theta, 500000);
-  EXPECT_EQ(modern->rope_scaling->factor, 8);
+  EXPECT_EQ(modern->ropes[0].theta, 500000);
+  EXPECT_EQ(modern->ropes[0].llama3->factor, 8);
 
   json["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 1234.0}};
-  EXPECT_EQ(Load(json)->rope_theta, 1234);
-  EXPECT_FALSE(Load(json)->rope_scaling);
+  EXPECT_EQ(Load(json)->ropes[0].theta, 1234);
+  EXPECT_FALSE(Load(json)->ropes[0].llama3);
+
+  json["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 4.0}};
+  EXPECT_EQ(Load(json)->ropes[0].linear_factor, 4);
 }
 
 TEST(ModelConfigTest, RefusesByNameWhatItCannotRun) {
@@ -112,28 +124,45 @@ TEST(ModelConfigTest, RefusesByNameWhatItCannotRun) {
       {"architectures", {"LlamaForCausalLM", "Other"}},
       {"architectures", "LlamaForCausalLM"},
       {"hidden_act", "gelu"},
-      {"attention_bias", true},
-      {"mlp_bias", true},
       {"sliding_window", 4096},
+      {"layer_types", {"sliding_attention", "full_attention"}},
+      {"attn_logit_softcapping", 50.0},
+      {"final_logit_softcapping", 30.0},
+      {"num_local_experts", 8},
+      {"num_experts", 64},
+      {"alibi", true},
+      {"position_embedding_type", "alibi"},
+      {"attention_sinks", 4},
+      {"use_bidirectional_attention", true},
+      {"vision_config", Json::object()},
       {"quantization_config", {{"bits", 4}}},
       {"pretraining_tp", 2},
       {"partial_rotary_factor", 0.5},
-      {"head_dim", 48},
+      {"head_dim", 40},
   };
   for (const auto& [field, value] : features) {
     ExpectRefused(LoadWith(field, value), absl::StatusCode::kUnimplemented, field);
   }
   ExpectRefused(LoadWith("hidden_size", 80), absl::StatusCode::kUnimplemented, "hidden_size");
   ExpectRefused(LoadWith("intermediate_size", 100), absl::StatusCode::kUnimplemented, "intermediate_size");
-  for (const char* type : {"linear", "dynamic", "yarn", "longrope"}) {
+  for (const char* type : {"dynamic", "yarn", "longrope", "mrope"}) {
     ExpectRefused(LoadWith("rope_scaling", {{"rope_type", type}, {"factor", 2}}), absl::StatusCode::kUnimplemented,
                   type);
     ExpectRefused(LoadWith("rope_scaling", {{"type", type}}), absl::StatusCode::kUnimplemented, type);
   }
+  for (const char* setting : {"mrope_section", "attention_factor"}) {
+    ExpectRefused(LoadWith("rope_scaling", {{"rope_type", "default"}, {setting, {16, 24, 24}}}),
+                  absl::StatusCode::kUnimplemented, setting);
+  }
+  ExpectRefused(LoadWith("rope_scaling", {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}}),
+                absl::StatusCode::kUnimplemented, "partial_rotary_factor");
   // Written out, but off.
-  const std::pair<const char*, Json> off[] = {{"attention_bias", false}, {"sliding_window", nullptr},
-                                              {"pretraining_tp", 1},     {"partial_rotary_factor", 1.0},
-                                              {"rope_scaling", nullptr}, {"quantization_config", nullptr}};
+  const std::pair<const char*, Json> off[] = {
+      {"attention_bias", false}, {"sliding_window", nullptr},
+      {"pretraining_tp", 1},     {"partial_rotary_factor", 1.0},
+      {"rope_scaling", nullptr}, {"quantization_config", nullptr},
+      {"num_experts", 0},        {"alibi", false},
+      {"head_dim", 48},          {"layer_types", {"full_attention", "full_attention"}}};
   for (const auto& [field, value] : off) EXPECT_TRUE(LoadWith(field, value).ok()) << field;
 }
 
@@ -229,7 +258,7 @@ TEST(ModelConfigTest, DamagedBytesNeverCrash) {
 TEST(RopeTableTest, HoldsCosinesAndSinesOfTheAngles) {
   const absl::StatusOr<ModelConfig> config = Load(TinyConfig({}));
   ASSERT_TRUE(config.ok());
-  const std::vector<float> table = RopeTable(*config);
+  const std::vector<float> table = RopeTable(config->ropes[0], config->head_dim, config->context_length);
   ASSERT_EQ(table.size(), size_t{1024} * 32);
   for (const int position : {0, 1, 100, 1023}) {
     for (int i = 0; i < 16; ++i) {
@@ -241,12 +270,19 @@ TEST(RopeTableTest, HoldsCosinesAndSinesOfTheAngles) {
   }
 }
 
+TEST(RopeTableTest, ScalesAllFrequenciesLinearly) {
+  const std::vector<float> a = RopeTable({.theta = 10000}, 32, 9);
+  const std::vector<float> b = RopeTable({.theta = 10000, .linear_factor = 8}, 32, 9);
+  // Position 8 is where position 1 was.
+  for (int i = 0; i < 32; ++i) EXPECT_NEAR(b[8 * 32 + i], a[32 + i], 1e-6);
+}
+
 TEST(RopeTableTest, ScalesLowFrequenciesOnly) {
   const absl::StatusOr<ModelConfig> plain = Load(TinyConfig({}));
   const absl::StatusOr<ModelConfig> scaled = Load(TinyConfig({.llama3_rope = true}));
   ASSERT_TRUE(plain.ok() && scaled.ok());
-  const std::vector<float> a = RopeTable(*plain);
-  const std::vector<float> b = RopeTable(*scaled);
+  const std::vector<float> a = RopeTable(plain->ropes[0], 32, 2);
+  const std::vector<float> b = RopeTable(scaled->ropes[0], 32, 2);
   // Sines at position 1. Wavelength 2 pi turns 10 times in 64 positions, above high_freq_factor 4: kept.
   EXPECT_EQ(a[32 + 16], b[32 + 16]);
   // The lowest frequency, wavelength 35,000, is divided by 8.

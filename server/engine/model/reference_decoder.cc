@@ -5,11 +5,11 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/where.h>
 
-#include <cmath>
 #include <limits>
 #include <numbers>
 #include <utility>
@@ -21,17 +21,32 @@
 namespace quicksave::engine {
 namespace {
 
-// One layer's weights, fp32; matrices are [outputs, inputs].
+// fp32; the matrix is [outputs, inputs], the bias undefined where there is none.
+struct Linear {
+  at::Tensor weight;
+  at::Tensor bias;
+
+  at::Tensor operator()(const at::Tensor& x) const {
+    const at::Tensor y = at::linear(x, weight);
+    return bias.defined() ? y.add(bias) : y;
+  }
+};
+
+// One layer's weights; norms that the model does not have are undefined.
 struct LayerWeights {
   at::Tensor attention_norm;
-  at::Tensor query;
-  at::Tensor key;
-  at::Tensor value;
-  at::Tensor attention_out;
+  Linear query;
+  Linear key;
+  Linear value;
+  at::Tensor query_norm;
+  at::Tensor key_norm;
+  Linear attention_out;
+  at::Tensor after_attention_norm;
   at::Tensor mlp_norm;
-  at::Tensor gate;
-  at::Tensor up;
-  at::Tensor down;
+  Linear gate;
+  Linear up;
+  Linear down;
+  at::Tensor after_mlp_norm;
 };
 
 struct Angles {
@@ -39,18 +54,19 @@ struct Angles {
   at::Tensor sin;
 };
 
-// x[tokens, hidden] over its root mean square.
+// x[..., width] over its root mean square; x itself where there is no such norm.
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+  if (!weight.defined()) return x;
   return x.mul(x.pow(2).mean(-1, /*keepdim=*/true).add(epsilon).rsqrt()).mul(weight);
 }
 
 // Frequencies of RoPE [head_dim / 2], scaled as Llama 3.1 has it: wavelengths above original / low_freq_factor are
 // stretched by `factor`, those below original / high_freq_factor are kept, those between are blended.
-at::Tensor Frequencies(const ModelConfig& config) {
-  const at::Tensor exponents = at::arange(0, config.head_dim, 2, at::kFloat).div(config.head_dim);
-  const at::Tensor plain = at::full({}, config.rope_theta, at::kFloat).pow(exponents).reciprocal();
-  if (!config.rope_scaling) return plain;
-  const Llama3RopeScaling& scaling = *config.rope_scaling;
+at::Tensor Frequencies(const RopeOptions& rope, int head_dim) {
+  const at::Tensor exponents = at::arange(0, head_dim, 2, at::kFloat).div(head_dim);
+  const at::Tensor plain = at::full({}, rope.theta, at::kFloat).pow(exponents).reciprocal().div(rope.linear_factor);
+  if (!rope.llama3) return plain;
+  const Llama3RopeScaling& scaling = *rope.llama3;
   const at::Tensor wavelength = plain.reciprocal().mul(2 * std::numbers::pi);
   const at::Tensor stretched = plain.div(scaling.factor);
   const at::Tensor blend = wavelength.reciprocal()
@@ -63,8 +79,8 @@ at::Tensor Frequencies(const ModelConfig& config) {
   return at::where(low, stretched, at::where(high, plain, blended));
 }
 
-Angles AnglesOf(const ModelConfig& config, int64_t tokens) {
-  const at::Tensor angles = at::arange(tokens, at::kFloat).unsqueeze(1).mul(Frequencies(config));
+Angles AnglesOf(const RopeOptions& rope, int head_dim, int64_t tokens) {
+  const at::Tensor angles = at::arange(tokens, at::kFloat).unsqueeze(1).mul(Frequencies(rope, head_dim));
   const at::Tensor both = at::cat({angles, angles}, -1);
   return {both.cos(), both.sin()};
 }
@@ -79,14 +95,19 @@ at::Tensor Rotate(const at::Tensor& x, const Angles& angles) {
 // x[tokens, heads * head_dim] -> [heads, tokens, head_dim].
 at::Tensor SplitHeads(const at::Tensor& x, int heads) { return x.view({x.size(0), heads, -1}).transpose(0, 1); }
 
+// cap * tanh(x / cap); x itself where there is no cap.
+at::Tensor SoftCap(const at::Tensor& x, double cap) { return cap > 0 ? x.div(cap).tanh().mul(cap) : x; }
+
 // Causal attention; all [query_heads, tokens, head_dim].
-at::Tensor Attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
-  const int64_t tokens = query.size(1);
-  const double scale = 1 / std::sqrt(static_cast<double>(query.size(2)));
-  const at::Tensor positions = at::arange(tokens, at::kLong);
-  const at::Tensor future = positions.unsqueeze(0).gt(positions.unsqueeze(1));
-  const at::Tensor scores = query.matmul(key.transpose(1, 2)).mul(scale);
-  return scores.masked_fill(future, -std::numeric_limits<float>::infinity()).softmax(-1).matmul(value);
+at::Tensor Attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const ModelConfig& config,
+                  int window) {
+  const at::Tensor positions = at::arange(query.size(1), at::kLong);
+  const at::Tensor distance = positions.unsqueeze(1).sub(positions.unsqueeze(0));
+  at::Tensor unseen = distance.lt(0);
+  if (window > 0) unseen = unseen.logical_or(distance.ge(window));
+  const at::Tensor products = query.matmul(key.transpose(1, 2)).mul(config.attention_scale);
+  const at::Tensor scores = SoftCap(products, config.attention_soft_cap);
+  return scores.masked_fill(unseen, -std::numeric_limits<float>::infinity()).softmax(-1).matmul(value);
 }
 
 // x of [heads, tokens, head_dim] as rows of tokens.
@@ -118,18 +139,35 @@ class WeightReader {
     return mapped.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
   }
 
+  // Undefined where the name is empty.
+  at::Tensor ReadNorm(const ModelConfig& config, const std::string& prefix, const std::string& name, int64_t width) {
+    return name.empty() ? at::Tensor() : Read(prefix + name + ".weight", {width}).add(config.norm_weight_offset);
+  }
+
   LayerWeights ReadLayer(const ModelConfig& config, int index) {
     const std::string prefix = absl::StrCat("model.layers.", index, ".");
     const int64_t hidden = config.hidden_size;
-    return {.attention_norm = Read(prefix + "input_layernorm.weight", {hidden}),
-            .query = Read(prefix + "self_attn.q_proj.weight", {config.query_width(), hidden}),
-            .key = Read(prefix + "self_attn.k_proj.weight", {config.kv_width(), hidden}),
-            .value = Read(prefix + "self_attn.v_proj.weight", {config.kv_width(), hidden}),
-            .attention_out = Read(prefix + "self_attn.o_proj.weight", {hidden, config.query_width()}),
-            .mlp_norm = Read(prefix + "post_attention_layernorm.weight", {hidden}),
-            .gate = Read(prefix + "mlp.gate_proj.weight", {config.intermediate_size, hidden}),
-            .up = Read(prefix + "mlp.up_proj.weight", {config.intermediate_size, hidden}),
-            .down = Read(prefix + "mlp.down_proj.weight", {hidden, config.intermediate_size})};
+    const auto norm = [&](const std::string& name) { return ReadNorm(config, prefix, name, hidden); };
+    const auto head_norm = [&](const std::string& name) {
+      return ReadNorm(config, prefix, config.query_key_norms ? name : "", config.head_dim);
+    };
+    const auto linear = [&](const std::string& name, int64_t outputs, int64_t inputs, bool has_bias) {
+      return Linear{.weight = Read(absl::StrCat(prefix, name, ".weight"), {outputs, inputs}),
+                    .bias = has_bias ? Read(absl::StrCat(prefix, name, ".bias"), {outputs}) : at::Tensor()};
+    };
+    return {.attention_norm = norm(config.norms.before_attention),
+            .query = linear("self_attn.q_proj", config.query_width(), hidden, config.query_key_value_bias),
+            .key = linear("self_attn.k_proj", config.kv_width(), hidden, config.query_key_value_bias),
+            .value = linear("self_attn.v_proj", config.kv_width(), hidden, config.query_key_value_bias),
+            .query_norm = head_norm("self_attn.q_norm"),
+            .key_norm = head_norm("self_attn.k_norm"),
+            .attention_out = linear("self_attn.o_proj", hidden, config.query_width(), config.attention_out_bias),
+            .after_attention_norm = norm(config.norms.after_attention),
+            .mlp_norm = norm(config.norms.before_mlp),
+            .gate = linear("mlp.gate_proj", config.intermediate_size, hidden, config.mlp_bias),
+            .up = linear("mlp.up_proj", config.intermediate_size, hidden, config.mlp_bias),
+            .down = linear("mlp.down_proj", hidden, config.intermediate_size, config.mlp_bias),
+            .after_mlp_norm = norm(config.norms.after_mlp)};
   }
 
   const absl::Status& status() const { return status_; }
@@ -137,7 +175,7 @@ class WeightReader {
  private:
   at::Tensor Fail(absl::Status status) {
     if (status_.ok()) status_ = std::move(status);
-    return {};
+    return at::full({}, 0, at::kFloat);
   }
 
   const SafetensorsModel& model_;
@@ -167,7 +205,7 @@ absl::StatusOr<std::unique_ptr<ReferenceDecoder>> ReferenceDecoder::Load(const s
   auto weights = std::make_unique<Weights>();
   weights->embedding = reader.Read("model.embed_tokens.weight", {config->vocab_size, config->hidden_size});
   for (int i = 0; i < config->layers; ++i) weights->layers.push_back(reader.ReadLayer(*config, i));
-  weights->final_norm = reader.Read("model.norm.weight", {config->hidden_size});
+  weights->final_norm = reader.ReadNorm(*config, "model.", "norm", config->hidden_size);
   weights->head =
       config->tied_head ? weights->embedding : reader.Read("lm_head.weight", {config->vocab_size, config->hidden_size});
   if (!reader.status().ok()) return reader.status();
@@ -178,27 +216,38 @@ ReferenceDecoder::Output ReferenceDecoder::Run(absl::Span<const int32_t> tokens)
   const int64_t count = static_cast<int64_t>(tokens.size());
   const std::vector<int64_t> ids(tokens.begin(), tokens.end());
   const at::Tensor index = at::from_blob(const_cast<int64_t*>(ids.data()), {count}, at::kLong);
-  const Angles angles = AnglesOf(config_, count);
+  std::vector<Angles> angles;
+  for (const RopeOptions& rope : config_.ropes) angles.push_back(AnglesOf(rope, config_.head_dim, count));
   const int group = config_.query_heads / config_.kv_heads;
   const double epsilon = config_.rms_norm_epsilon;
+  const auto is_gelu = config_.activation == Activation::kGeluTanh;
   Output output;
-  at::Tensor residual = weights_->embedding.index_select(0, index);
-  for (const LayerWeights& layer : weights_->layers) {
+  at::Tensor residual = weights_->embedding.index_select(0, index).mul(config_.embedding_scale);
+  for (size_t i = 0; i < weights_->layers.size(); ++i) {
+    const LayerWeights& layer = weights_->layers[i];
+    const LayerOptions& options = config_.layer_options[i];
+    const auto head = [&](const at::Tensor& y, int heads, const at::Tensor& norm) {
+      return Rotate(RmsNorm(SplitHeads(y, heads), norm, epsilon), angles[options.rope]);
+    };
     const at::Tensor x = RmsNorm(residual, layer.attention_norm, epsilon);
-    const at::Tensor query = Rotate(SplitHeads(at::linear(x, layer.query), config_.query_heads), angles);
-    const at::Tensor key = Rotate(SplitHeads(at::linear(x, layer.key), config_.kv_heads), angles);
-    const at::Tensor value = SplitHeads(at::linear(x, layer.value), config_.kv_heads);
+    const at::Tensor query = head(layer.query(x), config_.query_heads, layer.query_norm);
+    const at::Tensor key = head(layer.key(x), config_.kv_heads, layer.key_norm);
+    const at::Tensor value = SplitHeads(layer.value(x), config_.kv_heads);
     output.keys.push_back(TokenRows(key));
     output.values.push_back(TokenRows(value));
     const at::Tensor attended =
-        Attend(query, key.repeat_interleave(group, 0), value.repeat_interleave(group, 0)).transpose(0, 1);
-    residual = residual.add(at::linear(attended.reshape({count, config_.query_width()}), layer.attention_out));
+        Attend(query, key.repeat_interleave(group, 0), value.repeat_interleave(group, 0), config_, options.window)
+            .transpose(0, 1)
+            .reshape({count, config_.query_width()});
+    residual = residual.add(RmsNorm(layer.attention_out(attended), layer.after_attention_norm, epsilon));
 
     const at::Tensor y = RmsNorm(residual, layer.mlp_norm, epsilon);
-    const at::Tensor activated = at::silu(at::linear(y, layer.gate)).mul(at::linear(y, layer.up));
-    residual = residual.add(at::linear(activated, layer.down));
+    const at::Tensor gate = layer.gate(y);
+    const at::Tensor activated = (is_gelu ? at::gelu(gate, "tanh") : at::silu(gate)).mul(layer.up(y));
+    residual = residual.add(RmsNorm(layer.down(activated), layer.after_mlp_norm, epsilon));
   }
-  const at::Tensor logits = at::linear(RmsNorm(residual, weights_->final_norm, epsilon), weights_->head).contiguous();
+  const at::Tensor plain = at::linear(RmsNorm(residual, weights_->final_norm, epsilon), weights_->head);
+  const at::Tensor logits = SoftCap(plain, config_.logit_soft_cap).contiguous();
   output.logits.assign(logits.const_data_ptr<float>(), logits.const_data_ptr<float>() + logits.numel());
   return output;
 }

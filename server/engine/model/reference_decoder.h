@@ -12,9 +12,9 @@
 
 namespace quicksave::engine {
 
-// The Llama architecture written down in ordinary fp32 tensor operations of ATen, following the definition in Hugging
-// Face transformers: slow and plain, with no cache, no pages, no batch. The oracle of the engine's tests; not part of
-// the server. It shares with the engine only the reading of config.json and of the weight files.
+// The models of ModelConfig written down in ordinary fp32 tensor operations of ATen, following the definitions in
+// Hugging Face transformers: slow and plain, with no cache, no pages, no batch. The oracle of the engine's tests; not
+// part of the server. It shares with the engine only the reading of config.json and of the weight files.
 //
 // Holds all weights as fp32. Immutable, so thread-safe.
 class ReferenceDecoder {

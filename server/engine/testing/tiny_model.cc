@@ -157,10 +157,19 @@ std::map<std::string, TestTensor> TinyWeights(const TinyModelOptions& options) {
   return weights;
 }
 
+void WriteTinyText(const TestFolder& folder, int vocab_size) {
+  folder.Write("tokenizer.json", TokenizerJson(vocab_size).dump());
+  folder.Write("tokenizer_config.json", Json{{"eos_token", "<|im_end|>"}}.dump());
+  folder.Write("chat_template.jinja",
+               "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+               "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+               "{% endif %}");
+}
+
 TinyModel::TinyModel(const TinyModelOptions& options) : options_(options) {
   folder_.Write("config.json", TinyConfig(options).dump());
   WriteWeights();
-  if (options.tokenizer) WriteText();
+  if (options.tokenizer) WriteTinyText(folder_, options.vocab_size);
 }
 
 void TinyModel::WriteWeights() const {
@@ -178,15 +187,6 @@ void TinyModel::WriteWeights() const {
     folder_.Write(absl::StrCat("model-", i, ".safetensors"), SafetensorsBytes(shards[i]));
   }
   folder_.Write("model.safetensors.index.json", Json{{"weight_map", map}}.dump());
-}
-
-void TinyModel::WriteText() const {
-  folder_.Write("tokenizer.json", TokenizerJson(options_.vocab_size).dump());
-  folder_.Write("tokenizer_config.json", Json{{"eos_token", "<|im_end|>"}}.dump());
-  folder_.Write("chat_template.jinja",
-                "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
-                "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
-                "{% endif %}");
 }
 
 }  // namespace quicksave::engine

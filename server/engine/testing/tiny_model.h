@@ -67,6 +67,9 @@ nlohmann::json TinyConfig(const TinyModelOptions& options);
 // All weights by their names.
 std::map<std::string, TestTensor> TinyWeights(const TinyModelOptions& options);
 
+// Writes tokenizer.json, tokenizer_config.json and chat_template.jinja, as TinyModelOptions::tokenizer says.
+void WriteTinyText(const TestFolder& folder, int vocab_size);
+
 // The directory of a random model; removed with the object.
 class TinyModel {
  public:
@@ -78,7 +81,6 @@ class TinyModel {
 
  private:
   void WriteWeights() const;
-  void WriteText() const;
 
   const TinyModelOptions options_;
   const TestFolder folder_;
