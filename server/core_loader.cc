@@ -20,6 +20,8 @@ namespace {
 
 // Threads that carry calls; nearly all of their time they wait.
 constexpr int kCallers = 32;
+// Threads that compute what constraints allow. A slow grammar keeps one of them busy for a second at most.
+constexpr int kConstraintWorkers = 2;
 
 // Loads the parts of a Core in the order in which they need each other.
 class CoreLoader {
@@ -126,6 +128,7 @@ class CoreLoader {
 
   absl::Status OpenArchive() {
     core_->workers = std::make_unique<WorkerPool>(config_.workers);
+    core_->constraint_workers = std::make_unique<WorkerPool>(kConstraintWorkers);
     core_->callers = std::make_unique<WorkerPool>(kCallers);
     core_->codecs = std::make_unique<compressor::CodecRegistry>();
     absl::StatusOr<std::unique_ptr<Archive>> archive = Archive::Create({.store = core_->store.get(),

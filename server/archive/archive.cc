@@ -135,6 +135,7 @@ absl::Status Archive::Load(int tokens, RestoredState& restored) const {
   state.sequence = engine::Sequence(TokensOf(record, tokens), *std::move(pages), std::move(logits));
   state.sampling = SamplingOf(record);
   state.text = TextStateOf(record, tokens);
+  state.constraint = ConstraintOf(record, tokens);
   state.origin = OriginOf(record);
   state.origin_tokens = tokens;
   return absl::OkStatus();

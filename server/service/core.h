@@ -48,6 +48,8 @@ struct Core {
   std::unique_ptr<engine::ThreadPool> engine_threads;
   std::unique_ptr<engine::Decoder> decoder;
   std::unique_ptr<engine::PagePool> pool;
+  // Compute what constraints allow, beside the engine.
+  std::unique_ptr<WorkerPool> constraint_workers;
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<SessionTable> sessions;
   std::unique_ptr<Archive> archive;
