@@ -10,7 +10,8 @@ export QUICKSAVE_LIBTORCH="$QUICKSAVE_CACHE/libtorch"
 export QUICKSAVE_GOOGLEAPIS="$QUICKSAVE_CACHE/googleapis"
 export QUICKSAVE_MODEL_DIR="$QUICKSAVE_CACHE/models/SmolLM2-135M-Instruct"
 export QUICKSAVE_GEMMA_DIR="$QUICKSAVE_CACHE/models/gemma-3-270m" # of the tests of model families, see fetch_model.sh
-export QUICKSAVE_CARGO_TARGET_DIR="$QUICKSAVE_CACHE/cargo" # shared by the presets: the Rust library is the same in all
+# Shared by the presets: the Rust library is the same in all. A checkout that changes it wants a folder of its own.
+export QUICKSAVE_CARGO_TARGET_DIR="${QUICKSAVE_CARGO_TARGET_DIR:-$QUICKSAVE_CACHE/cargo}"
 
 # Absolute paths below the checkout are made relative in ccache's keys, so that two checkouts share results.
 export CCACHE_DIR="${CCACHE_DIR:-$QUICKSAVE_CACHE/ccache}"

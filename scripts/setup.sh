@@ -29,7 +29,7 @@ LIBTORCH_FILES=(
   'torch/include/*' 'torch/lib/libc10.so' 'torch/lib/libtorch_cpu.so' 'torch/lib/libgomp.so.1' 'torch-*.dist-info/*'
   'nvidia/cu13/lib/libcudart.so.13' 'nvidia/cu13/lib/libcupti.so.13' 'nvidia_*.dist-info/*'
 )
-MINIMUM_RUST=1.85
+MINIMUM_RUST=1.87
 GRPCURL_VERSION=1.9.4
 MINIMUM_GO=1.25
 

@@ -24,6 +24,8 @@ constexpr int kCallers = 16;
 constexpr int kWaiters = 128;
 // Ended sessions that are kept for prompts which begin like them, while nobody needs their memory.
 constexpr int kMaxEnded = 256;
+// Threads that compute what constraints allow. A slow grammar keeps one of them busy for a second at most.
+constexpr int kConstraintWorkers = 2;
 
 // Loads the parts of a Core in the order in which they need each other.
 class CoreLoader {
@@ -137,6 +139,7 @@ class CoreLoader {
 
   absl::Status OpenArchive() {
     core_->workers = std::make_unique<WorkerPool>(config_.workers);
+    core_->constraint_workers = std::make_unique<WorkerPool>(kConstraintWorkers);
     core_->callers = std::make_unique<WorkerPool>(kCallers);
     core_->waiters = std::make_unique<WorkerPool>(kWaiters);
     core_->codecs = std::make_unique<compressor::CodecRegistry>();

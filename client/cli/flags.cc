@@ -1,11 +1,37 @@
 #include "client/cli/flags.h"
 
 #include <CLI/CLI.hpp>
+#include <fstream>
+#include <iterator>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace quicksave::cli {
+namespace {
+
+void SetBiases(const std::vector<std::string>& texts, client::SamplingParameters* sampling) {
+  sampling->logit_bias.emplace();
+  if (texts == std::vector<std::string>{"none"}) return;
+  for (const std::string& text : texts) {
+    const size_t equals = text.find('=');
+    int32_t id = 0;
+    float bias = 0;
+    if (equals == std::string::npos || !absl::SimpleAtoi(text.substr(0, equals), &id) ||
+        !absl::SimpleAtof(text.substr(equals + 1), &bias)) {
+      throw CLI::ValidationError("--logit-bias", absl::StrCat("'", text, "' is not ID=BIAS, two numbers"));
+    }
+    (*sampling->logit_bias)[id] = bias;
+  }
+}
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return absl::NotFoundError(absl::StrCat("cannot read '", path, "'"));
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+}  // namespace
 
 void AddSamplingFlags(CLI::App* app, client::SamplingParameters* sampling) {
   const char* kGroup = "Sampling (unset: as the state has it; a new session is greedy)";
@@ -15,6 +41,17 @@ void AddSamplingFlags(CLI::App* app, client::SamplingParameters* sampling) {
   app->add_option("--min-p", sampling->min_p, "Keep tokens with this fraction of the best one's probability")
       ->group(kGroup);
   app->add_option("--repetition-penalty", sampling->repetition_penalty, "Penalty of tokens in the state; 1 is off")
+      ->group(kGroup);
+  app->add_option("--presence-penalty", sampling->presence_penalty,
+                  "Taken from the logits of tokens in the state; -2 to 2, 0 is off")
+      ->group(kGroup);
+  app->add_option("--frequency-penalty", sampling->frequency_penalty,
+                  "The same for each time that they are there; -2 to 2, 0 is off")
+      ->group(kGroup);
+  app->add_option_function<std::vector<std::string>>(
+         "--logit-bias", [sampling](const std::vector<std::string>& texts) { SetBiases(texts, sampling); },
+         "ID=BIAS, added to a token's logit, -100 to 100; may be repeated; 'none' ends the state's biases")
+      ->allow_extra_args(false)
       ->group(kGroup);
   app->add_option("--seed", sampling->seed, "Seed; with the position it fixes the draw")->group(kGroup);
 }
@@ -30,6 +67,39 @@ void AddStopFlags(CLI::App* app, client::StopConditions* stop) {
       ->allow_extra_args(false)
       ->group(kGroup);
   app->add_flag("--ignore-eos", stop->ignore_eos, "Go on after the model's own end")->group(kGroup);
+}
+
+void ConstraintFlags::AddTo(CLI::App* app) {
+  const char* kGroup = "Constraint (unset: what is in force when nothing is appended, otherwise none)";
+  CLI::Option* const options[] = {
+      app->add_option("--json-schema", json_schema, "A JSON schema: its text, or the name of a file")
+          ->type_name("SCHEMA"),
+      app->add_option("--regex", regex, "A regular expression that the whole text matches"),
+      app->add_option("--choice", choices, "The text is one of these; may be repeated")->allow_extra_args(false),
+      app->add_option("--grammar", grammar, "The name of a file with a Lark grammar")->type_name("FILE"),
+      app->add_flag("--no-constraint", none, "End the constraint that is in force")};
+  for (CLI::Option* option : options) {
+    option->group(kGroup);
+    for (CLI::Option* other : options) {
+      if (other != option) option->excludes(other);
+    }
+  }
+}
+
+absl::StatusOr<std::optional<client::Constraint>> ConstraintFlags::Value() const {
+  if (none) return client::Constraint();
+  if (!regex.empty()) return client::Constraint(client::Regex{regex});
+  if (!choices.empty()) return client::Constraint(client::Choices{choices});
+  const std::string& source = grammar.empty() ? json_schema : grammar;
+  if (source.empty()) return std::nullopt;
+  const size_t first = source.find_first_not_of(" \t\r\n");
+  if (grammar.empty() && first != std::string::npos && source[first] == '{') {
+    return client::Constraint(client::JsonSchema{source});
+  }
+  absl::StatusOr<std::string> text = ReadFile(source);
+  if (!text.ok()) return text.status();
+  if (grammar.empty()) return client::Constraint(client::JsonSchema{*std::move(text)});
+  return client::Constraint(client::LarkGrammar{*std::move(text)});
 }
 
 void SaveFlags::AddTo(CLI::App* app) {

@@ -15,10 +15,21 @@
 
 namespace quicksave::cli {
 
-// --temperature, --top-k, --top-p, --min-p, --repetition-penalty, --seed.
+// --temperature, --top-k, --top-p, --min-p, the penalties, --logit-bias, --seed.
 void AddSamplingFlags(CLI::App* app, client::SamplingParameters* sampling);
 // --max-tokens, --stop, --stop-token, --ignore-eos.
 void AddStopFlags(CLI::App* app, client::StopConditions* stop);
+
+// --json-schema, --regex, --choice, --grammar, --no-constraint; at most one of them.
+struct ConstraintFlags {
+  std::string json_schema, regex, grammar;
+  std::vector<std::string> choices;
+  bool none = false;
+
+  void AddTo(CLI::App* app);
+  // Returns the constraint, if one was given. Reads the files that the flags name: NOT_FOUND without them.
+  absl::StatusOr<std::optional<client::Constraint>> Value() const;
+};
 
 // --label, --note, --edge.
 struct SaveFlags {

@@ -20,6 +20,9 @@ constexpr char kExamples[] =
     "  quicksave generate --message system:'Be brief.' --message user:'Why?' --keep\n"
     "  quicksave generate --node 7f3a --message 'And then?' --save\n"
     "  quicksave generate --node 7f3a --at-token 120 --seed 2\n"
+    "  quicksave generate --message 'Name a city' --json-schema schema.json\n"
+    "  quicksave generate --message 'Is it?' --choice yes --choice no\n"
+    "  quicksave generate --prompt 'Once' --samples 4 --temperature 0.8\n"
     "  cat story.txt | quicksave generate --prompt - --json";
 
 struct GenerateFlags {
@@ -32,6 +35,8 @@ struct GenerateFlags {
   std::vector<int32_t> tokens;
   bool save = false;
   SaveFlags save_flags;
+  ConstraintFlags constraint;
+  std::optional<int32_t> samples;
 };
 
 // Splits ROLE:TEXT; text without one of the roles is the user's.
@@ -66,6 +71,49 @@ absl::Status FillStart(const GenerateFlags& flags, const CommandContext& context
   return absl::OkStatus();
 }
 
+absl::Status Stream(const client::GenerateRequest& request, GenerationPrinter& printer, CommandContext& context) {
+  const auto finished = context.client.Generate(
+      request, [&printer](const client::GenerateEvent& event) { return printer(event); }, context.Call());
+  printer.End();
+  return finished.status();
+}
+
+// Computes what all samples have in common once, branches, and generates in each branch, with one seed after the other.
+absl::Status GenerateSamples(const client::GenerateRequest& request, int32_t samples, CommandContext& context) {
+  client::GenerateRequest common = request;
+  common.stop.max_tokens = 0;
+  common.save = std::nullopt;
+  common.save_every_tokens = std::nullopt;
+  common.keep_session = true;
+  const auto prefilled = context.client.Generate(
+      common, [](const client::GenerateEvent&) { return true; }, context.Call());
+  if (!prefilled.ok()) return prefilled.status();
+  client::BranchRequest branch{.start = client::FromSession{prefilled->session}, .lease = request.lease};
+  for (int32_t i = 0; i < samples; ++i) branch.seeds.push_back(request.sampling.seed.value_or(0) + i);
+  const auto branched = context.client.Branch(branch, context.Call());
+  absl::Status status = branched.status();
+  std::vector<std::string> sessions = {prefilled->session};
+  for (int32_t i = 0; branched.ok() && status.ok() && i < samples; ++i) {
+    const client::Session& session = branched->sessions[i];
+    GenerationPrinter printer(context.console);
+    printer.set_sample(i + 1);
+    printer.set_show_pending(!request.keep_session && !request.save);
+    printer.set_name_session(request.keep_session);
+    if (!context.console.json) context.console.Note(absl::StrCat("sample ", i + 1, ", seed ", branch.seeds[i], ":"));
+    status = Stream({.start = client::FromSession{session.name},
+                     .stop = request.stop,
+                     .top_logprobs = request.top_logprobs,
+                     .save = request.save,
+                     .save_every_tokens = request.save_every_tokens},
+                    printer, context);
+  }
+  for (size_t i = 0; branched.ok() && !request.keep_session && i < branched->sessions.size(); ++i) {
+    sessions.push_back(branched->sessions[i].name);
+  }
+  for (const std::string& session : sessions) context.client.DeleteSession({.name = session}).IgnoreError();
+  return status;
+}
+
 absl::Status Generate(const GenerateFlags& flags, CommandContext& context) {
   client::GenerateRequest request = flags.request;
   absl::Status started = FillStart(flags, context, &request);
@@ -76,12 +124,13 @@ absl::Status Generate(const GenerateFlags& flags, CommandContext& context) {
     if (!save.ok()) return save.status();
     request.save = *std::move(save);
   }
+  absl::StatusOr<std::optional<client::Constraint>> constraint = flags.constraint.Value();
+  if (!constraint.ok()) return constraint.status();
+  request.constraint = *std::move(constraint);
+  if (flags.samples) return GenerateSamples(request, *flags.samples, context);
   GenerationPrinter printer(context.console);
   printer.set_show_pending(flags.session.empty() && !request.keep_session && !request.save);
-  const auto finished = context.client.Generate(
-      request, [&printer](const client::GenerateEvent& event) { return printer(event); }, context.Call());
-  printer.End();
-  return finished.status();
+  return Stream(request, printer, context);
 }
 
 void AddInputFlags(CLI::App* app, GenerateFlags* flags) {
@@ -111,6 +160,7 @@ void AddGenerateCommands(CLI::App& app, CommandBody* chosen) {
   AddInputFlags(command, flags.get());
   AddSamplingFlags(command, &request.sampling);
   AddStopFlags(command, &request.stop);
+  flags->constraint.AddTo(command);
   command->add_option("--logprobs", request.top_logprobs,
                       "Return log-probabilities with this many alternatives (shown with --json)");
   command->add_flag("--save", flags->save, "Save the final state as a node");
@@ -119,6 +169,12 @@ void AddGenerateCommands(CLI::App& app, CommandBody* chosen) {
   command->add_flag("--keep", request.keep_session, "Keep the session that this call makes");
   AddDurationFlag(command, "--lease", &request.lease, "Lease of the session (default: the server's)");
   command->add_option("--request-id", request.request_id, "UUID; a repeat with --save returns the first answer");
+  auto* samples = command->add_option("--samples", flags->samples,
+                                      "Generate so many texts from one computed state, with seeds from --seed on; they "
+                                      "differ with a --temperature");
+  samples->check(CLI::Range(1, 1000))
+      ->excludes(command->get_option("--session"))
+      ->excludes(command->get_option("--request-id"));
   command->callback(
       [flags, chosen] { *chosen = [flags](CommandContext& context) { return Generate(*flags, context); }; });
 }

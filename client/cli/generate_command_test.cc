@@ -1,5 +1,8 @@
 // `quicksave generate` and `quicksave chat`.
 
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
 #include "client/cli/json_output.h"
 #include "client/cli/testing_run.h"
 #include "gmock/gmock.h"
@@ -45,6 +48,18 @@ TEST_F(GenerateCommandTest, EveryFlagReachesTheRequest) {
                              "0.25",
                              "--repetition-penalty",
                              "1.5",
+                             "--presence-penalty",
+                             "-0.5",
+                             "--frequency-penalty",
+                             "1.25",
+                             "--logit-bias",
+                             "7=-100",
+                             "--logit-bias",
+                             "9=2.5",
+                             "--choice",
+                             "yes",
+                             "--choice",
+                             "no",
                              "--seed",
                              "18446744073709551615",
                              "-n",
@@ -86,7 +101,11 @@ TEST_F(GenerateCommandTest, EveryFlagReachesTheRequest) {
                                                           .top_p = 0.75f,
                                                           .min_p = 0.25f,
                                                           .repetition_penalty = 1.5f,
-                                                          .seed = 18446744073709551615u}));
+                                                          .seed = 18446744073709551615u,
+                                                          .presence_penalty = -0.5f,
+                                                          .frequency_penalty = 1.25f,
+                                                          .logit_bias = {{{7, -100.0f}, {9, 2.5f}}}}));
+  EXPECT_EQ(request.constraint, client::Constraint(client::Choices{{"yes", "no"}}));
   EXPECT_EQ(request.stop,
             (client::StopConditions{.max_tokens = 9, .strings = {"a", "b"}, .token_ids = {3}, .ignore_eos = true}));
   EXPECT_EQ(request.top_logprobs, 2);
@@ -110,7 +129,49 @@ TEST_F(GenerateCommandTest, NothingUnsetIsSent) {
   EXPECT_THAT(std::get<std::vector<int32_t>>(request.input), ElementsAre(5, 6));
   EXPECT_EQ(request.sampling, client::SamplingParameters());
   EXPECT_EQ(request.stop, client::StopConditions());
-  EXPECT_FALSE(request.save.has_value() || request.keep_session || request.lease || request.top_logprobs);
+  EXPECT_FALSE(request.constraint.has_value() || request.save.has_value() || request.keep_session || request.lease ||
+               request.top_logprobs);
+}
+
+TEST_F(GenerateCommandTest, ConstraintsComeFromTextsAndFiles) {
+  const std::string file = testing::TempDir() + "/constraint";
+  std::ofstream(file) << "start: \"x\"\n";
+  const auto constraint_of = [&](const std::vector<std::string>& flags) {
+    std::vector<std::string> arguments = {"generate", "--prompt", "p"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    EXPECT_EQ(Run(arguments).code, 0);
+    return server_->generated.back().constraint;
+  };
+  EXPECT_EQ(constraint_of({"--json-schema", " {\"type\":\"object\"}"}),
+            client::Constraint(client::JsonSchema{" {\"type\":\"object\"}"}));
+  EXPECT_EQ(constraint_of({"--json-schema", file}), client::Constraint(client::JsonSchema{"start: \"x\"\n"}));
+  EXPECT_EQ(constraint_of({"--grammar", file}), client::Constraint(client::LarkGrammar{"start: \"x\"\n"}));
+  EXPECT_EQ(constraint_of({"--regex", "[0-9]+"}), client::Constraint(client::Regex{"[0-9]+"}));
+  EXPECT_EQ(constraint_of({"--no-constraint"}), client::Constraint());
+  EXPECT_NE(Run({"generate", "--prompt", "p", "--grammar", "/no/such/file"}).code, 0);
+  EXPECT_NE(Run({"generate", "--prompt", "p", "--regex", "a", "--choice", "b"}).code, 0);
+  EXPECT_NE(Run({"generate", "--prompt", "p", "--logit-bias", "a=1"}).code, 0);
+  ASSERT_EQ(Run({"generate", "--prompt", "p", "--logit-bias", "none"}).code, 0);
+  EXPECT_EQ(server_->generated.back().sampling.logit_bias, (std::map<int32_t, float>()));
+}
+
+TEST_F(GenerateCommandTest, SamplesShareOnePrefill) {
+  const Result result = Run({"generate", "--prompt", "p", "--samples", "2", "--seed", "5", "--regex", "a+", "-n", "9"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  ASSERT_THAT(server_->generated, SizeIs(3));
+  EXPECT_EQ(server_->generated[0].stop.max_tokens, 0);
+  EXPECT_TRUE(server_->generated[0].keep_session && server_->generated[0].constraint.has_value());
+  ASSERT_THAT(server_->branches, SizeIs(1));
+  EXPECT_THAT(server_->branches[0].seeds, ElementsAre(5, 6));
+  for (int i = 1; i <= 2; ++i) {
+    const client::GenerateRequest& request = server_->generated[i];
+    EXPECT_EQ(std::get<FromSession>(request.start).name, absl::StrCat("sessions/branch", i));
+    EXPECT_TRUE(std::holds_alternative<std::monostate>(request.input));
+    EXPECT_FALSE(request.constraint.has_value()) << "it goes on inside the one in force";
+    EXPECT_EQ(request.stop.max_tokens, 9);
+  }
+  EXPECT_THAT(result.err, HasSubstr("sample 2, seed 6:\n"));
+  EXPECT_NE(Run({"generate", "--session", "4be1", "--samples", "2"}).code, 0);
 }
 
 TEST_F(GenerateCommandTest, SessionIsExtendedAndItsPendingTextIsLeftToTheNextCall) {

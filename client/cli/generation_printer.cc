@@ -9,7 +9,9 @@ namespace quicksave::cli {
 
 bool GenerationPrinter::operator()(const client::GenerateEvent& event) {
   if (console_.json) {
-    console_.out << Line(ToJson(event)) << std::flush;
+    Json json = ToJson(event);
+    if (sample_) json["sample"] = *sample_;
+    console_.out << Line(json) << std::flush;
   } else {
     std::visit([this](const auto& one) { Show(one); }, event);
   }

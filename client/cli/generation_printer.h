@@ -3,6 +3,9 @@
 #ifndef QUICKSAVE_CLIENT_CLI_GENERATION_PRINTER_H_
 #define QUICKSAVE_CLIENT_CLI_GENERATION_PRINTER_H_
 
+#include <optional>
+#include <string>
+
 #include "client/cli/console.h"
 #include "quicksave/requests.h"
 
@@ -19,6 +22,8 @@ class GenerationPrinter {
   void End();
   // Whether text that the server still holds back is shown at the end: when nothing can go on from the state.
   void set_show_pending(bool show) { show_pending_ = show; }
+  // The number of the sample that the events belong to, when there are several.
+  void set_sample(int sample) { sample_ = sample; }
   // Whether the session that stays is named at the end.
   void set_name_session(bool name) { name_session_ = name; }
 
@@ -31,6 +36,7 @@ class GenerationPrinter {
   void Write(const std::string& text);
 
   const Console& console_;
+  std::optional<int> sample_;
   bool show_pending_ = false;
   bool name_session_ = true;
   bool line_is_open_ = false;

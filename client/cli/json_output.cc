@@ -95,6 +95,8 @@ std::string ReasonName(client::FinishReason reason) {
       return "max_tokens";
     case client::FinishReason::kContextFull:
       return "context_full";
+    case client::FinishReason::kConstraintComplete:
+      return "constraint_complete";
     case client::FinishReason::kUnspecified:
       break;
   }
@@ -163,6 +165,12 @@ Json ToJson(const client::SamplingParameters& sampling) {
   SetOptional(&json, "top_p", sampling.top_p);
   SetOptional(&json, "min_p", sampling.min_p);
   SetOptional(&json, "repetition_penalty", sampling.repetition_penalty);
+  SetOptional(&json, "presence_penalty", sampling.presence_penalty);
+  SetOptional(&json, "frequency_penalty", sampling.frequency_penalty);
+  if (sampling.logit_bias) {
+    json["logit_bias"] = Json::object();
+    for (const auto& [id, bias] : *sampling.logit_bias) json["logit_bias"][absl::StrCat(id)] = bias;
+  }
   SetOptional(&json, "seed", sampling.seed);
   return json;
 }

@@ -33,6 +33,8 @@ std::string ReasonText(const client::GenerateFinished& finished) {
       return "max tokens";
     case client::FinishReason::kContextFull:
       return "a full context";
+    case client::FinishReason::kConstraintComplete:
+      return "the constraint";
     case client::FinishReason::kUnspecified:
       break;
   }
@@ -92,6 +94,11 @@ std::string SamplingText(const client::SamplingParameters& sampling) {
   add("top-p", sampling.top_p);
   add("min-p", sampling.min_p);
   add("repetition-penalty", sampling.repetition_penalty);
+  add("presence-penalty", sampling.presence_penalty);
+  add("frequency-penalty", sampling.frequency_penalty);
+  if (sampling.logit_bias && !sampling.logit_bias->empty()) {
+    parts.push_back(absl::StrCat("logit-bias of ", sampling.logit_bias->size(), " tokens"));
+  }
   add("seed", sampling.seed);
   return parts.empty() ? "-" : absl::StrJoin(parts, ", ");
 }

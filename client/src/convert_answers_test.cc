@@ -24,13 +24,17 @@ Proto Complete(const std::string& text) {
 }
 
 constexpr char kSampling[] =
-    "temperature: 0.5 top_k: 40 top_p: 0.75 min_p: 0.25 repetition_penalty: 1.5 seed: 18446744073709551615";
+    "temperature: 0.5 top_k: 40 top_p: 0.75 min_p: 0.25 repetition_penalty: 1.5 seed: 18446744073709551615 "
+    "presence_penalty: -0.5 frequency_penalty: 1.25 logit_bias { biases { key: 7 value: -100 } }";
 const SamplingParameters kSamplingValue = {.temperature = 0.5f,
                                            .top_k = 40,
                                            .top_p = 0.75f,
                                            .min_p = 0.25f,
                                            .repetition_penalty = 1.5f,
-                                           .seed = std::numeric_limits<uint64_t>::max()};
+                                           .seed = std::numeric_limits<uint64_t>::max(),
+                                           .presence_penalty = -0.5f,
+                                           .frequency_penalty = 1.25f,
+                                           .logit_bias = {{{7, -100.0f}}}};
 
 constexpr char kProof[] = R"pb(
   tokens_reused: 1
@@ -176,10 +180,11 @@ TEST(ConvertTest, ZeroThatWasSetIsNotUnset) {
   v1::SamplingParameters sampling;
   sampling.set_temperature(0);
   sampling.set_seed(0);
-  EXPECT_EQ(FromProto(sampling), (SamplingParameters{.temperature = 0.0f, .seed = 0}));
+  sampling.mutable_logit_bias();
+  EXPECT_EQ(FromProto(sampling), (SamplingParameters{.temperature = 0.0f, .seed = 0, .logit_bias = {{}}}));
   v1::SamplingParameters back;
   ToProto(FromProto(sampling), &back);
-  EXPECT_TRUE(back.has_temperature() && back.has_seed() && !back.has_top_k());
+  EXPECT_TRUE(back.has_temperature() && back.has_seed() && back.has_logit_bias() && !back.has_top_k());
 }
 
 TEST(ConvertTest, UnknownEnumerationValuesAreUnspecified) {

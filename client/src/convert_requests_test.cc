@@ -23,13 +23,17 @@ void ExpectProto(const Proto& actual, const std::string& text) {
 }
 
 constexpr char kSampling[] =
-    "temperature: 0.5 top_k: 40 top_p: 0.75 min_p: 0.25 repetition_penalty: 1.5 seed: 18446744073709551615";
+    "temperature: 0.5 top_k: 40 top_p: 0.75 min_p: 0.25 repetition_penalty: 1.5 seed: 18446744073709551615 "
+    "presence_penalty: -0.5 frequency_penalty: 1.25 logit_bias { biases { key: 7 value: -100 } }";
 const SamplingParameters kSamplingValue = {.temperature = 0.5f,
                                            .top_k = 40,
                                            .top_p = 0.75f,
                                            .min_p = 0.25f,
                                            .repetition_penalty = 1.5f,
-                                           .seed = std::numeric_limits<uint64_t>::max()};
+                                           .seed = std::numeric_limits<uint64_t>::max(),
+                                           .presence_penalty = -0.5f,
+                                           .frequency_penalty = 1.25f,
+                                           .logit_bias = {{{7, -100.0f}}}};
 
 TEST(ConvertTest, GenerateRequestIsWrittenWhole) {
   const v1::GenerateRequest message = ToProto(
@@ -37,6 +41,7 @@ TEST(ConvertTest, GenerateRequestIsWrittenWhole) {
                       .input = std::vector<ChatMessage>{{.role = "user", .content = "hi"}},
                       .sampling = kSamplingValue,
                       .stop = {.max_tokens = 1, .strings = {"END"}, .token_ids = {2}, .ignore_eos = true},
+                      .constraint = Choices{{"yes", "no"}},
                       .top_logprobs = 3,
                       .save = SaveOptions{.labels = {{"k", "v"}}, .note = "note", .edge_type = EdgeType::kIntervention},
                       .save_every_tokens = 4,
@@ -49,6 +54,7 @@ TEST(ConvertTest, GenerateRequestIsWrittenWhole) {
                                          skip_check: true
                                          messages { messages { role: "user" content: "hi" } }
                                          stop { max_tokens: 1 strings: "END" token_ids: 2 ignore_eos: true }
+                                         constraint { choice { texts: "yes" texts: "no" } }
                                          top_logprobs: 3
                                          save {
                                            labels { key: "k" value: "v" }
@@ -70,6 +76,16 @@ TEST(ConvertTest, EveryStartAndInputOfGenerate) {
   ExpectProto(ToProto(GenerateRequest{.input = std::vector<int32_t>{1, 2}}), "token_ids { ids: [1, 2] }");
   ExpectProto(ToProto(GenerateRequest{.input = std::vector<int32_t>{}}), "token_ids {}");
   ExpectProto(ToProto(GenerateRequest{.input = std::vector<ChatMessage>{}}), "messages {}");
+}
+
+TEST(ConvertTest, EveryConstraintOfGenerate) {
+  ExpectProto(ToProto(GenerateRequest{}), "");
+  ExpectProto(ToProto(GenerateRequest{.constraint = Constraint()}), "constraint {}");
+  ExpectProto(ToProto(GenerateRequest{.constraint = JsonSchema{"{}"}}), "constraint { json_schema: '{}' }");
+  ExpectProto(ToProto(GenerateRequest{.constraint = Regex{"a+"}}), "constraint { regex: 'a+' }");
+  ExpectProto(ToProto(GenerateRequest{.constraint = Choices{}}), "constraint { choice {} }");
+  ExpectProto(ToProto(GenerateRequest{.constraint = LarkGrammar{"start: /a/"}}), "constraint { lark: 'start: /a/' }");
+  ExpectProto(ToProto(GenerateRequest{.sampling = {.logit_bias = {{}}}}), "sampling { logit_bias {} }");
 }
 
 TEST(ConvertTest, SnapshotServiceRequestsAreWrittenWhole) {

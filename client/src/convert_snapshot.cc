@@ -46,6 +46,18 @@ void InputToProto(const Input& from, v1::GenerateRequest* to) {
   }
 }
 
+void ConstraintToProto(const Constraint& from, v1::Constraint* to) {
+  if (const auto* schema = std::get_if<JsonSchema>(&from)) {
+    to->set_json_schema(schema->text);
+  } else if (const auto* regex = std::get_if<Regex>(&from)) {
+    to->set_regex(regex->text);
+  } else if (const auto* choices = std::get_if<Choices>(&from)) {
+    to->mutable_choice()->mutable_texts()->Assign(choices->texts.begin(), choices->texts.end());
+  } else if (const auto* grammar = std::get_if<LarkGrammar>(&from)) {
+    to->set_lark(grammar->text);
+  }
+}
+
 GenerateStarted StartedFromProto(const v1::GenerateStarted& from) {
   GenerateStarted to{.session = from.session(),
                      .reused_tokens = from.reused_tokens(),
@@ -63,7 +75,7 @@ GenerateDelta DeltaFromProto(const v1::GenerateDelta& from) {
 
 FinishReason ReasonFromProto(v1::GenerateFinished::Reason from) {
   const bool known =
-      from >= v1::GenerateFinished::REASON_UNSPECIFIED && from <= v1::GenerateFinished::REASON_CONTEXT_FULL;
+      from >= v1::GenerateFinished::REASON_UNSPECIFIED && from <= v1::GenerateFinished::REASON_CONSTRAINT_COMPLETE;
   return known ? static_cast<FinishReason>(from) : FinishReason::kUnspecified;
 }
 
@@ -137,6 +149,7 @@ v1::GenerateRequest ToProto(const GenerateRequest& from) {
   InputToProto(from.input, &to);
   SamplingToProto(from.sampling, &to);
   if (from.stop != StopConditions{}) ToProto(from.stop, to.mutable_stop());
+  if (from.constraint) ConstraintToProto(*from.constraint, to.mutable_constraint());
   if (from.top_logprobs) to.set_top_logprobs(*from.top_logprobs);
   if (from.save) ToProto(*from.save, to.mutable_save());
   if (from.save_every_tokens) to.set_save_every_tokens(*from.save_every_tokens);

@@ -86,6 +86,11 @@ SamplingParameters FromProto(const v1::SamplingParameters& from) {
   if (from.has_min_p()) to.min_p = from.min_p();
   if (from.has_repetition_penalty()) to.repetition_penalty = from.repetition_penalty();
   if (from.has_seed()) to.seed = from.seed();
+  if (from.has_presence_penalty()) to.presence_penalty = from.presence_penalty();
+  if (from.has_frequency_penalty()) to.frequency_penalty = from.frequency_penalty();
+  if (from.has_logit_bias()) {
+    to.logit_bias.emplace(from.logit_bias().biases().begin(), from.logit_bias().biases().end());
+  }
   return to;
 }
 
@@ -96,6 +101,11 @@ void ToProto(const SamplingParameters& from, v1::SamplingParameters* to) {
   if (from.min_p) to->set_min_p(*from.min_p);
   if (from.repetition_penalty) to->set_repetition_penalty(*from.repetition_penalty);
   if (from.seed) to->set_seed(*from.seed);
+  if (from.presence_penalty) to->set_presence_penalty(*from.presence_penalty);
+  if (from.frequency_penalty) to->set_frequency_penalty(*from.frequency_penalty);
+  if (from.logit_bias) {
+    to->mutable_logit_bias()->mutable_biases()->insert(from.logit_bias->begin(), from.logit_bias->end());
+  }
 }
 
 void ToProto(const StopConditions& from, v1::StopConditions* to) {

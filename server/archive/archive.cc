@@ -133,6 +133,7 @@ absl::Status Archive::Load(int tokens, engine::PageReservation reservation, Rest
   state.sequence = engine::Sequence(TokensOf(record, tokens), std::move(pages), std::move(logits));
   state.sampling = SamplingOf(record);
   state.text = TextStateOf(record, tokens);
+  state.constraint = ConstraintOf(record, tokens);
   state.origin = OriginOf(record);
   state.origin_tokens = tokens;
   return absl::OkStatus();

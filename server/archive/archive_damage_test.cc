@@ -231,6 +231,30 @@ TEST_F(ArchiveDamageTest, DetokenizerBeyondTheTokensIsDataLoss) {
                  "detokenizer");
 }
 
+TEST_F(ArchiveDamageTest, ConstraintThatCannotBeIsDataLoss) {
+  using storage::v1::ConstraintState;
+  const auto changed = [this](ConstraintState::Kind kind, int texts, uint32_t tokens) {
+    return CommitChanged([=](storage::NodeCommit& commit) {
+      ConstraintState& constraint = *commit.record.mutable_contents()->mutable_text()->mutable_constraint();
+      constraint.set_kind(kind);
+      for (int i = 0; i < texts; ++i) constraint.add_texts("a");
+      constraint.set_token_count(tokens);
+    });
+  };
+  EXPECT_TRUE(Restore(changed(ConstraintState::KIND_CHOICES, 2, 300)).ok());
+  ExpectDataLoss(changed(ConstraintState::KIND_REGEX, 1, 301), "constraint");
+  ExpectDataLoss(changed(ConstraintState::KIND_REGEX, 2, 3), "constraint");
+  ExpectDataLoss(changed(ConstraintState::KIND_UNSPECIFIED, 1, 3), "constraint");
+  ExpectDataLoss(changed(static_cast<ConstraintState::Kind>(9), 1, 3), "constraint");
+}
+
+TEST_F(ArchiveDamageTest, BiasOfATokenOutsideOfTheVocabularyIsDataLoss) {
+  ExpectDataLoss(CommitChanged([](storage::NodeCommit& commit) {
+                   (*commit.record.mutable_sampler()->mutable_logit_bias())[kVocab] = 1;
+                 }),
+                 "biased token id");
+}
+
 TEST_F(ArchiveDamageTest, LogitsOfAnotherSizeAreDataLoss) {
   ExpectDataLoss(CommitChanged([](storage::NodeCommit& commit) { commit.state[0].bytes.resize(4 * kVocab - 4); }),
                  "logits");

@@ -50,8 +50,15 @@ TEST_F(ArchiveTest, SamplerTextLabelsAndEveryBitOfLogitsComeBack) {
   (*logits)[3] = -0.0F;
   (*logits)[4] = -std::numeric_limits<float>::infinity();
   state.sequence.set_next_logits(logits);
-  state.sampling = {
-      .temperature = 0.7F, .top_k = 40, .top_p = 0.9F, .min_p = 0.05F, .repetition_penalty = 1.1F, .seed = ~0ULL};
+  state.sampling = {.temperature = 0.7F,
+                    .top_k = 40,
+                    .top_p = 0.9F,
+                    .min_p = 0.05F,
+                    .repetition_penalty = 1.1F,
+                    .presence_penalty = -0.5F,
+                    .frequency_penalty = 1.5F,
+                    .logit_bias = {{0, -100}, {7, 0.25F}},
+                    .seed = ~0ULL};
   state.text = {.detokenizer = {.prefix_offset = 30, .read_offset = 38, .emitted_bytes = 5}, .held_text = "\xff<en"};
   const SaveRequest request{
       .state = state, .tenant = kTenant, .labels = {{"a", "b"}}, .note = "why", .text_tail = "the end"};
@@ -144,6 +151,23 @@ TEST_F(ArchiveTest, NodeIsRewoundToEveryToken) {
   }
   for (const int at : {-1, 0, count + 1}) {
     EXPECT_EQ(Restore(node_id, at).status().code(), absl::StatusCode::kOutOfRange) << at;
+  }
+}
+
+TEST_F(ArchiveTest, ConstraintComesBackWithTheTokensSinceItBegan) {
+  using Kind = text::Constraint::Kind;
+  for (const Kind kind : {Kind::kJsonSchema, Kind::kRegex, Kind::kChoices, Kind::kLark}) {
+    SessionState state = env_.NewState(env_.RandomTokens(40));
+    const std::vector<std::string> texts(kind == Kind::kChoices ? 3 : 1, "[a-z]+\n");
+    state.constraint = {std::make_shared<const text::Constraint>(text::Constraint{kind, texts}), 12};
+    const std::string node_id = env_.Save(state)->record.node_id();
+    for (int at = 26; at <= 40; ++at) {
+      const ConstraintState restored = Restore(node_id, at)->state.constraint;
+      ASSERT_EQ(restored.constraint != nullptr, at >= 28) << at;
+      ASSERT_EQ(restored.tokens, std::max(0, at - 28));
+      if (at < 28) continue;
+      ASSERT_EQ(*restored.constraint, *state.constraint.constraint);
+    }
   }
 }
 

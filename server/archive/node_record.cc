@@ -24,7 +24,45 @@ void SetSampler(const engine::SamplingParameters& from, storage::v1::SamplerStat
   sampler.set_top_p(from.top_p);
   sampler.set_min_p(from.min_p);
   sampler.set_repetition_penalty(from.repetition_penalty);
+  sampler.set_presence_penalty(from.presence_penalty);
+  sampler.set_frequency_penalty(from.frequency_penalty);
+  for (const auto& [id, bias] : from.logit_bias) (*sampler.mutable_logit_bias())[static_cast<uint32_t>(id)] = bias;
   sampler.set_seed(from.seed);
+}
+
+storage::v1::ConstraintState::Kind KindOf(text::Constraint::Kind kind) {
+  switch (kind) {
+    case text::Constraint::Kind::kJsonSchema:
+      return storage::v1::ConstraintState::KIND_JSON_SCHEMA;
+    case text::Constraint::Kind::kRegex:
+      return storage::v1::ConstraintState::KIND_REGEX;
+    case text::Constraint::Kind::kChoices:
+      return storage::v1::ConstraintState::KIND_CHOICES;
+    case text::Constraint::Kind::kLark:
+      break;
+  }
+  return storage::v1::ConstraintState::KIND_LARK;
+}
+
+text::Constraint::Kind KindOf(storage::v1::ConstraintState::Kind kind) {
+  switch (kind) {
+    case storage::v1::ConstraintState::KIND_JSON_SCHEMA:
+      return text::Constraint::Kind::kJsonSchema;
+    case storage::v1::ConstraintState::KIND_REGEX:
+      return text::Constraint::Kind::kRegex;
+    case storage::v1::ConstraintState::KIND_CHOICES:
+      return text::Constraint::Kind::kChoices;
+    default:
+      return text::Constraint::Kind::kLark;
+  }
+}
+
+void SetConstraint(const ConstraintState& from, storage::v1::TextState& text) {
+  if (from.constraint == nullptr) return;
+  storage::v1::ConstraintState& constraint = *text.mutable_constraint();
+  constraint.set_kind(KindOf(from.constraint->kind));
+  constraint.mutable_texts()->Assign(from.constraint->texts.begin(), from.constraint->texts.end());
+  constraint.set_token_count(static_cast<uint32_t>(from.tokens));
 }
 
 void SetText(const TextState& from, storage::v1::TextState& text) {
@@ -60,6 +98,7 @@ storage::NodeRecord MakeRecord(const SaveRequest& request, const ModelIdentity& 
   storage::NodeContents& contents = *record.mutable_contents();
   contents.mutable_token_ids()->Assign(state.sequence.tokens().begin(), state.sequence.tokens().end());
   SetText(state.text, *contents.mutable_text());
+  SetConstraint(state.constraint, *contents.mutable_text());
   return record;
 }
 
@@ -110,6 +149,14 @@ absl::Status CheckConsistent(const storage::NodeRecord& record) {
       text.detokenizer_read_offset() > int64_t{count}) {
     return Inconsistent(record, "the detokenizer is not within the tokens");
   }
+  if (!text.has_constraint()) return absl::OkStatus();
+  const storage::v1::ConstraintState& constraint = text.constraint();
+  const bool has_texts =
+      constraint.kind() == storage::v1::ConstraintState::KIND_CHOICES || constraint.texts_size() == 1;
+  if (constraint.kind() < storage::v1::ConstraintState::KIND_JSON_SCHEMA ||
+      constraint.kind() > storage::v1::ConstraintState::KIND_LARK || !has_texts || constraint.token_count() > count) {
+    return Inconsistent(record, "its constraint has another kind than its texts, or more tokens than the node");
+  }
   return absl::OkStatus();
 }
 
@@ -118,6 +165,11 @@ absl::Status CheckFitsModel(const storage::NodeRecord& record, const ModelIdenti
   for (const uint32_t id : record.contents().token_ids()) {
     if (id >= static_cast<uint32_t>(model.vocab_size)) {
       return Inconsistent(record, absl::StrCat("token id ", id, " is not in the vocabulary of ", model.vocab_size));
+    }
+  }
+  for (const auto& [id, bias] : record.sampler().logit_bias()) {
+    if (id >= static_cast<uint32_t>(model.vocab_size)) {
+      return Inconsistent(record, absl::StrCat("biased token id ", id, " is not in the vocabulary"));
     }
   }
   const uint64_t token_bytes = shape.page_bytes() / engine::cpu::kPageTokens;
@@ -151,12 +203,16 @@ std::vector<int32_t> TokensOf(const storage::NodeRecord& record, int tokens) {
 
 engine::SamplingParameters SamplingOf(const storage::NodeRecord& record) {
   const storage::v1::SamplerState& sampler = record.sampler();
-  return {.temperature = sampler.temperature(),
-          .top_k = static_cast<int32_t>(sampler.top_k()),
-          .top_p = sampler.top_p(),
-          .min_p = sampler.min_p(),
-          .repetition_penalty = sampler.repetition_penalty(),
-          .seed = sampler.seed()};
+  engine::SamplingParameters sampling{.temperature = sampler.temperature(),
+                                      .top_k = static_cast<int32_t>(sampler.top_k()),
+                                      .top_p = sampler.top_p(),
+                                      .min_p = sampler.min_p(),
+                                      .repetition_penalty = sampler.repetition_penalty(),
+                                      .presence_penalty = sampler.presence_penalty(),
+                                      .frequency_penalty = sampler.frequency_penalty(),
+                                      .seed = sampler.seed()};
+  for (const auto& [id, bias] : sampler.logit_bias()) sampling.logit_bias[static_cast<int32_t>(id)] = bias;
+  return sampling;
 }
 
 TextState TextStateOf(const storage::NodeRecord& record, int tokens) {
@@ -168,6 +224,18 @@ TextState TextStateOf(const storage::NodeRecord& record, int tokens) {
                           .read_offset = text.detokenizer_read_offset(),
                           .emitted_bytes = text.detokenizer_emitted_bytes()},
           .held_text = text.held_back()};
+}
+
+ConstraintState ConstraintOf(const storage::NodeRecord& record, int tokens) {
+  const storage::v1::TextState& text = record.contents().text();
+  if (!text.has_constraint()) return {};
+  const storage::v1::ConstraintState& from = text.constraint();
+  const int begin = static_cast<int>(record.token_count() - from.token_count());
+  if (tokens < begin) return {};
+  auto constraint = std::make_shared<text::Constraint>();
+  constraint->kind = KindOf(from.kind());
+  constraint->texts.assign(from.texts().begin(), from.texts().end());
+  return {.constraint = std::move(constraint), .tokens = tokens - begin};
 }
 
 }  // namespace quicksave::server

@@ -43,6 +43,8 @@ engine::SamplingParameters SamplingOf(const storage::NodeRecord& record);
 // The text side after all tokens, or after the first `tokens`: then empty but for the detokenizer's place, from which
 // GenerateJob finds its context.
 TextState TextStateOf(const storage::NodeRecord& record, int tokens);
+// The constraint that is in force after the first `tokens` tokens: the node's, unless it began later.
+ConstraintState ConstraintOf(const storage::NodeRecord& record, int tokens);
 
 }  // namespace quicksave::server
 

@@ -3,13 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <unordered_set>
+#include <string>
+#include <unordered_map>
 
 #include "Random123/philox.h"
 #include "absl/strings/str_cat.h"
 
 namespace quicksave::engine {
 namespace {
+
+constexpr size_t kMaxBiases = 300;
 
 // Uniform in [0, 1), with 53 bits.
 double UniformDraw(uint64_t seed, uint64_t position) {
@@ -20,18 +23,41 @@ double UniformDraw(uint64_t seed, uint64_t position) {
   return static_cast<double>(((uint64_t{bits[0]} << 32) | bits[1]) >> 11) * 0x1p-53;
 }
 
-void Penalise(std::vector<float>& logits, float penalty, absl::Span<const int32_t> tokens) {
-  const std::unordered_set<int32_t> seen(tokens.begin(), tokens.end());
-  for (const int32_t id : seen) logits[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
+bool ChangesLogits(const SamplingParameters& p) {
+  return p.repetition_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0 || !p.logit_bias.empty();
+}
+
+// Penalties of the tokens in the state, then biases.
+std::vector<float> ChangedLogits(absl::Span<const float> logits, const SamplingParameters& p,
+                                 absl::Span<const int32_t> tokens) {
+  std::vector<float> changed(logits.begin(), logits.end());
+  std::unordered_map<int32_t, int> counts;
+  for (const int32_t id : tokens) ++counts[id];
+  for (const auto& [id, count] : counts) {
+    float& logit = changed[id];
+    if (p.repetition_penalty != 1) logit = logit > 0 ? logit / p.repetition_penalty : logit * p.repetition_penalty;
+    if (p.presence_penalty != 0) logit -= p.presence_penalty;
+    if (p.frequency_penalty != 0) logit -= p.frequency_penalty * static_cast<float>(count);
+  }
+  for (const auto& [id, bias] : p.logit_bias) changed[id] += bias;
+  return changed;
+}
+
+bool Allows(TokenMask allowed, size_t id) {
+  return allowed.empty() || (id / 32 < allowed.size() && (allowed[id / 32] >> (id % 32) & 1) != 0);
 }
 
 // A logit that is not a number counts as minus infinity: the token is never drawn.
 float Defined(float logit) { return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit; }
 
 // The lowest id of those with the largest logit.
-int32_t Largest(absl::Span<const float> logits) {
-  const auto less = [](float a, float b) { return Defined(a) < Defined(b); };
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end(), less) - logits.begin());
+int32_t Largest(absl::Span<const float> logits, TokenMask allowed) {
+  size_t largest = logits.size();
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (!Allows(allowed, id)) continue;
+    if (largest == logits.size() || Defined(logits[id]) > Defined(logits[largest])) largest = id;
+  }
+  return static_cast<int32_t>(largest);
 }
 
 // A logit less the largest one; 0 for the largest even when it is infinite.
@@ -48,20 +74,21 @@ struct Candidate {
 // For std heaps and sorts: likelier first, the lower id first on a tie.
 bool Before(const Candidate& a, const Candidate& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; }
 
-// All tokens with their weights relative to the likeliest, whose weight is 1 even when its logit is infinite.
-std::vector<Candidate> Weigh(absl::Span<const float> logits, double temperature) {
-  const double largest = Defined(logits[Largest(logits)]);
+// All allowed tokens with their weights relative to the likeliest, whose weight is 1 even when its logit is infinite.
+std::vector<Candidate> Weigh(absl::Span<const float> logits, double temperature, TokenMask allowed) {
+  const double largest = Defined(logits[Largest(logits, allowed)]);
   std::vector<Candidate> candidates;
   candidates.reserve(logits.size());
   for (size_t id = 0; id < logits.size(); ++id) {
+    if (!Allows(allowed, id)) continue;
     candidates.push_back({static_cast<int32_t>(id), std::exp(Below(logits[id], largest) / temperature)});
   }
   return candidates;
 }
 
 // The tokens that the filters leave: by likelihood when top-k or top-p had to order them, else by id.
-std::vector<Candidate> Filter(absl::Span<const float> logits, const SamplingParameters& parameters) {
-  std::vector<Candidate> candidates = Weigh(logits, parameters.temperature);
+std::vector<Candidate> Filter(absl::Span<const float> logits, const SamplingParameters& parameters, TokenMask allowed) {
+  std::vector<Candidate> candidates = Weigh(logits, parameters.temperature, allowed);
   const bool ordered = parameters.top_k > 0;
   if (parameters.top_k > 0 && parameters.top_k < static_cast<int>(candidates.size())) {
     std::nth_element(candidates.begin(), candidates.begin() + parameters.top_k, candidates.end(), Before);
@@ -102,21 +129,41 @@ int32_t Draw(absl::Span<const Candidate> candidates, double uniform) {
   return last;
 }
 
-absl::Status CheckRange(const char* name, double value, double low, double high) {
+absl::Status CheckRange(const std::string& name, double value, double low, double high) {
   if (value >= low && value <= high) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("sampling.", name, " is ", value, "; it must be from ", low, " to ", high));
 }
 
+absl::Status CheckBiases(const std::map<int32_t, float>& biases, int vocab_size) {
+  if (biases.size() > kMaxBiases) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sampling.logit_bias has ", biases.size(), " entries; at most ", kMaxBiases, " are allowed"));
+  }
+  for (const auto& [id, bias] : biases) {
+    if (id < 0 || id >= vocab_size) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("sampling.logit_bias: token id ", id, " is outside the vocabulary [0, ", vocab_size, ")"));
+    }
+    if (absl::Status status = CheckRange(absl::StrCat("logit_bias[", id, "]"), bias, -100, 100); !status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-absl::Status Validate(const SamplingParameters& parameters) {
+absl::Status Validate(const SamplingParameters& parameters, int vocab_size) {
   const absl::Status checks[] = {
       CheckRange("temperature", parameters.temperature, 0, 100),
       CheckRange("top_k", parameters.top_k, 0, std::numeric_limits<int32_t>::max()),
       CheckRange("top_p", parameters.top_p, 1e-9, 1),
       CheckRange("min_p", parameters.min_p, 0, 0.999999),
       CheckRange("repetition_penalty", parameters.repetition_penalty, 0.01, 100),
+      CheckRange("presence_penalty", parameters.presence_penalty, -2, 2),
+      CheckRange("frequency_penalty", parameters.frequency_penalty, -2, 2),
+      CheckBiases(parameters.logit_bias, vocab_size),
   };
   for (const absl::Status& check : checks) {
     if (!check.ok()) return check;
@@ -124,19 +171,19 @@ absl::Status Validate(const SamplingParameters& parameters) {
   return absl::OkStatus();
 }
 
-int32_t Sample(absl::Span<const float> logits, const SamplingParameters& parameters, absl::Span<const int32_t> tokens) {
-  std::vector<float> penalised;
-  if (parameters.repetition_penalty != 1) {
-    penalised.assign(logits.begin(), logits.end());
-    Penalise(penalised, parameters.repetition_penalty, tokens);
-    logits = penalised;
+int32_t Sample(absl::Span<const float> logits, const SamplingParameters& parameters, absl::Span<const int32_t> tokens,
+               TokenMask allowed) {
+  std::vector<float> changed;
+  if (ChangesLogits(parameters)) {
+    changed = ChangedLogits(logits, parameters, tokens);
+    logits = changed;
   }
-  if (parameters.temperature == 0) return Largest(logits);
-  return Draw(Filter(logits, parameters), UniformDraw(parameters.seed, tokens.size()));
+  if (parameters.temperature == 0) return Largest(logits, allowed);
+  return Draw(Filter(logits, parameters, allowed), UniformDraw(parameters.seed, tokens.size()));
 }
 
 LogProbabilities::LogProbabilities(absl::Span<const float> logits)
-    : logits_(logits), largest_(Defined(logits[Largest(logits)])) {
+    : logits_(logits), largest_(Defined(logits[Largest(logits, {})])) {
   double sum = 0;
   for (const float logit : logits) sum += std::exp(Below(logit, largest_));
   log_sum_ = std::log(sum);

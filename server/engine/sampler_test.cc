@@ -47,15 +47,21 @@ struct Philox {
 // The tokens that may be drawn, likeliest first (the lower id first on a tie), and their probabilities: every step done
 // plainly, on sorted lists.
 std::vector<std::pair<int32_t, double>> SlowDistribution(std::vector<float> logits, const SamplingParameters& p,
-                                                         const std::vector<int32_t>& tokens) {
-  if (p.repetition_penalty != 1) {
-    for (const int32_t id : std::set<int32_t>(tokens.begin(), tokens.end())) {
-      logits[id] = logits[id] > 0 ? logits[id] / p.repetition_penalty : logits[id] * p.repetition_penalty;
-    }
+                                                         const std::vector<int32_t>& tokens,
+                                                         const std::set<int32_t>& forbidden = {}) {
+  for (const int32_t id : std::set<int32_t>(tokens.begin(), tokens.end())) {
+    const auto count = static_cast<float>(std::count(tokens.begin(), tokens.end(), id));
+    logits[id] = logits[id] > 0 ? logits[id] / p.repetition_penalty : logits[id] * p.repetition_penalty;
+    logits[id] = logits[id] - p.presence_penalty - p.frequency_penalty * count;
   }
+  for (const auto& [id, bias] : p.logit_bias) logits[id] += bias;
   std::vector<std::pair<int32_t, double>> list;
-  const double largest = *std::max_element(logits.begin(), logits.end());
+  double largest = -kInfinity;
   for (size_t id = 0; id < logits.size(); ++id) {
+    if (forbidden.count(static_cast<int32_t>(id)) == 0) largest = std::max<double>(largest, logits[id]);
+  }
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (forbidden.count(static_cast<int32_t>(id)) != 0) continue;
     list.emplace_back(static_cast<int32_t>(id), std::exp((logits[id] - largest) / p.temperature));
   }
   std::stable_sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
@@ -122,14 +128,32 @@ TEST(SampleTest, DrawsFromTheDistributionOfASlowReference) {
     }
     std::vector<int32_t> tokens(random() % 20);
     for (int32_t& token : tokens) token = static_cast<int32_t>(random() % vocab);
-    const SamplingParameters parameters{
+    SamplingParameters parameters{
         .temperature = 0.1F + static_cast<float>(random() % 300) / 100,
         .top_k = random() % 2 == 0 ? 0 : 1 + static_cast<int>(random() % 70),
         .top_p = random() % 2 == 0 ? 1 : static_cast<float>(1 + random() % 999) / 1000,
         .min_p = random() % 2 == 0 ? 0 : static_cast<float>(random() % 500) / 1000,
         .repetition_penalty = random() % 2 == 0 ? 1 : 0.5F + static_cast<float>(random() % 200) / 100,
+        .presence_penalty = random() % 2 == 0 ? 0 : static_cast<float>(random() % 400) / 100 - 2,
+        .frequency_penalty = random() % 2 == 0 ? 0 : static_cast<float>(random() % 400) / 100 - 2,
         .seed = random()};
-    auto list = SlowDistribution(logits, parameters, tokens);
+    for (uint64_t biases = random() % 3; biases > 0; --biases) {
+      parameters.logit_bias[static_cast<int32_t>(random() % vocab)] = static_cast<float>(random() % 400) / 100 - 2;
+    }
+    std::set<int32_t> forbidden;
+    std::vector<uint32_t> mask;
+    if (random() % 2 == 0) {
+      // Sometimes too short: tokens beyond its end may not be drawn either. Token 0 always may.
+      mask.assign(1 + random() % 2, 1);
+      for (int32_t id = 0; id < vocab; ++id) {
+        if (id == 0 || (id / 32 < static_cast<int32_t>(mask.size()) && random() % 2 == 0)) {
+          mask[id / 32] |= 1u << (id % 32);
+        } else if (id != 32 || mask.size() < 2) {
+          forbidden.insert(id);
+        }
+      }
+    }
+    auto list = SlowDistribution(logits, parameters, tokens, forbidden);
     ASSERT_FALSE(list.empty());
     // Tokens are laid out by likelihood when a filter needs that order, by id otherwise.
     if (parameters.top_k == 0 && parameters.top_p == 1) std::sort(list.begin(), list.end());
@@ -140,7 +164,7 @@ TEST(SampleTest, DrawsFromTheDistributionOfASlowReference) {
       if (uniform > sum - 1e-9 && uniform < sum + probability + 1e-9) possible.insert(id);
       sum += probability;
     }
-    ASSERT_THAT(possible, testing::Contains(Sample(logits, parameters, tokens))) << "round " << round;
+    ASSERT_THAT(possible, testing::Contains(Sample(logits, parameters, tokens, mask))) << "round " << round;
   }
 }
 
@@ -181,6 +205,38 @@ TEST(SampleTest, RepetitionPenaltyMovesSeenTokensTowardsLessLikely) {
   EXPECT_EQ(Sample({-1.0F, -1.2F}, {.repetition_penalty = 1.5F}, {0}), 1);
   // Below 1 it does the opposite.
   EXPECT_EQ(Sample(logits, {.repetition_penalty = 0.5F}, {1}), 1);
+}
+
+TEST(SampleTest, PresencePenaltyCountsOnceAndFrequencyPenaltyEachTime) {
+  const std::vector<float> logits = {2.0F, 1.0F, 0.5F};
+  EXPECT_EQ(Sample(logits, {.presence_penalty = 0.9F}, {0, 0, 0}), 0);
+  EXPECT_EQ(Sample(logits, {.presence_penalty = 1.1F}, {0}), 1);
+  EXPECT_EQ(Sample(logits, {.frequency_penalty = 0.4F}, {0, 0}), 0);
+  EXPECT_EQ(Sample(logits, {.frequency_penalty = 0.4F}, {0, 0, 0}), 1);
+  EXPECT_EQ(Sample(logits, {.frequency_penalty = -0.6F}, {1, 1}), 1);
+}
+
+TEST(SampleTest, BiasesAreAddedToTheirTokens) {
+  const std::vector<float> logits = {2.0F, 1.0F, 0.5F};
+  EXPECT_EQ(Sample(logits, {.logit_bias = {{0, -1.1F}}}, {}), 1);
+  EXPECT_EQ(Sample(logits, {.logit_bias = {{2, 100}}}, {}), 2);
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    EXPECT_EQ(Sample(logits, {.temperature = 1, .logit_bias = {{0, -100}, {2, -100}}, .seed = seed}, {}), 1);
+  }
+}
+
+TEST(SampleTest, OnlyAllowedTokensAreDrawnWhateverTheLogits) {
+  const std::vector<uint32_t> mask = {0b0110};
+  for (const std::vector<float>& logits : {std::vector<float>{9, 1, 2, 9}, std::vector<float>(4, -kInfinity),
+                                           std::vector<float>(4, kNan), std::vector<float>{kInfinity, kNan, 1, 9}}) {
+    for (uint64_t seed = 0; seed < 30; ++seed) {
+      for (const float temperature : {0.0F, 1.0F, 100.0F}) {
+        EXPECT_THAT(Sample(logits, {.temperature = temperature, .top_k = 3, .seed = seed}, {}, mask),
+                    testing::AnyOf(1, 2));
+      }
+    }
+  }
+  EXPECT_EQ(Sample({9, 1, 2, 9}, {}, {}, mask), 2);
 }
 
 TEST(SampleTest, FiltersAlwaysLeaveTheLikeliest) {
@@ -227,11 +283,18 @@ TEST(SampleTest, LastTokenOfZeroProbabilityIsNotDrawnWhenRoundingEatsTheRest) {
 }
 
 TEST(ValidateTest, ChecksEveryField) {
-  EXPECT_TRUE(Validate({}).ok());
-  EXPECT_TRUE(
-      Validate({.temperature = 100, .top_k = 1 << 30, .top_p = 0.5F, .min_p = 0.5F, .repetition_penalty = 100}).ok());
+  EXPECT_TRUE(Validate({}, 300).ok());
+  SamplingParameters full{.temperature = 100,
+                          .top_k = 1 << 30,
+                          .top_p = 0.5F,
+                          .min_p = 0.5F,
+                          .repetition_penalty = 100,
+                          .presence_penalty = -2,
+                          .frequency_penalty = 2};
+  for (int32_t id = 0; id < 300; ++id) full.logit_bias[id] = id % 2 == 0 ? -100 : 100;
+  EXPECT_TRUE(Validate(full, 300).ok()) << Validate(full, 300);
   const auto expect_refused = [](const SamplingParameters& parameters, const char* field) {
-    const absl::Status status = Validate(parameters);
+    const absl::Status status = Validate(parameters, 301);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << field;
     EXPECT_THAT(std::string(status.message()), testing::HasSubstr(field));
   };
@@ -240,6 +303,16 @@ TEST(ValidateTest, ChecksEveryField) {
   for (const float bad : {0.0F, -1.0F, 1.1F, kNan}) expect_refused({.top_p = bad}, "top_p");
   for (const float bad : {-0.1F, 1.0F, kNan}) expect_refused({.min_p = bad}, "min_p");
   for (const float bad : {0.0F, -1.0F, 101.0F, kNan}) expect_refused({.repetition_penalty = bad}, "repetition_penalty");
+  for (const float bad : {-2.1F, 2.1F, kNan, kInfinity}) {
+    expect_refused({.presence_penalty = bad}, "presence_penalty");
+    expect_refused({.frequency_penalty = bad}, "frequency_penalty");
+  }
+  for (const float bad : {-100.1F, 101.0F, kNan, -kInfinity}) {
+    expect_refused({.logit_bias = {{5, bad}}}, "sampling.logit_bias[5]");
+  }
+  for (const int32_t bad : {-1, 301}) expect_refused({.logit_bias = {{bad, 1}}}, "outside the vocabulary [0, 301)");
+  full.logit_bias[300] = 1;
+  expect_refused(full, "sampling.logit_bias has 301 entries; at most 300 are allowed");
 }
 
 TEST(LogProbabilitiesTest, SumToOneAndAreOrdered) {

@@ -9,21 +9,24 @@ namespace quicksave::server {
 
 absl::StatusOr<std::shared_ptr<GenerateJob>> GenerateJob::Create(SessionState state, GenerateOptions options,
                                                                  const text::Tokenizer* tokenizer,
-                                                                 std::shared_ptr<GenerateListener> listener) {
+                                                                 std::shared_ptr<GenerateListener> listener,
+                                                                 std::unique_ptr<TokenConstraint> constraint) {
   absl::StatusOr<text::StopMatcher> stops = text::StopMatcher::Create(options.stop_strings);
   if (!stops.ok()) return stops.status();
-  return std::shared_ptr<GenerateJob>(
-      new GenerateJob(std::move(state), std::move(options), tokenizer, *std::move(stops), std::move(listener)));
+  return std::shared_ptr<GenerateJob>(new GenerateJob(std::move(state), std::move(options), tokenizer,
+                                                      *std::move(stops), std::move(listener), std::move(constraint)));
 }
 
 GenerateJob::GenerateJob(SessionState state, GenerateOptions options, const text::Tokenizer* tokenizer,
-                         text::StopMatcher stops, std::shared_ptr<GenerateListener> listener)
+                         text::StopMatcher stops, std::shared_ptr<GenerateListener> listener,
+                         std::unique_ptr<TokenConstraint> constraint)
     : state_(std::move(state)),
       options_(std::move(options)),
       tokenizer_(tokenizer),
       stops_(std::move(stops)),
       detokenizer_(tokenizer, /*skip_special=*/true, state_.text.detokenizer),
       listener_(std::move(listener)),
+      constraint_(std::move(constraint)),
       length_(state_.sequence.length()) {
   if (!options_.input.empty() || state_.sequence.next_logits() != nullptr || length() == 0) return;
   // Rewound: the last token is fed again for its logits, which are a function of the tokens alone.
@@ -46,6 +49,10 @@ void GenerateJob::Begin() {
     // Rewound: the archive cannot tell what the text after this place depends on.
     SkipInputText();
   }
+}
+
+bool GenerateJob::AwaitsConstraint() const {
+  return constraint_ != nullptr && fed_input_ == options_.input.size() && !constraint_->Ready();
 }
 
 int GenerateJob::backlog() const {
@@ -78,6 +85,7 @@ void GenerateJob::Consume(absl::Span<const float> logits) {
   // Only now is the token given out by Decide part of the state, so only now is its text.
   if (decided_) state_.text.detokenizer = detokenizer_.state();
   if (decided_) state_.text.held_text = stops_.held_text();
+  if (decided_ && constraint_ != nullptr) ++state_.constraint.tokens;
   state_.sequence.set_next_logits(std::make_shared<const engine::Logits>(logits.begin(), logits.end()));
   if (options_.checkpoint_tokens > 0 && decided_ && result_.generated_tokens % options_.checkpoint_tokens == 0 &&
       !stopped_by_string_ && result_.generated_tokens < options_.max_tokens) {
@@ -96,29 +104,56 @@ void GenerateJob::Decide() {
     done_ = true;
     return;
   }
-  if (result_.generated_tokens >= options_.max_tokens) {
-    result_.reason = FinishReason::kMaxTokens;
-    done_ = true;
-    return;
-  }
-  if (state_.sequence.length() >= options_.context_length) {
-    result_.reason = FinishReason::kContextFull;
-    done_ = true;
-    return;
-  }
-  next_token_ = engine::Sample(*state_.sequence.next_logits(), state_.sampling, state_.sequence.tokens());
+  if (const FinishReason reason = WhyEnd(); reason != FinishReason::kNone || !error_.ok()) return End(reason);
+  next_token_ = Draw();
   const auto has_next = [this](const std::vector<int32_t>& ids) {
     return std::find(ids.begin(), ids.end(), next_token_) != ids.end();
   };
   const bool named = has_next(options_.stop_token_ids);
   if (named || has_next(options_.end_of_turn_ids)) {
-    result_.reason = named ? FinishReason::kStop : FinishReason::kEndOfTurn;
     result_.stop = tokenizer_->TokenText(next_token_).value_or("");
-    done_ = true;
-    return;
+    return End(named ? FinishReason::kStop : FinishReason::kEndOfTurn);
   }
   ++result_.generated_tokens;
+  if (constraint_ != nullptr) constraint_->Take(next_token_);
   Emit(next_token_);
+}
+
+FinishReason GenerateJob::WhyEnd() {
+  if (constraint_ != nullptr) {
+    const TokenConstraint::Allowed& allowed = constraint_->allowed();
+    error_ = allowed.status;
+    if (error_.ok() && !allowed.any) {
+      if (allowed.progress != text::Grammar::Progress::kOpen) return FinishReason::kConstraintComplete;
+      error_ =
+          absl::FailedPreconditionError("constraint: its text is not complete, but no token of the model may follow");
+    }
+    if (!error_.ok()) return FinishReason::kNone;
+  }
+  if (result_.generated_tokens >= options_.max_tokens) return FinishReason::kMaxTokens;
+  if (state_.sequence.length() >= options_.context_length) return FinishReason::kContextFull;
+  return FinishReason::kNone;
+}
+
+int32_t GenerateJob::Draw() const {
+  const engine::Logits& logits = *state_.sequence.next_logits();
+  if (constraint_ == nullptr) return engine::Sample(logits, state_.sampling, state_.sequence.tokens());
+  std::vector<uint32_t> mask = constraint_->allowed().mask;
+  if (constraint_->allowed().progress == text::Grammar::Progress::kWhole) {
+    mask.resize((logits.size() + 31) / 32);
+    for (const std::vector<int32_t>* ends : {&options_.end_of_turn_ids, &options_.stop_token_ids}) {
+      for (const int32_t id : *ends) {
+        if (static_cast<size_t>(id) < logits.size()) mask[id / 32] |= uint32_t{1} << (id % 32);
+      }
+    }
+  }
+  return engine::Sample(logits, state_.sampling, state_.sequence.tokens(), mask);
+}
+
+void GenerateJob::End(FinishReason reason) {
+  result_.reason = reason;
+  done_ = true;
+  if (reason == FinishReason::kConstraintComplete || reason == FinishReason::kEndOfTurn) state_.constraint = {};
 }
 
 void GenerateJob::SkipInputText() {
@@ -168,7 +203,7 @@ void GenerateJob::Finish(const absl::Status& status) {
     const text::Detokenizer text(tokenizer_, /*skip_special=*/true, state_.text.detokenizer);
     result_.pending_text = state_.text.held_text + text.PendingText(state_.sequence.tokens()).value_or("");
   }
-  listener_->OnFinish(status, result_, std::move(state_));
+  listener_->OnFinish(status.ok() ? error_ : status, result_, std::move(state_));
 }
 
 }  // namespace quicksave::server

@@ -11,6 +11,7 @@
 #include "server/engine/sampler.h"
 #include "server/scheduler/job.h"
 #include "server/scheduler/session_state.h"
+#include "server/scheduler/token_constraint.h"
 #include "server/text/stop_matcher.h"
 #include "server/text/tokenizer.h"
 
@@ -22,7 +23,7 @@ struct GeneratedToken {
   std::vector<engine::TokenLogprob> top;
 };
 
-enum class FinishReason { kNone, kEndOfTurn, kStop, kMaxTokens, kContextFull };
+enum class FinishReason { kNone, kEndOfTurn, kStop, kMaxTokens, kContextFull, kConstraintComplete };
 
 struct GenerateResult {
   FinishReason reason = FinishReason::kNone;
@@ -63,11 +64,12 @@ struct GenerateOptions {
 // going on as if never stopped.
 class GenerateJob : public Job {
  public:
-  // `state` brings the sampler settings, and the text state when there is no input. INVALID_ARGUMENT for bad stop
-  // strings.
+  // `state` brings the sampler settings, and the text state when there is no input. `constraint`, if any, is that of
+  // the state, and has taken the state's tokens under it. INVALID_ARGUMENT for bad stop strings.
   static absl::StatusOr<std::shared_ptr<GenerateJob>> Create(SessionState state, GenerateOptions options,
                                                              const text::Tokenizer* tokenizer,
-                                                             std::shared_ptr<GenerateListener> listener);
+                                                             std::shared_ptr<GenerateListener> listener,
+                                                             std::unique_ptr<TokenConstraint> constraint = nullptr);
 
   // Tokens that it may append, for Scheduler::Submit.
   int max_appended() const { return static_cast<int>(options_.input.size()) + options_.max_appended; }
@@ -78,14 +80,16 @@ class GenerateJob : public Job {
 
   engine::Sequence& sequence() override { return state_.sequence; }
   int backlog() const override;
-  bool paused() const override { return listener_->Full(); }
+  bool paused() const override { return listener_->Full() || AwaitsConstraint(); }
   Feed Next(int budget) override;
   void Consume(absl::Span<const float> logits) override;
   void Finish(const absl::Status& status) override;
 
  private:
   GenerateJob(SessionState state, GenerateOptions options, const text::Tokenizer* tokenizer, text::StopMatcher stops,
-              std::shared_ptr<GenerateListener> listener);
+              std::shared_ptr<GenerateListener> listener, std::unique_ptr<TokenConstraint> constraint);
+  // Whether the next token waits for what the constraint allows.
+  bool AwaitsConstraint() const;
   // What the first Next does.
   void Begin();
   // The input that the state has now is no part of the answer, whether more of it follows or not.
@@ -94,6 +98,12 @@ class GenerateJob : public Job {
   void BeginText();
   // Decides what follows the logits that the state now has.
   void Decide();
+  // The end, before a token is drawn, if there is a reason for it.
+  FinishReason WhyEnd();
+  // The next token, under the constraint if there is one.
+  int32_t Draw() const;
+  // Ends it; a constraint that ended with its text goes out of force.
+  void End(FinishReason reason);
   void Emit(int32_t token);
 
   SessionState state_;
@@ -104,6 +114,7 @@ class GenerateJob : public Job {
   text::StopMatcher stops_;
   text::Detokenizer detokenizer_;
   std::shared_ptr<GenerateListener> listener_;
+  const std::unique_ptr<TokenConstraint> constraint_;
 
   size_t fed_input_ = 0;
   size_t feeding_ = 0;  // tokens handed out by the last Next
@@ -112,6 +123,7 @@ class GenerateJob : public Job {
   // Text after the stop string is dropped. The token that completed it is fed all the same, because it was given out.
   bool stopped_by_string_ = false;
   bool done_ = false;
+  absl::Status error_;  // why it could not go on
   GenerateResult result_;
   std::atomic<int> length_;
   absl::Time start_ = absl::InfinitePast();

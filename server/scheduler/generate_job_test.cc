@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <iostream>
 #include <random>
+#include <regex>
 #include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -139,6 +141,108 @@ TEST_F(GenerateJobTest, LogProbabilitiesAreThoseOfTheLogits) {
   const engine::LogProbabilities expected(*first.state.sequence.next_logits());
   EXPECT_EQ(*top.tokens[0].logprob, expected.of(top.tokens[0].id));
   EXPECT_EQ(top.tokens[0].top[4].id, expected.Top(5)[4].id);
+}
+
+// A new constraint on what a state goes on with.
+SessionState Under(SessionState state, text::Constraint::Kind kind, std::vector<std::string> texts) {
+  state.constraint = {std::make_shared<const text::Constraint>(text::Constraint{kind, std::move(texts)}), 0};
+  return state;
+}
+
+TEST_F(GenerateJobTest, ConstrainedTextMatchesAndEndsWhereNothingMayFollow) {
+  for (uint64_t seed = 0; seed < 10; ++seed) {
+    GenerateOptions options = Options(TextTokens(20, seed), 60);
+    options.top_logprobs = 0;
+    const Outcome outcome =
+        Generate(Under(Sampled(seed), text::Constraint::Kind::kRegex, {"([0-9]{3}|[a-f ]+x)-(yes|no)"}), options);
+    ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+    if (outcome.result.reason == FinishReason::kMaxTokens) continue;  // a long run of [a-f ]
+    EXPECT_EQ(outcome.result.reason, FinishReason::kConstraintComplete);
+    EXPECT_TRUE(std::regex_match(outcome.text, std::regex("([0-9]{3}|[a-f ]+x)-(yes|no)"))) << outcome.text;
+    EXPECT_EQ(outcome.state.constraint.constraint, nullptr) << "it is no longer in force";
+    EXPECT_EQ(outcome.state.sequence.length(), 20 + static_cast<int>(outcome.tokens.size()));
+  }
+}
+
+TEST_F(GenerateJobTest, LogProbabilitiesUnderAConstraintAreTheModelsOwn) {
+  GenerateOptions options = Options(TextTokens(20, 1), 1);
+  options.top_logprobs = 300;
+  const Outcome free = Generate({}, options);
+  const Outcome held = Generate(Under({}, text::Constraint::Kind::kChoices, {"Q"}), options);
+  ASSERT_THAT(held.ids(), testing::ElementsAre('Q'));
+  const std::vector<engine::TokenLogprob>& top = free.tokens[0].top;
+  const auto same = std::find_if(top.begin(), top.end(), [](const auto& one) { return one.id == 'Q'; });
+  EXPECT_EQ(same->logprob, held.tokens[0].logprob);
+  EXPECT_EQ(held.tokens[0].top[0].id, free.tokens[0].top[0].id);
+}
+
+TEST_F(GenerateJobTest, ConstrainedGenerationGoesOnAsIfNeverStopped) {
+  const auto start = [] {
+    return Under(Sampled(4), text::Constraint::Kind::kJsonSchema, {R"({"type":"array","items":{"type":"integer"}})"});
+  };
+  GenerateOptions options = Options(TextTokens(20, 4), 40);
+  options.checkpoint_tokens = 1;
+  const Outcome whole = Generate(start(), options);
+  ASSERT_TRUE(whole.status.ok()) << whole.status;
+  const int count = static_cast<int>(whole.tokens.size());
+  ASSERT_GT(count, 1);
+  for (int cut = 0; cut < count; ++cut) {
+    Outcome part = Generate(start(), Options(TextTokens(20, 4), cut));
+    ASSERT_EQ(part.result.reason, FinishReason::kMaxTokens);
+    EXPECT_EQ(part.state.constraint.tokens, cut);
+    const Outcome rest = Generate(part.state, Options({}, 40 - cut));
+    std::vector<int32_t> ids = part.ids();
+    for (const int32_t id : rest.ids()) ids.push_back(id);
+    EXPECT_EQ(ids, whole.ids()) << "cut after " << cut;
+    EXPECT_EQ(rest.result.reason, whole.result.reason);
+    EXPECT_TRUE(SameSequence(rest.state.sequence, whole.state.sequence));
+  }
+  for (size_t i = 0; i < whole.checkpoints.size(); ++i) {
+    EXPECT_EQ(whole.checkpoints[i].constraint.tokens, static_cast<int>(i) + 1);
+    EXPECT_EQ(Generate(whole.checkpoints[i], Options({}, 39 - static_cast<int>(i))).state.sequence.tokens(),
+              whole.state.sequence.tokens());
+  }
+}
+
+TEST_F(GenerateJobTest, TurnEndsUnderAConstraintOnlyWhereItsTextIsWhole) {
+  for (const bool stop_token : {false, true}) {
+    GenerateOptions options = Options(TextTokens(20, 1), 30);
+    (stop_token ? options.stop_token_ids : options.end_of_turn_ids) = {299};
+    // What the model wants most is to end at once.
+    SessionState state =
+        Under({.sampling = {.logit_bias = {{299, 100}}}}, text::Constraint::Kind::kRegex, {"abc[0-9]*"});
+    const Outcome outcome = Generate(state, options);
+    EXPECT_EQ(outcome.text, "abc");
+    EXPECT_EQ(outcome.result.reason, stop_token ? FinishReason::kStop : FinishReason::kEndOfTurn);
+    EXPECT_EQ(outcome.state.constraint.constraint != nullptr, stop_token) << "the end of a turn ends it";
+  }
+  // Without tokens that end the turn the text goes on for as long as it can.
+  const Outcome outcome =
+      Generate(Under({}, text::Constraint::Kind::kRegex, {"abc[0-9]*"}), Options(TextTokens(20, 1), 30));
+  EXPECT_EQ(outcome.result.reason, FinishReason::kMaxTokens);
+  EXPECT_TRUE(std::regex_match(outcome.text, std::regex("abc[0-9]+"))) << outcome.text;
+}
+
+TEST_F(GenerateJobTest, ConstraintThatCannotGoOnFailsTheJobAndLeavesTheStateWhole) {
+  // Rules that may all be empty: what may follow takes longer than the limit.
+  std::string lark = "start: a0\n";
+  for (int i = 0; i < 12'000; ++i) lark += absl::StrCat("a", i, ":(a", i + 1, ")*\n");
+  lark += "a12000: \"x\"\n";
+  auto grammar = text::Grammar::Create(&SchedulerEnvironment::Tokenizer(), {text::Constraint::Kind::kLark, {lark}});
+  ASSERT_TRUE(grammar.ok()) << grammar.status();
+  const auto listener = std::make_shared<RecordingListener>();
+  const auto job =
+      GenerateJob::Create({}, Options(TextTokens(20, 1), 5), &SchedulerEnvironment::Tokenizer(), listener,
+                          std::make_unique<TokenConstraint>(*std::move(grammar), std::vector<int32_t>(),
+                                                            &environment_.constraint_workers, absl::Milliseconds(2)));
+  ASSERT_TRUE(environment_.scheduler->Submit(*job, (*job)->max_appended()).ok());
+  // Others go on meanwhile.
+  EXPECT_EQ(Generate(Sampled(1), Options(TextTokens(20, 1), 30)).tokens.size(), 30u);
+  const Outcome outcome = listener->Await();
+  EXPECT_EQ(outcome.status.code(), absl::StatusCode::kFailedPrecondition) << outcome.status;
+  EXPECT_EQ(outcome.state.sequence.tokens(), TextTokens(20, 1));
+  EXPECT_TRUE(outcome.tokens.empty());
+  EXPECT_EQ(Generate(outcome.state, Options({}, 5)).tokens.size(), 5u);
 }
 
 TEST_F(GenerateJobTest, CheckpointsAreWholeStatesThatGoOnAlike) {

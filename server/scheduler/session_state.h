@@ -8,6 +8,7 @@
 
 #include "server/engine/sampler.h"
 #include "server/engine/sequence.h"
+#include "server/text/constraint.h"
 #include "server/text/detokenizer.h"
 
 namespace quicksave::server {
@@ -17,6 +18,15 @@ struct TextState {
   text::Detokenizer::State detokenizer;
   // Text held back because it may become a stop string.
   std::string held_text;
+};
+
+// The constraint that a state's last tokens were generated under, and under which it goes on without input. What the
+// grammar makes of these tokens is a function of both, so this is its whole state.
+struct ConstraintState {
+  // Null when none is in force.
+  std::shared_ptr<const text::Constraint> constraint;
+  // Tokens of the state since it began.
+  int tokens = 0;
 };
 
 // A stored block that a state's beginning consists of.
@@ -37,11 +47,13 @@ struct Origin {
   std::vector<StoredBlock> blocks;
 };
 
-// Everything needed to go on exactly. Copying it is O(1) but for short strings; see Sequence.
+// Everything needed to go on exactly. Copying it is O(1) but for short strings and the sampler's biases; see
+// Sequence.
 struct SessionState {
   engine::Sequence sequence;
   engine::SamplingParameters sampling;
   TextState text;
+  ConstraintState constraint;
   // Null for a state that has no node.
   std::shared_ptr<const Origin> origin;
   // The first tokens of the state that are the origin's: min(node_token_count, the token it was rewound to).

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/escaping.h"
@@ -70,6 +71,9 @@ void ToProto(const engine::SamplingParameters& sampling, v1::SamplingParameters*
   out->set_min_p(sampling.min_p);
   out->set_repetition_penalty(sampling.repetition_penalty);
   out->set_seed(sampling.seed);
+  out->set_presence_penalty(sampling.presence_penalty);
+  out->set_frequency_penalty(sampling.frequency_penalty);
+  out->mutable_logit_bias()->mutable_biases()->insert(sampling.logit_bias.begin(), sampling.logit_bias.end());
 }
 
 void ToProto(const SaveReport& report, v1::SaveReport* out) {
@@ -158,15 +162,41 @@ absl::StatusOr<absl::Time> FromProto(const google::protobuf::Timestamp& time) {
 }
 
 absl::StatusOr<engine::SamplingParameters> FromProto(const v1::SamplingParameters& sampling,
-                                                     engine::SamplingParameters base) {
+                                                     engine::SamplingParameters base, int vocab_size) {
   if (sampling.has_temperature()) base.temperature = sampling.temperature();
   if (sampling.has_top_k()) base.top_k = sampling.top_k();
   if (sampling.has_top_p()) base.top_p = sampling.top_p();
   if (sampling.has_min_p()) base.min_p = sampling.min_p();
   if (sampling.has_repetition_penalty()) base.repetition_penalty = sampling.repetition_penalty();
   if (sampling.has_seed()) base.seed = sampling.seed();
-  if (absl::Status status = engine::Validate(base); !status.ok()) return status;
+  if (sampling.has_presence_penalty()) base.presence_penalty = sampling.presence_penalty();
+  if (sampling.has_frequency_penalty()) base.frequency_penalty = sampling.frequency_penalty();
+  if (sampling.has_logit_bias()) {
+    const auto& biases = sampling.logit_bias().biases();
+    base.logit_bias = {biases.begin(), biases.end()};
+  }
+  if (absl::Status status = engine::Validate(base, vocab_size); !status.ok()) return status;
   return base;
+}
+
+std::shared_ptr<const text::Constraint> FromProto(const v1::Constraint& constraint) {
+  using Kind = text::Constraint::Kind;
+  const auto make = [](Kind kind, std::vector<std::string> texts) {
+    return std::make_shared<const text::Constraint>(text::Constraint{kind, std::move(texts)});
+  };
+  switch (constraint.kind_case()) {
+    case v1::Constraint::kJsonSchema:
+      return make(Kind::kJsonSchema, {constraint.json_schema()});
+    case v1::Constraint::kRegex:
+      return make(Kind::kRegex, {constraint.regex()});
+    case v1::Constraint::kChoice:
+      return make(Kind::kChoices, {constraint.choice().texts().begin(), constraint.choice().texts().end()});
+    case v1::Constraint::kLark:
+      return make(Kind::kLark, {constraint.lark()});
+    case v1::Constraint::KIND_NOT_SET:
+      break;
+  }
+  return nullptr;
 }
 
 absl::StatusOr<std::string> ParseName(const std::string& name, const char* collection) {

@@ -3,6 +3,7 @@
 
 // Between our types and the messages of quicksave.v1. Pure functions, except that text needs the tokenizer.
 
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -30,9 +31,11 @@ v1::EdgeType ToProto(storage::EdgeType type);
 // INVALID_ARGUMENT when it is not a duration.
 absl::StatusOr<absl::Duration> FromProto(const google::protobuf::Duration& duration);
 absl::StatusOr<absl::Time> FromProto(const google::protobuf::Timestamp& time);
-// `base` with the fields that are set replaced, validated.
+// `base` with the fields that are set replaced, validated for a vocabulary.
 absl::StatusOr<engine::SamplingParameters> FromProto(const v1::SamplingParameters& sampling,
-                                                     engine::SamplingParameters base);
+                                                     engine::SamplingParameters base, int vocab_size);
+// Null without a kind. What it says is not looked at.
+std::shared_ptr<const text::Constraint> FromProto(const v1::Constraint& constraint);
 
 // The id of a resource name: "nodes/abc" -> "abc". INVALID_ARGUMENT, with an example, when it is not such a name.
 absl::StatusOr<std::string> ParseName(const std::string& name, const char* collection);

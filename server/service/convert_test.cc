@@ -12,6 +12,8 @@
 namespace quicksave::server {
 namespace {
 
+constexpr int kVocab = 300;
+
 using google::protobuf::util::TimeUtil;
 using testing::HasSubstr;
 
@@ -70,23 +72,48 @@ TEST(ConvertTest, RefusesWhatIsNoTime) {
 }
 
 TEST(ConvertTest, SamplingReplacesTheFieldsThatAreSet) {
-  const engine::SamplingParameters base{
-      .temperature = 0.5F, .top_k = 7, .top_p = 0.9F, .min_p = 0.1F, .repetition_penalty = 1.1F, .seed = 3};
-  EXPECT_EQ(*FromProto(v1::SamplingParameters(), base), base);
+  const engine::SamplingParameters base{.temperature = 0.5F,
+                                        .top_k = 7,
+                                        .top_p = 0.9F,
+                                        .min_p = 0.1F,
+                                        .repetition_penalty = 1.1F,
+                                        .presence_penalty = 0.5F,
+                                        .frequency_penalty = -0.5F,
+                                        .logit_bias = {{0, 1}, {299, -100}},
+                                        .seed = 3};
+  EXPECT_EQ(*FromProto(v1::SamplingParameters(), base, kVocab), base);
   v1::SamplingParameters some;
   some.set_temperature(0);
   some.set_seed(0);
   engine::SamplingParameters expected = base;
   expected.temperature = 0;
   expected.seed = 0;
-  EXPECT_EQ(*FromProto(some, base), expected);
+  some.mutable_logit_bias();
+  expected.logit_bias.clear();
+  EXPECT_EQ(*FromProto(some, base, kVocab), expected);
   v1::SamplingParameters all;
   ToProto(base, &all);
-  EXPECT_EQ(*FromProto(all, {}), base);
+  EXPECT_EQ(*FromProto(all, {}, kVocab), base);
+  EXPECT_EQ(FromProto(all, {}, kVocab - 1).status().code(), absl::StatusCode::kInvalidArgument);
   all.set_top_p(1.5F);
-  EXPECT_EQ(FromProto(all, {}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(FromProto(all, {}, kVocab).status().code(), absl::StatusCode::kInvalidArgument);
   // Together with what was there before, too.
-  EXPECT_FALSE(FromProto(v1::SamplingParameters(), {.top_k = -1}).ok());
+  EXPECT_FALSE(FromProto(v1::SamplingParameters(), {.top_k = -1}, kVocab).ok());
+}
+
+TEST(ConvertTest, EveryKindOfConstraintIsRead) {
+  using Kind = text::Constraint::Kind;
+  v1::Constraint constraint;
+  EXPECT_EQ(FromProto(constraint), nullptr);
+  constraint.set_json_schema("{}");
+  EXPECT_EQ(*FromProto(constraint), (text::Constraint{Kind::kJsonSchema, {"{}"}}));
+  constraint.set_regex("a");
+  EXPECT_EQ(*FromProto(constraint), (text::Constraint{Kind::kRegex, {"a"}}));
+  constraint.set_lark("start: /a/");
+  EXPECT_EQ(*FromProto(constraint), (text::Constraint{Kind::kLark, {"start: /a/"}}));
+  constraint.mutable_choice()->add_texts("a");
+  constraint.mutable_choice()->add_texts("b");
+  EXPECT_EQ(*FromProto(constraint), (text::Constraint{Kind::kChoices, {"a", "b"}}));
 }
 
 TEST(ConvertTest, NamesAreOfTheirCollection) {

@@ -51,6 +51,8 @@ struct Core {
   std::unique_ptr<engine::Decoder> decoder;
   std::unique_ptr<engine::PagePool> pool;
   std::unique_ptr<PageBroker> broker;
+  // Compute what constraints allow, beside the engine.
+  std::unique_ptr<WorkerPool> constraint_workers;
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<Archive> archive;
   std::unique_ptr<ParkingLot> parking_lot;

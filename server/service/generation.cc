@@ -20,6 +20,7 @@ constexpr int kMaxTopLogprobs = 100;
 constexpr int kMaxStopTokenIds = 64;
 // Checkpoints that wait to be saved before the generation waits for them.
 constexpr size_t kMaxPendingSaves = 2;
+constexpr char kConstraintFailed[] = "CONSTRAINT_FAILED";
 
 v1::GenerateFinished::Reason ToProto(FinishReason reason) {
   switch (reason) {
@@ -31,6 +32,8 @@ v1::GenerateFinished::Reason ToProto(FinishReason reason) {
       return v1::GenerateFinished::REASON_MAX_TOKENS;
     case FinishReason::kContextFull:
       return v1::GenerateFinished::REASON_CONTEXT_FULL;
+    case FinishReason::kConstraintComplete:
+      return v1::GenerateFinished::REASON_CONSTRAINT_COMPLETE;
     case FinishReason::kNone:
       break;
   }
@@ -47,6 +50,7 @@ absl::Status CheckRange(const char* field, int64_t value, int64_t low, int64_t h
 void Generation::Start() {
   // The caller may have given up while this waited for a worker.
   absl::Status status = IsCancelled() ? absl::CancelledError("the caller cancelled the call") : Validate();
+  if (status.ok()) status = CompileConstraint();
   if (status.ok()) {
     absl::StatusOr<RequestMemory::Attempt> attempt = core_.requests.Begin("Generate", request_.request_id(), request_);
     status = attempt.status();
@@ -76,7 +80,7 @@ absl::Status Generation::Validate() const {
       CheckRange("number of stop.token_ids", stop.token_ids_size(), 0, kMaxStopTokenIds),
       CheckTokenIds(core_, stop.token_ids()),
       CheckSaveOptions(request_.save()),
-      FromProto(request_.sampling(), {}).status(),
+      FromProto(request_.sampling(), {}, core_.identity.vocab_size).status(),
       text::StopMatcher::Create({stop.strings().begin(), stop.strings().end()}).status(),
       Lease(core_, request_.has_lease(), request_.lease()).status(),
   };
@@ -90,6 +94,44 @@ absl::Status Generation::Validate() const {
   }
   if (request_.has_at_token() && !request_.has_node()) return absl::InvalidArgumentError("at_token goes with a node");
   return absl::OkStatus();
+}
+
+absl::Status Generation::CompileConstraint() {
+  if (!request_.has_constraint()) return absl::OkStatus();
+  constraint_.constraint = FromProto(request_.constraint());
+  if (constraint_.constraint == nullptr) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<text::Grammar>> grammar =
+      text::Grammar::Create(core_.tokenizer.get(), *constraint_.constraint);
+  if (grammar.ok()) grammar_ = *std::move(grammar);
+  return grammar.status();
+}
+
+// The constraint that this call generates under: its own, or the one that is in force.
+absl::Status Generation::ResumeConstraint(bool has_input, SessionState& state) {
+  if (request_.has_constraint() || has_input) {
+    state.constraint = constraint_;
+    return absl::OkStatus();
+  }
+  if (state.constraint.constraint == nullptr) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<text::Grammar>> grammar =
+      text::Grammar::Create(core_.tokenizer.get(), *state.constraint.constraint);
+  if (grammar.ok()) {
+    grammar_ = *std::move(grammar);
+    return absl::OkStatus();
+  }
+  return storage::WithReason(
+      kConstraintFailed,
+      absl::FailedPreconditionError(
+          absl::StrCat("the constraint in force cannot be gone on with; give another one, or one without a kind: ",
+                       grammar.status().message())));
+}
+
+std::unique_ptr<TokenConstraint> Generation::HeldBy(const SessionState& state) {
+  if (grammar_ == nullptr) return nullptr;
+  const std::vector<int32_t>& tokens = state.sequence.tokens();
+  return std::make_unique<TokenConstraint>(std::move(grammar_),
+                                           std::vector<int32_t>(tokens.end() - state.constraint.tokens, tokens.end()),
+                                           core_.constraint_workers.get());
 }
 
 absl::Status Generation::Prepare() {
@@ -184,16 +226,19 @@ absl::Status Generation::Launch(TakenSession taken, std::vector<int32_t> input) 
     status = absl::FailedPreconditionError(absl::StrCat("sessions/", session_, " has no tokens; give input"));
   }
   const engine::SamplingParameters sampling = state.sampling;
+  const ConstraintState constraint = state.constraint;
+  if (status.ok()) status = ResumeConstraint(!input.empty(), state);
   if (status.ok()) {
-    const auto wanted = FromProto(request_.sampling(), sampling);
+    const auto wanted = FromProto(request_.sampling(), sampling, core_.identity.vocab_size);
     status = wanted.status();
     if (wanted.ok()) state.sampling = *wanted;
   }
   std::shared_ptr<GenerateJob> job;
   if (status.ok()) {
     // Its only other error, bad stop strings, was excluded by Validate.
+    std::unique_ptr<TokenConstraint> held = HeldBy(state);
     auto created = GenerateJob::Create(std::move(state), JobOptions(std::move(input), length), core_.tokenizer.get(),
-                                       shared_from_this());
+                                       shared_from_this(), std::move(held));
     if (!created.ok()) return created.status();
     job = *std::move(created);
     job->reservation = std::move(taken.pages);
@@ -202,6 +247,7 @@ absl::Status Generation::Launch(TakenSession taken, std::vector<int32_t> input) 
   }
   if (!status.ok()) {
     state.sampling = sampling;
+    state.constraint = constraint;
     core_.sessions->GiveBack(session_, std::move(state));
   }
   return status;
@@ -298,7 +344,10 @@ void Generation::OnCheckpoint(SessionState state) {
 void Generation::OnFinish(const absl::Status& status, const GenerateResult& result, SessionState state) {
   core_.sessions->GiveBack(session_, state);
   absl::MutexLock lock(&mutex_);
-  ending_ = Ending{status, result, std::move(state)};
+  // Of a job only the constraint gives this error.
+  const bool constraint_failed = absl::IsFailedPrecondition(status);
+  ending_ =
+      Ending{constraint_failed ? storage::WithReason(kConstraintFailed, status) : status, result, std::move(state)};
   if (std::exchange(saving_, true)) return;
   core_.callers->Schedule([self = shared_from_this()] { self->RunSaves(); });
 }

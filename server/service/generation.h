@@ -56,6 +56,9 @@ class Generation : public GenerateListener, public std::enable_shared_from_this<
 
   bool IsCancelled() const;
   absl::Status Validate() const;
+  absl::Status CompileConstraint();
+  absl::Status ResumeConstraint(bool has_input, SessionState& state);
+  std::unique_ptr<TokenConstraint> HeldBy(const SessionState& state);
   absl::Status Prepare();
   // Makes or takes the session to run in, with pages for all that may be appended.
   // Takes what is known already off the input.
@@ -89,8 +92,10 @@ class Generation : public GenerateListener, public std::enable_shared_from_this<
 
   // Set by Start, then only read, or touched by one worker at a time.
   RequestMemory::Attempt attempt_;
-  std::string session_;        // id
-  bool owns_session_ = false;  // made by this call
+  ConstraintState constraint_;              // that the request brings
+  std::unique_ptr<text::Grammar> grammar_;  // of the constraint to generate under
+  std::string session_;                     // id
+  bool owns_session_ = false;               // made by this call
   v1::GenerateStarted started_;
   std::shared_ptr<const Origin> origin_;
   int origin_tokens_ = 0;

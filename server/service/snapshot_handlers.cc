@@ -61,12 +61,12 @@ absl::Status Restore(Core& core, const CallContext& call, const v1::RestoreReque
     const absl::StatusOr<absl::Duration> lease = Lease(core, request.has_lease(), request.lease());
     if (!lease.ok()) return lease.status();
     // Checked before the restore, so that bad settings cost nothing.
-    const auto checked = FromProto(request.sampling(), {});
+    const auto checked = FromProto(request.sampling(), {}, core.identity.vocab_size);
     if (!checked.ok()) return checked.status();
     absl::StatusOr<ProvenState> proven =
         RestoreWithProof(core, request.node(), AtToken(request), request.skip_check(), call);
     if (!proven.ok()) return proven.status();
-    const auto sampling = FromProto(request.sampling(), proven->state.sampling);
+    const auto sampling = FromProto(request.sampling(), proven->state.sampling, core.identity.vocab_size);
     if (!sampling.ok()) return sampling.status();
     proven->state.sampling = *sampling;
     std::vector<SessionState> states = {std::move(proven->state)};
@@ -92,12 +92,12 @@ absl::Status Branch(Core& core, const CallContext& call, const v1::BranchRequest
   return core.requests.RunOnSessions("Branch", request.request_id(), request, &response, [&]() -> absl::Status {
     const absl::StatusOr<absl::Duration> lease = Lease(core, request.has_lease(), request.lease());
     if (!lease.ok()) return lease.status();
-    const auto checked = FromProto(request.sampling(), {});
+    const auto checked = FromProto(request.sampling(), {}, core.identity.vocab_size);
     if (!checked.ok()) return checked.status();
     absl::StatusOr<ProvenState> start = StartState(core, call, request);
     if (!start.ok()) return start.status();
     const absl::Time begin = absl::Now();
-    const auto sampling = FromProto(request.sampling(), start->state.sampling);
+    const auto sampling = FromProto(request.sampling(), start->state.sampling, core.identity.vocab_size);
     if (!sampling.ok()) return sampling.status();
     start->state.sampling = *sampling;
     std::vector<SessionState> states(count, start->state);

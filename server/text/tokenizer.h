@@ -66,6 +66,7 @@ class Tokenizer {
 
  private:
   friend class ChatTemplate;
+  friend class Grammar;
 
   explicit Tokenizer(quicksave_tokenizer* handle);
 

@@ -68,6 +68,10 @@ struct GenerateRequest {
   SamplingParameters sampling;
   // When to stop.
   StopConditions stop;
+  // What the generated text is held to, from its first token on. It stays in force in the session, and is saved and
+  // restored with it, until its text is complete, the model ends its turn, or a generation brings input or another
+  // constraint; so one without input and constraint goes on inside it.
+  std::optional<Constraint> constraint;
   // Return log-probabilities with this many alternatives for each token, 0 to 100; unset returns none.
   std::optional<int32_t> top_logprobs;
   // Save the final state as a node.
@@ -130,6 +134,8 @@ enum class FinishReason {
   kMaxTokens = 3,
   // The state is as long as the model can take.
   kContextFull = 4,
+  // The text is complete under its constraint: nothing may follow.
+  kConstraintComplete = 5,
 };
 
 // Last event of a generation: how it ended.

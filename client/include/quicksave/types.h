@@ -10,6 +10,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -17,7 +18,8 @@
 namespace quicksave::client {
 
 // How the next token is drawn. Unset fields keep the value that the session has; a new session starts with the
-// defaults. Order of application: repetition penalty, temperature, top-k, top-p, min-p.
+// defaults. Order of application: repetition, presence and frequency penalty, logit bias, the constraint, temperature,
+// top-k, top-p, min-p.
 struct SamplingParameters {
   // 0 (default) is greedy: the token of the largest logit, the lowest id on a tie. Range 0 to 100.
   std::optional<float> temperature;
@@ -33,9 +35,47 @@ struct SamplingParameters {
   std::optional<float> repetition_penalty;
   // Seed of the counter-based generator: seed and position fix the draw, whatever ran before. Default 0.
   std::optional<uint64_t> seed;
+  // Taken from the logits of tokens already in the state, input included; 0 (default) is off. Range -2 to 2.
+  std::optional<float> presence_penalty;
+  // Taken from the logits of tokens in the state for each time they are there, input included; 0 (default) is off.
+  // Range -2 to 2.
+  std::optional<float> frequency_penalty;
+  // Token id to what is added to its logit, -100 to 100, at most 300 entries; an empty map ends the session's biases.
+  std::optional<std::map<int32_t, float>> logit_bias;
 
   bool operator==(const SamplingParameters&) const = default;
 };
+
+// The text is one JSON value that this JSON schema accepts.
+struct JsonSchema {
+  std::string text;
+
+  bool operator==(const JsonSchema&) const = default;
+};
+
+// The whole text matches this regular expression, which has no look-around.
+struct Regex {
+  std::string text;
+
+  bool operator==(const Regex&) const = default;
+};
+
+// The text is one of these, 1 to 1,000, none of them empty.
+struct Choices {
+  std::vector<std::string> texts;
+
+  bool operator==(const Choices&) const = default;
+};
+
+// The text is one of a grammar in llguidance's dialect of Lark, with a rule `start`.
+struct LarkGrammar {
+  std::string text;
+
+  bool operator==(const LarkGrammar&) const = default;
+};
+
+// What generated text is held to; std::monostate ends the constraint that a session is under.
+using Constraint = std::variant<std::monostate, JsonSchema, Regex, Choices, LarkGrammar>;
 
 // When a generation ends, besides the model's own end-of-turn tokens.
 struct StopConditions {

@@ -80,7 +80,16 @@ const text::Tokenizer& SchedulerEnvironment::Tokenizer() {
 
 std::shared_ptr<GenerateJob> SchedulerEnvironment::NewJob(SessionState state, GenerateOptions options,
                                                           const std::shared_ptr<RecordingListener>& listener) {
-  return GenerateJob::Create(std::move(state), std::move(options), &Tokenizer(), listener).value();
+  std::unique_ptr<TokenConstraint> constraint;
+  if (state.constraint.constraint != nullptr) {
+    auto grammar = text::Grammar::Create(&Tokenizer(), *state.constraint.constraint).value();
+    const std::vector<int32_t>& tokens = state.sequence.tokens();
+    constraint = std::make_unique<TokenConstraint>(
+        std::move(grammar), std::vector<int32_t>(tokens.end() - state.constraint.tokens, tokens.end()),
+        &constraint_workers);
+  }
+  return GenerateJob::Create(std::move(state), std::move(options), &Tokenizer(), listener, std::move(constraint))
+      .value();
 }
 
 RecordingListener::Outcome SchedulerEnvironment::Generate(SessionState state, GenerateOptions options) {

@@ -71,7 +71,7 @@ class SchedulerEnvironment {
   static const engine::TinyModel& Model();
   static const text::Tokenizer& Tokenizer();
 
-  // A job that appends `input` to `state` and generates; its listener is made when none is given.
+  // A job that appends the input to `state` and generates, under the state's constraint if it has one.
   std::shared_ptr<GenerateJob> NewJob(SessionState state, GenerateOptions options,
                                       const std::shared_ptr<RecordingListener>& listener);
   // Runs one generation to its end.
@@ -81,6 +81,7 @@ class SchedulerEnvironment {
   std::unique_ptr<engine::Decoder> decoder;
   std::unique_ptr<engine::PagePool> pool;
   std::unique_ptr<PageBroker> broker;
+  WorkerPool constraint_workers{1};
   std::unique_ptr<Scheduler> scheduler;
 };
 

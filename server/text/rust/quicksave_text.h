@@ -1,4 +1,5 @@
-/* C interface of the Rust library behind server/text: Hugging Face tokenizers and minijinja chat templates.
+/* C interface of the Rust library behind server/text: Hugging Face tokenizers, minijinja chat templates
+ * and llguidance grammars.
  *
  * Every function that can fail returns a status code of absl::StatusCode (0 is OK) and, on failure, sets `*error` to a
  * message and leaves its other results untouched. Panics become code 13 (INTERNAL). Buffers that a function sets belong
@@ -19,6 +20,7 @@ extern "C" {
 
 typedef struct quicksave_tokenizer quicksave_tokenizer;
 typedef struct quicksave_chat_template quicksave_chat_template;
+typedef struct quicksave_grammar quicksave_grammar;
 
 /* Borrowed bytes; `data` may be null for "absent" where a function says so, and when `size` is 0. */
 typedef struct {
@@ -56,6 +58,20 @@ enum {
   QUICKSAVE_TOKEN_BYTE_FALLBACK = 3
 };
 
+enum {
+  QUICKSAVE_GRAMMAR_JSON_SCHEMA = 0,
+  QUICKSAVE_GRAMMAR_REGEX = 1,
+  QUICKSAVE_GRAMMAR_CHOICES = 2,
+  QUICKSAVE_GRAMMAR_LARK = 3
+};
+
+enum {
+  /* The tokens so far are no whole text of the grammar; they are one; they are one and nothing may follow. */
+  QUICKSAVE_GRAMMAR_OPEN = 0,
+  QUICKSAVE_GRAMMAR_WHOLE = 1,
+  QUICKSAVE_GRAMMAR_COMPLETE = 2
+};
+
 void quicksave_text_free(quicksave_text text);
 void quicksave_ids_free(quicksave_ids ids);
 
@@ -90,6 +106,22 @@ int32_t quicksave_chat_template_encode(const quicksave_chat_template* chat_templ
                                        const quicksave_tokenizer* tokenizer, const quicksave_message* messages,
                                        size_t count, const quicksave_render_options* options, quicksave_ids* ids,
                                        quicksave_text* error);
+
+/* A grammar before its first token. `kind` is one of QUICKSAVE_GRAMMAR_*; CHOICES takes any number of texts, the others
+ * one. The first call for a tokenizer builds its trie of tokens. The tokenizer must outlive the grammar. */
+int32_t quicksave_grammar_new(const quicksave_tokenizer* tokenizer, int32_t kind, const quicksave_view* texts,
+                              size_t count, quicksave_grammar** grammar, quicksave_text* error);
+void quicksave_grammar_free(quicksave_grammar* grammar);
+/* One of QUICKSAVE_GRAMMAR_OPEN, _WHOLE, _COMPLETE. */
+int32_t quicksave_grammar_progress(const quicksave_grammar* grammar);
+/* Sets bit `id % 32` of word `id / 32` for each token that may follow and clears all others. No bit is set when nothing
+ * may follow; where a turn may end is told by the progress, not here. */
+int32_t quicksave_grammar_mask(const quicksave_grammar* grammar, uint32_t* words, size_t count, quicksave_text* error);
+/* Takes tokens that may follow. After a failure, of this or of the mask, the grammar can only be freed. */
+int32_t quicksave_grammar_consume(const quicksave_grammar* grammar, const int32_t* ids, size_t count,
+                                  quicksave_text* error);
+/* Makes a call that works on another thread fail soon, and all later ones at once. */
+void quicksave_grammar_cancel(const quicksave_grammar* grammar);
 
 #ifdef __cplusplus
 }

@@ -8,6 +8,7 @@
 mod chat_template;
 mod clock;
 mod failure;
+mod grammar;
 mod python_format;
 mod python_strings;
 mod tokenizer;
@@ -17,6 +18,7 @@ use std::slice;
 use chat_template::{ChatTemplate, Message, RenderOptions};
 use clock::Clock;
 use failure::{catch, Failure};
+use grammar::{Definition, Grammar};
 use tokenizer::{TokenKind, Tokenizer};
 
 #[repr(C)]
@@ -37,6 +39,11 @@ pub struct CMessage {
     role: View,
     content: View,
 }
+
+const QUICKSAVE_GRAMMAR_JSON_SCHEMA: i32 = 0;
+const QUICKSAVE_GRAMMAR_REGEX: i32 = 1;
+const QUICKSAVE_GRAMMAR_CHOICES: i32 = 2;
+const QUICKSAVE_GRAMMAR_LARK: i32 = 3;
 
 #[repr(C)]
 pub struct CRenderOptions {
@@ -284,4 +291,86 @@ pub unsafe extern "C" fn quicksave_chat_template_encode(
         let messages = copied_messages(messages, count)?;
         signed((*chat_template).encode(&*tokenizer, &messages, &render_options(&*options))?)
     })
+}
+
+unsafe fn definition<'a>(kind: i32, texts: *const View, count: usize) -> Result<Definition<'a>, Failure> {
+    let texts = items(texts, count)
+        .iter()
+        .enumerate()
+        .map(|(i, view)| text(*view, &if count == 1 { "the text".to_owned() } else { format!("text {i}") }))
+        .collect::<Result<Vec<&str>, Failure>>()?;
+    match (kind, texts.as_slice()) {
+        (QUICKSAVE_GRAMMAR_JSON_SCHEMA, [schema]) => Ok(Definition::JsonSchema(schema)),
+        (QUICKSAVE_GRAMMAR_REGEX, [regex]) => Ok(Definition::Regex(regex)),
+        (QUICKSAVE_GRAMMAR_LARK, [lark]) => Ok(Definition::Lark(lark)),
+        (QUICKSAVE_GRAMMAR_CHOICES, _) => Ok(Definition::Choices(texts)),
+        _ => Err(Failure::internal(format!("no grammar of kind {kind} has {count} texts"))),
+    }
+}
+
+/// # Safety
+/// See the module.
+#[no_mangle]
+pub unsafe extern "C" fn quicksave_grammar_new(
+    tokenizer: *const Tokenizer,
+    kind: i32,
+    texts: *const View,
+    count: usize,
+    grammar: *mut *mut Grammar,
+    error: *mut Buffer<u8>,
+) -> i32 {
+    store(grammar, error, || {
+        let definition = definition(kind, texts, count)?;
+        let compiled = (*tokenizer).grammar_compiler()?.compile(&definition)?;
+        Ok(Box::into_raw(Box::new(compiled)))
+    })
+}
+
+/// # Safety
+/// See the module.
+#[no_mangle]
+pub unsafe extern "C" fn quicksave_grammar_free(grammar: *mut Grammar) {
+    if !grammar.is_null() {
+        drop(Box::from_raw(grammar));
+    }
+}
+
+/// # Safety
+/// See the module.
+#[no_mangle]
+pub unsafe extern "C" fn quicksave_grammar_progress(grammar: *const Grammar) -> i32 {
+    (*grammar).progress() as i32
+}
+
+/// # Safety
+/// See the module.
+#[no_mangle]
+pub unsafe extern "C" fn quicksave_grammar_mask(
+    grammar: *const Grammar,
+    words: *mut u32,
+    count: usize,
+    error: *mut Buffer<u8>,
+) -> i32 {
+    let mut done = ();
+    store(&mut done, error, || (*grammar).mask(slice::from_raw_parts_mut(words, count)))
+}
+
+/// # Safety
+/// See the module.
+#[no_mangle]
+pub unsafe extern "C" fn quicksave_grammar_consume(
+    grammar: *const Grammar,
+    ids: *const i32,
+    count: usize,
+    error: *mut Buffer<u8>,
+) -> i32 {
+    let mut done = ();
+    store(&mut done, error, || (*grammar).consume(items(ids, count)))
+}
+
+/// # Safety
+/// See the module.
+#[no_mangle]
+pub unsafe extern "C" fn quicksave_grammar_cancel(grammar: *const Grammar) {
+    (*grammar).cancel();
 }

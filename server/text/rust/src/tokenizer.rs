@@ -1,12 +1,14 @@
 //! A Hugging Face tokenizer, with a second way to encode in which text cannot become a control token.
 
 use std::collections::HashSet;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use tokenizers::normalizer::OffsetReferential;
 use tokenizers::{AddedVocabulary, Model, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer as HfTokenizer};
 
 use crate::failure::Failure;
+use crate::grammar::Compiler;
 
 /// How often `guard` looks again for control tokens in what it has already broken up.
 const MAX_GUARD_ROUNDS: usize = 16;
@@ -31,6 +33,8 @@ pub struct Tokenizer {
     vocab_size: u32,
     byte_level: bool,
     byte_fallback: bool,
+    /// Made by the first use.
+    grammar_compiler: OnceLock<Result<Compiler, Failure>>,
 }
 
 impl Tokenizer {
@@ -51,6 +55,7 @@ impl Tokenizer {
             vocab_size: inner.get_vocab(true).values().max().map_or(0, |id| id + 1),
             byte_level: mentions_type(&decoder, "ByteLevel"),
             byte_fallback: mentions_type(&decoder, "ByteFallback"),
+            grammar_compiler: OnceLock::new(),
             inner,
         })
     }
@@ -115,6 +120,34 @@ impl Tokenizer {
             }
         }
         Ok(token.replace('\u{2581}', " "))
+    }
+
+    /// The bytes that a token adds to a text; of an added token, its own text. Empty for an id without a token.
+    pub fn token_bytes(&self, id: i32) -> Result<Vec<u8>, Failure> {
+        let id = self.checked(id)?;
+        let Some(token) = self.inner.id_to_token(id) else {
+            return Ok(Vec::new());
+        };
+        if self.inner.get_added_vocabulary().simple_id_to_token(id).is_some() {
+            return Ok(token.into_bytes());
+        }
+        if let Some(byte) = self.fallback_byte(&token) {
+            return Ok(vec![byte]);
+        }
+        if self.byte_level {
+            // A token that is not in the alphabet of bytes stands for itself.
+            let bytes: Option<Vec<u8>> = token.chars().map(byte_of_char).collect();
+            return Ok(bytes.unwrap_or_else(|| token.into_bytes()));
+        }
+        if self.byte_fallback {
+            return Ok(token.replace('\u{2581}', " ").into_bytes());
+        }
+        Err(Failure::failed_precondition("constraints need a vocabulary of bytes, or one that falls back to bytes"))
+    }
+
+    /// The compiler of grammars for this vocabulary.
+    pub fn grammar_compiler(&self) -> Result<&Compiler, Failure> {
+        self.grammar_compiler.get_or_init(|| Compiler::new(self)).as_ref().map_err(Clone::clone)
     }
 
     pub fn kind(&self, id: i32) -> TokenKind {
