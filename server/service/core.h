@@ -61,8 +61,8 @@ struct Core {
   std::unique_ptr<WorkerPool> workers;
   // Carry what waits for the store and the workers at most: light calls, saves, the ends of generations.
   std::unique_ptr<WorkerPool> callers;
-  // Carry calls that may wait for the engine or for memory, which others must end to free. Last, so that they end first:
-  // calls use all of the others.
+  // Carry calls that may wait for the engine or for memory, which others must end to free. Last, so that they end
+  // first: calls use all of the others.
   std::unique_ptr<WorkerPool> waiters;
 };
 

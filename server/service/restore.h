@@ -9,8 +9,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "quicksave/v1/session.pb.h"
-#include "server/scheduler/session_state.h"
 #include "server/scheduler/call_context.h"
+#include "server/scheduler/session_state.h"
 #include "server/service/core.h"
 
 namespace quicksave::server {

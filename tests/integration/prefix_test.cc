@@ -50,7 +50,8 @@ TEST(PrefixTest, APromptThatBeginsLikeAnEndedSessionSharesItsPages) {
 }
 
 TEST(PrefixTest, AChatThatIsSentAgainWithItsAnswerGoesOnFromThere) {
-  std::vector<client::ChatMessage> messages = {{.role = "user", .content = "Name a river, and say where it ends: " + Prose(4, 3)}};
+  std::vector<client::ChatMessage> messages = {
+      {.role = "user", .content = "Name a river, and say where it ends: " + Prose(4, 3)}};
   client::GenerateRequest request{
       .input = messages, .sampling = {.temperature = 0.0F}, .stop = {.max_tokens = 24, .ignore_eos = true}};
   EXPECT_EQ(SharedTokens(request), 0);

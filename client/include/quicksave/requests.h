@@ -97,8 +97,8 @@ struct GenerateStarted {
   int32_t input_tokens = 0;
   // With FromNode: the proof of its restore.
   std::optional<Proof> proof;
-  // Of the input's tokens, those at the beginning that were not computed again, because a sequence in memory begins with
-  // them. Bit for bit the same as if they had been.
+  // Of the input's tokens, those at the beginning that were not computed again, because a sequence in memory begins
+  // with them. Bit for bit the same as if they had been.
   int32_t shared_tokens = 0;
 
   bool operator==(const GenerateStarted&) const = default;
