@@ -70,8 +70,8 @@ absl::StatusOr<engine::PageReservation> PageBroker::Insist(int pages, int spare,
     absl::StatusOr<engine::PageReservation> reservation = TryReserve(pages, spare);
     if (reservation.ok()) return reservation;
     waited = true;
-    if (make_room_(pages + spare)) continue;
     if (absl::Status status = WhyNotWait(call); !status.ok()) return status;
+    if (make_room_(pages + spare)) continue;
     if (absl::Now() >= end) return reservation;
     absl::SleepFor(kLook);
   }

@@ -34,6 +34,11 @@ absl::StatusOr<absl::Duration> SessionTable::CheckLease(absl::Duration lease) co
 }
 
 absl::StatusOr<std::vector<SessionInfo>> SessionTable::Add(std::vector<SessionState> states, absl::Duration lease) {
+  return AddAll(std::move(states), lease, /*running=*/false);
+}
+
+absl::StatusOr<std::vector<SessionInfo>> SessionTable::AddAll(std::vector<SessionState> states, absl::Duration lease,
+                                                              bool running) {
   const absl::Time now = absl::Now();
   std::vector<SessionInfo> added;
   absl::MutexLock lock(&mutex_);
@@ -44,7 +49,8 @@ absl::StatusOr<std::vector<SessionInfo>> SessionTable::Add(std::vector<SessionSt
   }
   for (SessionState& state : states) {
     std::string id = NewId();
-    Entry entry{.number = ++last_number_, .state = std::move(state), .lease = lease, .create_time = now};
+    Entry entry{
+        .number = ++last_number_, .state = std::move(state), .running = running, .lease = lease, .create_time = now};
     Renew(entry);
     by_number_[entry.number] = id;
     added.push_back(Describe(id, entry));
@@ -75,11 +81,8 @@ std::vector<SessionInfo> SessionTable::List(uint64_t after, size_t limit, uint64
 absl::StatusOr<SessionInfo> SessionTable::AddTaken(const SessionState& state, absl::Duration lease) {
   SessionState rest = {.sampling = state.sampling, .origin = state.origin, .origin_tokens = state.origin_tokens};
   std::vector<SessionState> states = {std::move(rest)};
-  absl::StatusOr<std::vector<SessionInfo>> added = Add(std::move(states), lease);
+  absl::StatusOr<std::vector<SessionInfo>> added = AddAll(std::move(states), lease, /*running=*/true);
   if (!added.ok()) return added.status();
-  // Nobody else knows the id yet.
-  absl::MutexLock lock(&mutex_);
-  entries_.at(added->front().id).running = true;
   return std::move(added->front());
 }
 
@@ -289,10 +292,14 @@ absl::Status SessionTable::Delete(const std::string& id) {
 void SessionTable::End(const std::string& id) {
   Entry removed;  // destroyed outside of the lock
   engine::Sequence dropped;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto it = entries_.find(id);
+    if (it == entries_.end()) return;
+    removed = Remove(it);
+  }
+  if (!removed.parked_as.empty()) parker_->Drop(removed.parked_as);
   absl::MutexLock lock(&mutex_);
-  const auto it = entries_.find(id);
-  if (it == entries_.end()) return;
-  removed = Remove(it);
   if (removed.state.sequence.length() < engine::cpu::kPageTokens || options_.max_ended == 0) return;
   ended_.push_back(std::move(removed.state.sequence));
   if (static_cast<int>(ended_.size()) <= options_.max_ended) return;

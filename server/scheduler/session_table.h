@@ -140,6 +140,7 @@ class SessionTable {
     absl::Time expire_time;
   };
 
+  absl::StatusOr<std::vector<SessionInfo>> AddAll(std::vector<SessionState> states, absl::Duration lease, bool running);
   absl::StatusOr<Entry*> Find(const std::string& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Waits until the session is neither being parked nor brought back.
   absl::StatusOr<Entry*> FindAtRest(const std::string& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
