@@ -32,10 +32,9 @@ absl::Status CheckFormat(absl::string_view stored, absl::string_view path) {
     return absl::DataLossError(absl::StrCat("store ", path, ": its format version is unreadable"));
   }
   if (version > kStoreFormatVersion) {
-    return WithReason("STORE_FORMAT_NEWER",
-                      absl::FailedPreconditionError(absl::StrCat("store ", path, " has format version ", version,
-                                                                 ", this program reads up to ", kStoreFormatVersion,
-                                                                 "; open it with a newer program")));
+    return absl::FailedPreconditionError(absl::StrCat("store ", path, " has format version ", version,
+                                                      ", this program reads up to ", kStoreFormatVersion,
+                                                      "; open it with a newer program"));
   }
   return absl::OkStatus();
 }

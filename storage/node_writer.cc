@@ -43,8 +43,7 @@ class Commit {
       absl::StatusOr<bool> exists = Exists(parent.node_id());
       if (!exists.ok()) return exists.status();
       if (!*exists) {
-        return WithReason("PARENT_NOT_FOUND", absl::FailedPreconditionError(absl::StrCat(
-                                                  "parent ", NodeName(parent.node_id()), " does not exist")));
+        return absl::FailedPreconditionError(absl::StrCat("parent ", NodeName(parent.node_id()), " does not exist"));
       }
     }
     return absl::OkStatus();
