@@ -115,13 +115,15 @@ class Archive {
   // the disk is full; ABORTED when the request was answered meanwhile; the store's other errors.
   absl::StatusOr<SavedNode> Save(const SaveRequest& request);
 
+  // Reserves pages for that many tokens, or more.
+  using ReservePages = std::function<absl::StatusOr<engine::PageReservation>(int tokens)>;
+
   // Reads a node back into pages. `at_token` keeps that many tokens only (1 to all). Blocks are read, decoded straight
   // into pages and checked against their identity, in parallel. NOT_FOUND; OUT_OF_RANGE for at_token;
   // FAILED_PRECONDITION for a node of another model or numerics, saying which, or one that lacks something; DATA_LOSS
   // naming node and part; UNIMPLEMENTED when a newer program encoded a block; RESOURCE_EXHAUSTED when there are no
   // pages.
-  // With `reserve`, the pages come from what it returns for the number of tokens; its errors.
-  using ReservePages = std::function<absl::StatusOr<engine::PageReservation>(int tokens)>;
+  // With `reserve`, the pages come from what it returns; its errors.
   absl::StatusOr<RestoredState> Restore(const std::string& tenant, const std::string& node_id,
                                         std::optional<int> at_token, const ReservePages& reserve = nullptr);
 

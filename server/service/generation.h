@@ -56,12 +56,15 @@ class Generation : public GenerateListener, public std::enable_shared_from_this<
 
   bool IsCancelled() const;
   absl::Status Validate() const;
+  // Reads the request's constraint, if it has one. INVALID_ARGUMENT with the place of the fault.
   absl::Status CompileConstraint();
+  // Settles which constraint the state goes on under: the request's, or its own where it has no new input, or none.
   absl::Status ResumeConstraint(bool has_input, SessionState& state);
+  // What holds the tokens to the state's constraint; null without one.
   std::unique_ptr<TokenConstraint> HeldBy(const SessionState& state);
   absl::Status Prepare();
-  // Makes or takes the session to run in, with pages for all that may be appended.
-  // Takes what is known already off the input.
+  // Makes or takes the session to run in, with pages for all that may be appended; tokens of the input whose K and V
+  // are known are taken off it.
   absl::StatusOr<TakenSession> OpenSession(std::vector<int32_t>& input);
   absl::StatusOr<TakenSession> StartNew(std::vector<int32_t>& input, SessionTable::Growth growth);
   // A new state, with what is known of the input's beginning.
