@@ -13,12 +13,16 @@ constexpr char kTenant[] = "parked";
 }  // namespace
 
 absl::Status ParkingLot::Clear() {
-  for (;;) {
-    const absl::StatusOr<storage::NodePage> page = store_->ListNodes({.tenant = kTenant, .page_size = 1000});
+  std::string page_token;
+  do {
+    const absl::StatusOr<storage::NodePage> page =
+        store_->ListNodes({.tenant = kTenant, .page_size = 1000, .page_token = page_token});
     if (!page.ok()) return page.status();
     for (const storage::NodeRecord& node : page->nodes) Drop(node.node_id());
-    if (page->next_page_token.empty()) return absl::OkStatus();
-  }
+    for (const std::string& node_id : page->unreadable) Drop(node_id);
+    page_token = page->next_page_token;
+  } while (!page_token.empty());
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> ParkingLot::Park(const SessionState& state) {
@@ -44,7 +48,7 @@ absl::StatusOr<engine::Sequence> ParkingLot::Unpark(const std::string& name, eng
 }
 
 void ParkingLot::Drop(const std::string& name) {
-  const absl::Status status = store_->DeleteNode(kTenant, name).status();
+  const absl::Status status = store_->DeleteNode(kTenant, name, {.force = true}).status();
   if (status.ok() || absl::IsNotFound(status)) return;
   LogEvent(spdlog::level::warn, "cannot delete a parked session", {{"error", std::string(status.message())}});
 }

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "absl/base/internal/raw_logging.h"
 #include "absl/status/status.h"
@@ -35,6 +36,13 @@ PageRef PageReservation::Take() {
   ABSL_RAW_CHECK(pages_ > 0, "more pages taken than were reserved");
   --pages_;
   return pool_->Take();
+}
+
+void PageReservation::Return(PageRef page) {
+  if (!page.unique()) return;
+  pool_ = std::exchange(page.pool_, nullptr);
+  pool_->Return(page.index_);
+  ++pages_;
 }
 
 absl::StatusOr<std::unique_ptr<PagePool>> PagePool::Create(const Options& options) {
@@ -97,6 +105,13 @@ PageRef PagePool::Take() {
   PageRef page(this, index);
   if (options_.poison) std::memset(page.data(), 0xff, shape().page_bytes());
   return page;
+}
+
+void PagePool::Return(int index) {
+  references_[index].store(0, std::memory_order_relaxed);
+  absl::MutexLock lock(&mutex_);
+  free_.push_back(index);
+  ++reserved_;
 }
 
 void PagePool::Unreserve(int pages) {

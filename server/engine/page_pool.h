@@ -59,6 +59,7 @@ class PageRef {
 
  private:
   friend class PagePool;
+  friend class PageReservation;
   PageRef(PagePool* pool, int index) : pool_(pool), index_(index) {}
   PagePool* pool_ = nullptr;
   int index_ = 0;
@@ -94,6 +95,8 @@ class PageReservation {
   // Takes one page; its content is undefined. CHECK-fails when the reservation is used up: whoever reserved counted
   // wrongly.
   PageRef Take();
+  // The opposite: a page that nobody else refers to is promised again; another one is let go of.
+  void Return(PageRef page);
 
  private:
   friend class PagePool;
@@ -130,6 +133,7 @@ class PagePool {
   friend class PageReservation;
   explicit PagePool(const Options& options) : options_(options) {}
   PageRef Take();
+  void Return(int index);
   void Unreserve(int pages);
   void Unref(int index);
 

@@ -54,6 +54,12 @@ void Sequence::Append(absl::Span<const int32_t> tokens, PageReservation& reserva
   next_logits_ = nullptr;
 }
 
+void Sequence::Release(PageReservation& reservation) {
+  const Sequence released = std::exchange(*this, Sequence());
+  if (released.body_.use_count() > 1) return;
+  for (PageRef& page : released.body_->pages) reservation.Return(std::move(page));
+}
+
 void Sequence::Truncate(int length) {
   if (length >= this->length()) return;
   Body& body = Mutable();

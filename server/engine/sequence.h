@@ -42,6 +42,9 @@ class Sequence {
   // undefined until a forward pass has written them. Drops next_logits.
   void Append(absl::Span<const int32_t> tokens, PageReservation& reservation);
 
+  // Makes the sequence empty. Its pages that nobody else refers to become promised to the reservation.
+  void Release(PageReservation& reservation);
+
   // Keeps the first `length` tokens. Drops next_logits when that is fewer than there were.
   void Truncate(int length);
 

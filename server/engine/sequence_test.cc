@@ -170,6 +170,27 @@ TEST_F(SequenceTest, TruncatingToNothingGivesAllPagesBack) {
   EXPECT_EQ(pool_->used_pages(), 0);
 }
 
+TEST_F(SequenceTest, ReleasePromisesOnlyPagesThatNobodyElseHas) {
+  Sequence sequence;
+  Model model;
+  Append(sequence, model, std::vector<int32_t>(40, 1), 5);
+  const Sequence kept = sequence;
+  PageReservation reservation;
+  Sequence copy = sequence;
+  copy.Release(reservation);
+  EXPECT_EQ(copy.length(), 0);
+  EXPECT_EQ(reservation.pages(), 0);
+  Append(sequence, model, std::vector<int32_t>(20, 2), 6);  // copies the third page, adds the fourth
+  const int free = pool_->free_pages();
+  sequence.Release(reservation);
+  EXPECT_EQ(reservation.pages(), 2);
+  EXPECT_EQ(pool_->used_pages(), 3);
+  EXPECT_EQ(pool_->free_pages(), free);
+  reservation = {};
+  EXPECT_EQ(pool_->free_pages(), free + 2);
+  EXPECT_EQ(kept.length(), 40);
+}
+
 TEST_F(SequenceTest, AppendingNothingKeepsTheLogits) {
   Sequence sequence;
   Model model;

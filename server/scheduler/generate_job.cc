@@ -114,6 +114,10 @@ void GenerateJob::Decide() {
     result_.stop = tokenizer_->TokenText(next_token_).value_or("");
     return End(named ? FinishReason::kStop : FinishReason::kEndOfTurn);
   }
+}
+
+void GenerateJob::OnFed() {
+  if (!decided_) return;
   ++result_.generated_tokens;
   if (constraint_ != nullptr) constraint_->Take(next_token_);
   Emit(next_token_);
@@ -193,6 +197,7 @@ void GenerateJob::Emit(int32_t token) {
 }
 
 void GenerateJob::Finish(const absl::Status& status) {
+  reservation = {};
   if (whole_) state_.sequence = *std::move(whole_);
   const absl::Time now = absl::Now();
   if (start_ == absl::InfinitePast()) start_ = now;

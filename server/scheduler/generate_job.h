@@ -82,6 +82,7 @@ class GenerateJob : public Job {
   int backlog() const override;
   bool paused() const override { return listener_->Full() || AwaitsConstraint(); }
   Feed Next(int budget) override;
+  void OnFed() override;
   void Consume(absl::Span<const float> logits) override;
   void Finish(const absl::Status& status) override;
 
@@ -96,7 +97,7 @@ class GenerateJob : public Job {
   void SkipInputText();
   // Gives out what was held back and need not be any more.
   void BeginText();
-  // Decides what follows the logits that the state now has.
+  // Decides what follows the logits that the state now has; nothing is given out yet.
   void Decide();
   // The end, before a token is drawn, if there is a reason for it.
   FinishReason WhyEnd();

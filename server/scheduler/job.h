@@ -16,8 +16,9 @@ namespace quicksave::server {
 // Work for the engine: feeds tokens to a sequence, looks at logits, and decides what to feed next. The scheduler runs
 // many at once.
 //
-// The scheduler calls, on the engine thread: Next, then (when it returned tokens) a forward pass and Consume, and so on
-// until Next returns nothing; and last, exactly once, Finish. Cancel may be called from any thread.
+// The scheduler calls, on the engine thread: Next, then (when it returned tokens) OnFed, a forward pass and Consume, and
+// so on until Next returns nothing; and last, exactly once, Finish. When there is no memory for the tokens, it may wait
+// after Next, and Finish may follow. Cancel may be called from any thread.
 class Job {
  public:
   struct Feed {
@@ -33,13 +34,14 @@ class Job {
   virtual int backlog() const = 0;
   // Whether to leave the job out of this step, because its reader is slow.
   virtual bool paused() const { return false; }
-  // Tokens to feed now, at most `budget`; none when the job is done. They have been appended to the sequence when
-  // Consume is called.
+  // Tokens to feed now, at most `budget`; none when the job is done.
   virtual Feed Next(int budget) = 0;
+  // What Next returned has its pages and is appended to the sequence next: now it may be given out.
+  virtual void OnFed() {}
   // Takes the logits of the rows that Next asked for: [rows, vocabulary], valid during the call.
   virtual void Consume(absl::Span<const float> logits) = 0;
   // The end: OK when done, else CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED (pages) or UNAVAILABLE (shutdown).
-  // The sequence is whole: it has exactly the tokens that were fed.
+  // The sequence is whole: it has exactly the tokens that were fed. What is reserved still is not needed any more.
   virtual void Finish(const absl::Status& status) = 0;
 
   // Makes the job end with CANCELLED before its next step. `why`, a literal, is what its caller is told.

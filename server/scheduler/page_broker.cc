@@ -49,7 +49,7 @@ absl::StatusOr<engine::PageReservation> PageBroker::Reserve(int pages, const Cal
   }
   if (line_.front() == ticket) {
     mutex_.Unlock();
-    reservation = Insist(pages, headroom_, call, waited);
+    reservation = Insist(pages, headroom_, call, end, waited);
     mutex_.Lock();
   }
   line_.erase(std::find(line_.begin(), line_.end(), ticket));
@@ -60,12 +60,11 @@ absl::StatusOr<engine::PageReservation> PageBroker::Reserve(int pages, const Cal
 
 absl::StatusOr<engine::PageReservation> PageBroker::ReserveFew(int pages, const CallContext& call) {
   bool waited = false;
-  return Insist(pages, 0, call, waited);
+  return Insist(pages, 0, call, absl::Now() + longest_wait_, waited);
 }
 
 absl::StatusOr<engine::PageReservation> PageBroker::Insist(int pages, int spare, const CallContext& call,
-                                                           bool& waited) {
-  const absl::Time end = absl::Now() + longest_wait_;
+                                                           absl::Time end, bool& waited) {
   for (;;) {
     absl::StatusOr<engine::PageReservation> reservation = TryReserve(pages, spare);
     if (reservation.ok()) return reservation;

@@ -46,8 +46,9 @@ class PageBroker {
  private:
   // Reserves when `spare` pages stay free besides.
   absl::StatusOr<engine::PageReservation> TryReserve(int pages, int spare);
-  // Tries until it is granted or the wait must end; notes whether it was not granted at once.
-  absl::StatusOr<engine::PageReservation> Insist(int pages, int spare, const CallContext& call, bool& waited);
+  // Tries until it is granted or `end`; notes whether it was not granted at once.
+  absl::StatusOr<engine::PageReservation> Insist(int pages, int spare, const CallContext& call, absl::Time end,
+                                                 bool& waited);
 
   engine::PagePool* const pool_;
   const absl::Duration longest_wait_;

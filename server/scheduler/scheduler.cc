@@ -178,14 +178,19 @@ bool Scheduler::FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector
     return false;
   }
   engine::Sequence& sequence = job->sequence();
-  // A save in flight shares the last page, which then takes a page more than was reserved.
-  const int missing = sequence.PagesToAppendNow(static_cast<int>(feed.tokens.size())) - job->reservation.pages();
+  const int count = static_cast<int>(feed.tokens.size());
+  const int needed = sequence.PagesToAppendNow(count);
+  // A last page that is shared, with a save in flight, takes one more page than the tokens do. Many saves would use up
+  // what is reserved, so that page comes from elsewhere if it can.
+  const int copied = engine::PagesFor(sequence.length()) + needed - engine::PagesFor(sequence.length() + count);
+  const int missing = std::max(copied, needed - job->reservation.pages());
   if (missing > 0) {
     absl::StatusOr<engine::PageReservation> more = pool_->Reserve(missing);
-    if (!more.ok()) return Starve(job, feed, more.status());
-    job->reservation.Add(*std::move(more));
+    if (!more.ok() && job->reservation.pages() < needed) return Starve(job, feed, more.status());
+    if (more.ok()) job->reservation.Add(*std::move(more));
   }
   job->starved_since = absl::InfiniteFuture();
+  job->OnFed();
   Fed part{job, feed, {}, sequence.length()};
   sequence.Append(feed.tokens, job->reservation);
   for (const engine::PageRef& page : sequence.pages()) part.pages.push_back(page.data());
@@ -198,7 +203,6 @@ void Scheduler::Remove(const std::shared_ptr<Job>& job, const absl::Status& stat
     absl::MutexLock lock(&mutex_);
     jobs_.remove(job);
   }
-  job->reservation = {};
   job->Finish(status);
 }
 

@@ -320,7 +320,7 @@ TEST(SchedulerTest, PagesThatWerePromisedSufficeEvenWhenTheLastPageIsShared) {
 }
 
 TEST(SchedulerTest, RunningOutOfPagesLeavesAStateThatCanGoOn) {
-  SchedulerEnvironment environment(12);
+  SchedulerEnvironment environment(12, {.longest_starvation = absl::Milliseconds(50)});
   const GenerateOptions options = Options(TextTokens(20, 1), 40);
   const Outcome expected = environment.Generate({}, options);
   ASSERT_TRUE(expected.status.ok());
@@ -337,10 +337,25 @@ TEST(SchedulerTest, RunningOutOfPagesLeavesAStateThatCanGoOn) {
   EXPECT_LT(length, 60);
   EXPECT_THAT(outcome.state.sequence.tokens(),
               testing::ElementsAreArray(whole.tokens().begin(), whole.tokens().begin() + length));
+  EXPECT_THAT(outcome.ids(), testing::ElementsAreArray(whole.tokens().begin() + 20, whole.tokens().begin() + length))
+      << "what was given out is what the state has";
+  EXPECT_EQ(outcome.result.generated_tokens, length - 20);
   outcome.checkpoints.clear();
   const Outcome rest = environment.Generate(outcome.state, Options({}, 60 - length));
   ASSERT_TRUE(rest.status.ok()) << rest.status;
   EXPECT_TRUE(SameSequence(rest.state.sequence, whole));
+}
+
+TEST(SchedulerTest, SavesDoNotUseUpWhatAJobHasReserved) {
+  SchedulerEnvironment environment(20);
+  const auto listener = std::make_shared<RecordingListener>();
+  GenerateOptions options = Options(TextTokens(20, 1), 12);
+  options.checkpoint_tokens = 1;
+  const auto job = environment.NewJob({}, options, listener);
+  ASSERT_TRUE(environment.scheduler->Submit(job, job->max_appended()).ok());
+  const Outcome outcome = listener->Await();
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_EQ(outcome.checkpoints.size(), 11u);
 }
 
 TEST(SchedulerTest, StepBoundariesAreBetweenSteps) {

@@ -25,6 +25,7 @@ class MemoryParker : public StateParker {
  public:
   absl::StatusOr<std::string> Park(const SessionState& state) override {
     absl::MutexLock lock(&mutex_);
+    ++attempts;
     if (fail) return absl::ResourceExhaustedError("the disk is full");
     const std::string name = std::to_string(++last_);
     Parked parked{state.sequence.tokens(), *state.sequence.next_logits(), {}};
@@ -56,6 +57,7 @@ class MemoryParker : public StateParker {
   }
 
   bool fail = false;
+  int attempts = 0;
 
  private:
   struct Parked {
@@ -163,6 +165,7 @@ TEST_F(ParkingTest, WhatCannotBeParkedStaysInMemory) {
   EXPECT_FALSE(table_.Info(id)->parked);
   EXPECT_EQ(environment_.broker->Reserve(environment_.broker->most_pages(), {}).status().code(),
             absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(parker_.attempts, 1) << "it is not tried again at once";
   EXPECT_TRUE(SameSequence(table_.Capture(id, {}, [](int) { return 0; })->state.sequence, state.sequence));
 }
 

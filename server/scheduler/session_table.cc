@@ -11,6 +11,8 @@
 namespace quicksave::server {
 namespace {
 
+// A session that could not be parked, mostly because the disk is full, is left alone for so long.
+constexpr absl::Duration kParkAgain = absl::Seconds(5);
 constexpr char kDeleted[] = "the session was deleted";
 
 std::string NewId() {
@@ -189,10 +191,11 @@ absl::Status SessionTable::Unpark(const std::string& id, Entry& entry, engine::P
 
 const std::string* SessionTable::Victim() const {
   const auto idle_since = [](const Entry& entry) { return entry.expire_time - entry.lease; };
+  const absl::Time now = absl::Now();
   const std::string* victim = nullptr;
   const Entry* best = nullptr;
   for (const auto& [id, entry] : entries_) {
-    const bool can_be = !entry.running && !entry.moving && entry.parked_as.empty() &&
+    const bool can_be = !entry.running && !entry.moving && entry.parked_as.empty() && entry.park_after <= now &&
                         entry.state.sequence.length() > 0 && entry.state.sequence.next_logits() != nullptr;
     if (!can_be) continue;
     const auto rank = [&](const Entry& some) { return std::pair(some.wanted > 0, idle_since(some)); };
@@ -236,7 +239,10 @@ bool SessionTable::ParkOne() {
     return true;
   }
   (*found)->moving = false;
-  if (!name.ok()) return false;
+  if (!name.ok()) {
+    (*found)->park_after = absl::Now() + kParkAgain;
+    return false;
+  }
   (*found)->parked_as = *std::move(name);
   (*found)->parked_tokens = state.sequence.length();
   (*found)->state.sequence = engine::Sequence();

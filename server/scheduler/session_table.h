@@ -134,6 +134,7 @@ class SessionTable {
     std::string parked_as;             // the parker's name; empty when in memory
     int parked_tokens = 0;
     bool moving = false;  // being parked or brought back
+    absl::Time park_after = absl::InfinitePast();  // parking it failed, and is not tried again before
     int wanted = 0;       // calls that wait for memory to work with it
     absl::Duration lease;
     absl::Time create_time;

@@ -82,15 +82,12 @@ absl::Status ScoreOne(Core& core, const CallContext& call, ProvenState& start, c
       });
   job->deadline = call.deadline;
   job->set_cancelled(call.cancelled);
-  const int missing = state.sequence.PagesToAppend(job->count()) - start.pages.pages();
-  if (missing > 0) {
-    // What the continuation before this one had is free again.
-    absl::StatusOr<engine::PageReservation> pages = core.broker->ReserveFew(missing, call);
-    if (!pages.ok()) return pages.status();
-    start.pages.Add(*std::move(pages));
-  }
   job->reservation = std::move(start.pages);
-  return core.scheduler->Run(job, job->count());
+  absl::Status status = core.scheduler->Run(job, job->count());
+  // The next continuation takes the same pages.
+  job->sequence().Release(job->reservation);
+  start.pages = std::move(job->reservation);
+  return status;
 }
 
 }  // namespace
