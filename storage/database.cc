@@ -235,7 +235,7 @@ absl::Status Database::Write(Batch* batch, Room room) {
   absl::Status status = FromRocksDb(db_->Write(write_options_, &batch->batch_), "store");
   // RocksDB refuses every write after the disk was full until it is told to go on. Nothing of a refused batch was
   // applied.
-  if (absl::IsResourceExhausted(status) && db_->Resume().ok()) {
+  if (absl::IsResourceExhausted(status) && CanFlush() && db_->Resume().ok()) {
     status = FromRocksDb(db_->Write(write_options_, &batch->batch_), "store");
   }
   if (absl::IsUnavailable(status)) {
@@ -254,6 +254,18 @@ absl::Status Database::CheckFreeSpace() const {
                     absl::ResourceExhaustedError(absl::StrCat(
                         "store ", options_.path, ": the disk has ", *free, " bytes left, fewer than the minimum of ",
                         options_.min_free_disk_bytes, "; free some space and try again")));
+}
+
+// To go on, RocksDB writes out what is in memory. When that fails for want of space, it may wait for ever.
+bool Database::CanFlush() const {
+  constexpr uint64_t kFilesAndManifest = 4 << 20;
+  uint64_t needed = kFilesAndManifest;
+  for (rocksdb::ColumnFamilyHandle* handle : handles_) {
+    uint64_t bytes = 0;
+    if (db_->GetIntProperty(handle, rocksdb::DB::Properties::kCurSizeAllMemTables, &bytes)) needed += bytes;
+  }
+  const absl::StatusOr<uint64_t> free = FreeBytes();
+  return free.ok() && *free >= needed;
 }
 
 absl::Status Database::Compact() {

@@ -127,6 +127,8 @@ class Database {
   absl::Status ReadFormatOnDisk() const;
   absl::Status InitializeFormat();
   absl::Status CheckFreeSpace() const;
+  // Whether there is space to write out what is in memory.
+  bool CanFlush() const;
 
   const StoreOptions options_;
   rocksdb::Env* const env_;

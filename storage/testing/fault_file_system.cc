@@ -144,7 +144,7 @@ IOStatus FaultFileSystem::DeleteFile(const std::string& name, const rocksdb::IOO
 IOStatus FaultFileSystem::GetFreeSpace(const std::string&, const rocksdb::IOOptions&, uint64_t* free,
                                        rocksdb::IODebugContext*) {
   absl::MutexLock lock(&mutex_);
-  *free = free_bytes_;
+  *free = full_ ? 0 : free_bytes_;
   return IOStatus::OK();
 }
 

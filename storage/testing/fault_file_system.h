@@ -28,7 +28,7 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   void FailOnce(int64_t n);
   // Every change works again.
   void Heal();
-  // While full, creating and appending fail with NoSpace.
+  // While full, creating and appending fail with NoSpace, and no space is free.
   void SetFull(bool full);
   // What GetFreeSpace answers.
   void SetFreeBytes(uint64_t bytes);
