@@ -10,7 +10,7 @@ std::string BlockName(absl::string_view tenant, const BlockId& id) {
 }
 
 absl::StatusOr<v1::BlockEntry> ReadBlockEntry(const Database& database, absl::string_view block_key,
-                                              absl::string_view what, const rocksdb::Snapshot* snapshot) {
+                                              absl::string_view what, const Snapshot* snapshot) {
   v1::BlockEntry entry;
   absl::Status status = database.GetMessage(Family::kReferences, block_key, what, &entry, snapshot);
   if (!status.ok()) return status;
@@ -33,9 +33,9 @@ absl::StatusOr<std::string> ReadBlock(const Database& database, absl::string_vie
   if (bytes.ok() || !absl::IsNotFound(bytes.status())) return bytes;
   // Absent: rightly so, unless something of the same moment says that it is stored.
   const auto snapshot = database.NewSnapshot();
-  bytes = database.Get(Family::kBlocks, key, what, snapshot->snapshot());
+  bytes = database.Get(Family::kBlocks, key, what, snapshot.get());
   if (bytes.ok() || !absl::IsNotFound(bytes.status())) return bytes;
-  const auto mentions = database.NewScan(Family::kReferences, key, snapshot->snapshot());
+  const auto mentions = database.NewScan(Family::kReferences, key, snapshot.get());
   if (mentions->Valid()) return absl::DataLossError(absl::StrCat(what, ": missing"));
   if (!mentions->status().ok()) return mentions->status();
   return bytes;

@@ -18,7 +18,7 @@ std::string BlockName(absl::string_view tenant, const BlockId& id);
 
 // The entry of a block. NOT_FOUND: it is not stored. DATA_LOSS.
 absl::StatusOr<v1::BlockEntry> ReadBlockEntry(const Database& database, absl::string_view block_key,
-                                              absl::string_view what, const rocksdb::Snapshot* snapshot = nullptr);
+                                              absl::string_view what, const Snapshot* snapshot = nullptr);
 
 // Is the block stored and not known to be damaged? Reads its entry, not its bytes: one that is unreadable is as none.
 absl::StatusOr<bool> IsStored(const Database& database, const DamagedBlocks& damaged, absl::string_view block_key);

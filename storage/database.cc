@@ -3,8 +3,10 @@
 #include <limits>
 #include <utility>
 
+#include "absl/base/internal/raw_logging.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "rocksdb/env.h"
 #include "storage/error_reason.h"
 #include "storage/frame.h"
@@ -17,6 +19,9 @@ namespace {
 constexpr absl::string_view kFormatKey = "format_version";
 constexpr absl::string_view kCreatedByKey = "created_by";
 constexpr absl::string_view kCreatedBy = "quicksave";
+// How long opening anew waits for those who read, and how long it tries.
+constexpr absl::Duration kLongestRead = absl::Seconds(10);
+constexpr absl::Duration kLongestOpening = absl::Seconds(30);
 
 rocksdb::Slice ToSlice(absl::string_view text) { return rocksdb::Slice(text.data(), text.size()); }
 
@@ -45,7 +50,7 @@ void Batch::Put(Family family, absl::string_view key, absl::string_view payload)
   const auto header = FrameHeader(key, payload);
   const rocksdb::Slice key_slice = ToSlice(key);
   const rocksdb::Slice parts[] = {rocksdb::Slice(header.data(), header.size()), ToSlice(payload)};
-  batch_.Put(database_->handle(family), rocksdb::SliceParts(&key_slice, 1), rocksdb::SliceParts(parts, 2));
+  batch_.Put(database_->instance()->handle(family), rocksdb::SliceParts(&key_slice, 1), rocksdb::SliceParts(parts, 2));
 }
 
 void Batch::PutMessage(Family family, absl::string_view key, const google::protobuf::MessageLite& message) {
@@ -53,14 +58,16 @@ void Batch::PutMessage(Family family, absl::string_view key, const google::proto
 }
 
 void Batch::PutKey(Family family, absl::string_view key) {
-  batch_.Put(database_->handle(family), ToSlice(key), rocksdb::Slice());
+  batch_.Put(database_->instance()->handle(family), ToSlice(key), rocksdb::Slice());
 }
 
-void Batch::Delete(Family family, absl::string_view key) { batch_.Delete(database_->handle(family), ToSlice(key)); }
+void Batch::Delete(Family family, absl::string_view key) {
+  batch_.Delete(database_->instance()->handle(family), ToSlice(key));
+}
 
 void Batch::DeletePrefix(Family family, absl::string_view prefix) {
   const std::string end = PrefixEnd(prefix);
-  batch_.DeleteRange(database_->handle(family), ToSlice(prefix), end);
+  batch_.DeleteRange(database_->instance()->handle(family), ToSlice(prefix), end);
 }
 
 absl::StatusOr<absl::string_view> Scan::value(absl::string_view what) const {
@@ -83,23 +90,21 @@ absl::StatusOr<std::unique_ptr<Database>> Database::Open(const StoreOptions& opt
     return absl::FailedPreconditionError(absl::StrCat(what, ": its parent directory does not exist; make it first"));
   }
   if (absl::Status format = database->CheckFormatOnDisk(); !format.ok()) return format;
-  rocksdb::DB* db = nullptr;
-  const rocksdb::Status opened =
-      rocksdb::DB::Open(DatabaseOptions(options), options.path, FamilyDescriptors(options), &database->handles_, &db);
-  if (!opened.ok()) return FromRocksDb(opened, what);
-  database->db_.reset(db);
+  absl::StatusOr<std::shared_ptr<const Instance>> opened = Instance::Open(options);
+  if (!opened.ok()) return opened.status();
+  {
+    absl::MutexLock lock(&database->mutex_);
+    database->instance_ = *std::move(opened);
+  }
   if (absl::Status initialized = database->InitializeFormat(); !initialized.ok()) return initialized;
   return database;
 }
 
-Database::~Database() {
-  if (db_ == nullptr) return;
-  // What is flushed need not be replayed. If it fails, the log still has everything.
-  db_->Flush(rocksdb::FlushOptions(), handles_).PermitUncheckedError();
-  for (rocksdb::ColumnFamilyHandle* handle : handles_) {
-    db_->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
-  }
-  db_->Close().PermitUncheckedError();
+std::shared_ptr<const Instance> Database::instance() const {
+  const auto open = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return instance_ != nullptr; };
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(&open));
+  return instance_;
 }
 
 absl::Status Database::CheckFormatOnDisk() const {
@@ -136,9 +141,10 @@ absl::Status Database::ReadFormatOnDisk() const {
 }
 
 absl::Status Database::InitializeFormat() {
-  rocksdb::ColumnFamilyHandle* const family = handle(Family::kDefault);
+  const std::shared_ptr<const Instance> instance = this->instance();
+  rocksdb::ColumnFamilyHandle* const family = instance->handle(Family::kDefault);
   std::string version;
-  const rocksdb::Status found = db_->Get(rocksdb::ReadOptions(), family, ToSlice(kFormatKey), &version);
+  const rocksdb::Status found = instance->db()->Get(rocksdb::ReadOptions(), family, ToSlice(kFormatKey), &version);
   if (found.ok()) return CheckFormat(version, options_.path);
   if (!found.IsNotFound()) return FromRocksDb(found, "store");
   if (NewScan(Family::kNodes, "")->Valid()) {
@@ -149,16 +155,17 @@ absl::Status Database::InitializeFormat() {
   batch.Put(family, ToSlice(kCreatedByKey), ToSlice(kCreatedBy));
   rocksdb::WriteOptions sync;
   sync.sync = true;
-  if (rocksdb::Status written = db_->Write(sync, &batch); !written.ok()) return FromRocksDb(written, "store");
-  return FromRocksDb(db_->Flush(rocksdb::FlushOptions(), family), "store");
+  if (rocksdb::Status written = instance->db()->Write(sync, &batch); !written.ok()) return FromRocksDb(written, "store");
+  return FromRocksDb(instance->db()->Flush(rocksdb::FlushOptions(), family), "store");
 }
 
 absl::StatusOr<std::string> Database::Get(Family family, absl::string_view key, absl::string_view what,
-                                          const rocksdb::Snapshot* snapshot) const {
+                                          const Snapshot* snapshot) const {
+  const std::shared_ptr<const Instance> instance = snapshot != nullptr ? snapshot->instance() : this->instance();
   rocksdb::ReadOptions options;
-  options.snapshot = snapshot;
+  if (snapshot != nullptr) options.snapshot = snapshot->get();
   rocksdb::PinnableSlice value;
-  const rocksdb::Status status = db_->Get(options, handle(family), ToSlice(key), &value);
+  const rocksdb::Status status = instance->db()->Get(options, instance->handle(family), ToSlice(key), &value);
   if (!status.ok()) return FromRocksDb(status, what);
   absl::StatusOr<absl::string_view> payload = OpenFrame(key, absl::string_view(value.data(), value.size()), what);
   if (!payload.ok()) return payload.status();
@@ -166,7 +173,7 @@ absl::StatusOr<std::string> Database::Get(Family family, absl::string_view key, 
 }
 
 absl::Status Database::GetMessage(Family family, absl::string_view key, absl::string_view what,
-                                  google::protobuf::MessageLite* message, const rocksdb::Snapshot* snapshot) const {
+                                  google::protobuf::MessageLite* message, const Snapshot* snapshot) const {
   absl::StatusOr<std::string> payload = Get(family, key, what, snapshot);
   if (!payload.ok()) return payload.status();
   if (!message->ParseFromString(*payload)) {
@@ -177,13 +184,14 @@ absl::Status Database::GetMessage(Family family, absl::string_view key, absl::st
 
 std::vector<absl::StatusOr<std::string>> Database::MultiGet(Family family, absl::Span<const std::string> keys,
                                                             absl::Span<const std::string> what,
-                                                            const rocksdb::Snapshot* snapshot) const {
+                                                            const Snapshot* snapshot) const {
+  const std::shared_ptr<const Instance> instance = snapshot != nullptr ? snapshot->instance() : this->instance();
   rocksdb::ReadOptions options;
-  options.snapshot = snapshot;
+  if (snapshot != nullptr) options.snapshot = snapshot->get();
   const std::vector<rocksdb::Slice> slices(keys.begin(), keys.end());
   std::vector<rocksdb::PinnableSlice> values(keys.size());
   std::vector<rocksdb::Status> statuses(keys.size());
-  db_->MultiGet(options, handle(family), keys.size(), slices.data(), values.data(), statuses.data());
+  instance->db()->MultiGet(options, instance->handle(family), keys.size(), slices.data(), values.data(), statuses.data());
   std::vector<absl::StatusOr<std::string>> result;
   result.reserve(keys.size());
   for (size_t i = 0; i < keys.size(); ++i) {
@@ -202,28 +210,31 @@ std::vector<absl::StatusOr<std::string>> Database::MultiGet(Family family, absl:
   return result;
 }
 
-absl::StatusOr<bool> Database::Has(Family family, absl::string_view key, const rocksdb::Snapshot* snapshot) const {
+absl::StatusOr<bool> Database::Has(Family family, absl::string_view key, const Snapshot* snapshot) const {
+  const std::shared_ptr<const Instance> instance = snapshot != nullptr ? snapshot->instance() : this->instance();
   rocksdb::ReadOptions options;
-  options.snapshot = snapshot;
+  if (snapshot != nullptr) options.snapshot = snapshot->get();
   rocksdb::PinnableSlice value;
-  const rocksdb::Status status = db_->Get(options, handle(family), ToSlice(key), &value);
+  const rocksdb::Status status = instance->db()->Get(options, instance->handle(family), ToSlice(key), &value);
   if (status.IsNotFound()) return false;
   if (!status.ok()) return FromRocksDb(status, "look-up");
   return true;
 }
 
 std::unique_ptr<Scan> Database::NewScan(Family family, absl::string_view prefix,
-                                        const rocksdb::Snapshot* snapshot) const {
+                                        const Snapshot* snapshot) const {
   auto scan = std::make_unique<Scan>();
   scan->prefix_ = std::string(prefix);
   scan->end_ = PrefixEnd(prefix);
   scan->prefix_slice_ = scan->prefix_;
   scan->end_slice_ = scan->end_;
+  const std::shared_ptr<const Instance> instance = snapshot != nullptr ? snapshot->instance() : this->instance();
   rocksdb::ReadOptions options;
-  options.snapshot = snapshot;
+  if (snapshot != nullptr) options.snapshot = snapshot->get();
   options.iterate_lower_bound = &scan->prefix_slice_;
   if (!scan->end_.empty()) options.iterate_upper_bound = &scan->end_slice_;
-  scan->iterator_.reset(db_->NewIterator(options, handle(family)));
+  scan->iterator_.reset(instance->db()->NewIterator(options, instance->handle(family)));
+  scan->instance_ = instance;
   scan->iterator_->SeekToFirst();
   return scan;
 }
@@ -232,11 +243,12 @@ absl::Status Database::Write(Batch* batch, Room room) {
   if (room == Room::kNeeds) {
     if (absl::Status space = CheckFreeSpace(); !space.ok()) return space;
   }
-  absl::Status status = FromRocksDb(db_->Write(write_options_, &batch->batch_), "store");
-  // RocksDB refuses every write after the disk was full until it is told to go on. Nothing of a refused batch was
-  // applied.
-  if (absl::IsResourceExhausted(status) && CanFlush() && db_->Resume().ok()) {
-    status = FromRocksDb(db_->Write(write_options_, &batch->batch_), "store");
+  std::shared_ptr<const Instance> instance = this->instance();
+  absl::Status status = FromRocksDb(instance->db()->Write(write_options_, &batch->batch_), "store");
+  // RocksDB refuses every write after the disk was full. Nothing of a refused batch was applied.
+  if (absl::IsResourceExhausted(status)) {
+    const std::weak_ptr<const Instance> failed = std::exchange(instance, nullptr);
+    if (Reopen(failed)) status = FromRocksDb(this->instance()->db()->Write(write_options_, &batch->batch_), "store");
   }
   if (absl::IsUnavailable(status)) {
     status = absl::UnavailableError(absl::StrCat(status.message(), "; restart the server when the disk is well"));
@@ -256,13 +268,44 @@ absl::Status Database::CheckFreeSpace() const {
                         options_.min_free_disk_bytes, "; free some space and try again")));
 }
 
-// To go on, RocksDB writes out what is in memory. When that fails for want of space, it may wait for ever.
-bool Database::CanFlush() const {
-  constexpr uint64_t kFilesAndManifest = 4 << 20;
-  uint64_t needed = kFilesAndManifest;
-  for (rocksdb::ColumnFamilyHandle* handle : handles_) {
+// DB::Resume is there for this, and waits for ever when a flush had been scheduled before the disk was full:
+// RocksDB 7.8 then leaves that flush in its queue, and counts one less than there are from then on.
+bool Database::Reopen(const std::weak_ptr<const Instance>& failed) {
+  absl::MutexLock lock(&mutex_);
+  const auto open = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return instance_ != nullptr; };
+  mutex_.Await(absl::Condition(&open));
+  if (instance_ != failed.lock()) return true;  // Somebody else did it.
+  if (!CanFlush(*instance_)) return false;
+  std::shared_ptr<const Instance> old = std::move(instance_);
+  mutex_.Unlock();
+  const absl::Time end = absl::Now() + kLongestRead;
+  while (old.use_count() > 1 && absl::Now() < end) absl::SleepFor(absl::Milliseconds(1));
+  const bool alone = old.use_count() == 1;
+  std::shared_ptr<const Instance> opened = alone ? OpenAgain(std::move(old)) : std::move(old);
+  mutex_.Lock();
+  instance_ = std::move(opened);
+  return alone;
+}
+
+std::shared_ptr<const Instance> Database::OpenAgain(std::shared_ptr<const Instance> old) const {
+  old.reset();
+  const absl::Time end = absl::Now() + kLongestOpening;
+  for (;;) {
+    absl::StatusOr<std::shared_ptr<const Instance>> opened = Instance::Open(options_);
+    if (opened.ok()) return *std::move(opened);
+    if (absl::Now() > end) {
+      ABSL_RAW_LOG(FATAL, "cannot open the store again after its disk was full: %s", opened.status().ToString().c_str());
+    }
+    absl::SleepFor(absl::Milliseconds(100));
+  }
+}
+
+bool Database::CanFlush(const Instance& instance) const {
+  constexpr uint64_t kLogAndManifest = 4 << 20;
+  uint64_t needed = kLogAndManifest;
+  for (rocksdb::ColumnFamilyHandle* handle : instance.handles()) {
     uint64_t bytes = 0;
-    if (db_->GetIntProperty(handle, rocksdb::DB::Properties::kCurSizeAllMemTables, &bytes)) needed += bytes;
+    if (instance.db()->GetIntProperty(handle, rocksdb::DB::Properties::kCurSizeAllMemTables, &bytes)) needed += bytes;
   }
   const absl::StatusOr<uint64_t> free = FreeBytes();
   return free.ok() && *free >= needed;
@@ -273,8 +316,9 @@ absl::Status Database::Compact() {
   options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
   options.blob_garbage_collection_policy = rocksdb::BlobGarbageCollectionPolicy::kForce;
   options.blob_garbage_collection_age_cutoff = 1.0;
-  for (rocksdb::ColumnFamilyHandle* handle : handles_) {
-    absl::Status status = FromRocksDb(db_->CompactRange(options, handle, nullptr, nullptr), "compaction");
+  const std::shared_ptr<const Instance> instance = this->instance();
+  for (rocksdb::ColumnFamilyHandle* handle : instance->handles()) {
+    absl::Status status = FromRocksDb(instance->db()->CompactRange(options, handle, nullptr, nullptr), "compaction");
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
@@ -290,10 +334,11 @@ absl::StatusOr<uint64_t> Database::FreeBytes() const {
 
 uint64_t Database::UsedBytes() const {
   uint64_t used = 0;
-  for (rocksdb::ColumnFamilyHandle* handle : handles_) {
+  const std::shared_ptr<const Instance> instance = this->instance();
+  for (rocksdb::ColumnFamilyHandle* handle : instance->handles()) {
     for (const char* property : {"rocksdb.total-sst-files-size", "rocksdb.total-blob-file-size"}) {
       uint64_t bytes = 0;
-      if (db_->GetIntProperty(handle, property, &bytes)) used += bytes;
+      if (instance->db()->GetIntProperty(handle, property, &bytes)) used += bytes;
     }
   }
   return used;

@@ -17,8 +17,8 @@
 #include "absl/types/span.h"
 #include "google/protobuf/message_lite.h"
 #include "rocksdb/db.h"
-#include "rocksdb/snapshot.h"
 #include "rocksdb/write_batch.h"
+#include "storage/instance.h"
 #include "storage/rocksdb_options.h"
 #include "storage/store.h"
 
@@ -67,6 +67,7 @@ class Scan {
 
  private:
   friend class Database;
+  std::shared_ptr<const Instance> instance_;
   std::string prefix_;
   std::string end_;
   rocksdb::Slice prefix_slice_;
@@ -79,33 +80,31 @@ class Database {
  public:
   // Opens or creates; checks the format. Errors as of Store::Open.
   static absl::StatusOr<std::unique_ptr<Database>> Open(const StoreOptions& options);
-  ~Database();
 
   // The payload under `key`. NOT_FOUND; DATA_LOSS. `what` names it in messages. As of `snapshot` if there is one.
   absl::StatusOr<std::string> Get(Family family, absl::string_view key, absl::string_view what,
-                                  const rocksdb::Snapshot* snapshot = nullptr) const;
+                                  const Snapshot* snapshot = nullptr) const;
   // Like Get, for a message. DATA_LOSS also if the payload is no such message.
   absl::Status GetMessage(Family family, absl::string_view key, absl::string_view what,
-                          google::protobuf::MessageLite* message, const rocksdb::Snapshot* snapshot = nullptr) const;
+                          google::protobuf::MessageLite* message, const Snapshot* snapshot = nullptr) const;
   // Payloads in the order of the keys, each with an error of its own. what[i] names key i.
   std::vector<absl::StatusOr<std::string>> MultiGet(Family family, absl::Span<const std::string> keys,
                                                     absl::Span<const std::string> what,
-                                                    const rocksdb::Snapshot* snapshot = nullptr) const;
+                                                    const Snapshot* snapshot = nullptr) const;
   // Is there such a key? For families with small values only: reads the value.
-  absl::StatusOr<bool> Has(Family family, absl::string_view key, const rocksdb::Snapshot* snapshot = nullptr) const;
+  absl::StatusOr<bool> Has(Family family, absl::string_view key, const Snapshot* snapshot = nullptr) const;
 
   // All keys with the prefix; stands on the first one.
   std::unique_ptr<Scan> NewScan(Family family, absl::string_view prefix,
-                                const rocksdb::Snapshot* snapshot = nullptr) const;
+                                const Snapshot* snapshot = nullptr) const;
 
   // What is read with it is of one moment.
-  std::unique_ptr<rocksdb::ManagedSnapshot> NewSnapshot() const {
-    return std::make_unique<rocksdb::ManagedSnapshot>(db_.get());
-  }
+  std::unique_ptr<Snapshot> NewSnapshot() const { return std::make_unique<Snapshot>(instance()); }
 
   // A batch that needs room is refused when the disk is nearly full; one that makes room is tried in any case.
   enum class Room { kNeeds, kMakes };
-  // Carries out the batch: durable as the store's options say. RESOURCE_EXHAUSTED; UNAVAILABLE.
+  // Carries out the batch: durable as the store's options say. RESOURCE_EXHAUSTED; UNAVAILABLE. The caller holds no scan
+  // and no snapshot, for which it might wait.
   absl::Status Write(Batch* batch, Room room);
 
   // Compacts every family and takes all garbage out of the blob files.
@@ -116,7 +115,8 @@ class Database {
   // The error of the last write, if it failed.
   absl::Status write_error() const;
 
-  rocksdb::ColumnFamilyHandle* handle(Family family) const { return handles_[static_cast<size_t>(family)]; }
+  // What is open now; waits while it is opened anew.
+  std::shared_ptr<const Instance> instance() const;
 
  private:
   explicit Database(const StoreOptions& options);
@@ -127,16 +127,18 @@ class Database {
   absl::Status ReadFormatOnDisk() const;
   absl::Status InitializeFormat();
   absl::Status CheckFreeSpace() const;
-  // Whether there is space to write out what is in memory.
-  bool CanFlush() const;
+  // Closes `failed`, in which RocksDB refuses to write since the disk was full, and opens it anew. Waits for those who
+  // read; false when they take too long, or when there is no space to write out what is in memory.
+  bool Reopen(const std::weak_ptr<const Instance>& failed) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::shared_ptr<const Instance> OpenAgain(std::shared_ptr<const Instance> old) const;
+  bool CanFlush(const Instance& instance) const;
 
   const StoreOptions options_;
   rocksdb::Env* const env_;
   rocksdb::WriteOptions write_options_;
-  std::unique_ptr<rocksdb::DB> db_;
-  std::vector<rocksdb::ColumnFamilyHandle*> handles_;
 
   mutable absl::Mutex mutex_;
+  std::shared_ptr<const Instance> instance_ ABSL_GUARDED_BY(mutex_);  // null while it is opened anew
   absl::Status write_error_ ABSL_GUARDED_BY(mutex_);
 };
 

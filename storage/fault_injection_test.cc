@@ -1,12 +1,16 @@
 // The disk fails at every point there is; the store holds every node wholly or not at all.
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <memory>
+#include <random>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "rocksdb/env.h"
@@ -172,6 +176,41 @@ TEST_F(FaultInjectionTest, FullDiskDuringFlushesAndCompactionsLosesNothing) {
   }
   EXPECT_EQ(refused, 36);
   system_->SetFull(false);
+  ExpectConsistent(store.get());
+  store.reset();
+  store = Open();
+  ExpectConsistent(store.get());
+}
+
+TEST_F(FaultInjectionTest, DiskThatIsFullForMomentsLosesNothing) {
+  std::unique_ptr<Store> store = Open();
+  std::atomic<bool> done{false};
+  std::thread others([&] {
+    std::minstd_rand random(7);
+    while (!done) {
+      system_->SetFull(true);
+      absl::SleepFor(absl::Milliseconds(random() % 20));
+      system_->SetFull(false);
+      absl::SleepFor(absl::Milliseconds(random() % 500));
+    }
+  });
+  std::thread reader([&] {
+    while (!done) AllNodeIds(*store);
+  });
+  int refused = 0;
+  for (int i = 0; i < 300; ++i) {
+    const std::string id = absl::StrCat("n", i);
+    const absl::Status status = store->CommitNode(TestCommit(id, {}, {uint64_t(2 * i), uint64_t(2 * i + 1)})).status();
+    if (status.ok()) acknowledged_.insert(id);
+    EXPECT_TRUE(status.ok() || status.code() == StatusCode::kResourceExhausted) << status;
+    if (!status.ok()) ++refused;
+  }
+  done = true;
+  others.join();
+  reader.join();
+  EXPECT_GT(refused, 0);
+  EXPECT_TRUE(store->CommitNode(TestCommit("last", {}, {1})).ok());
+  acknowledged_.insert("last");
   ExpectConsistent(store.get());
   store.reset();
   store = Open();

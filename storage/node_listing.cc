@@ -93,7 +93,7 @@ absl::Status Validate(const ListRequest& request) {
 class IndexCursor {
  public:
   IndexCursor(const Database& database, const ListRequest& request, absl::string_view prefix,
-              const rocksdb::Snapshot* snapshot)
+              const Snapshot* snapshot)
       : newest_first_(request.order == ListOrder::kNewestFirst),
         prefix_(prefix),
         scan_(database.NewScan(Family::kIndexes, prefix, snapshot)) {
@@ -131,7 +131,7 @@ class IndexCursor {
 
 // Fills the page from where the cursor stands. `signature` goes into the token.
 absl::StatusOr<NodePage> FillPage(const Database& database, const ListRequest& request, absl::string_view signature,
-                                  const rocksdb::Snapshot* snapshot, IndexCursor* cursor) {
+                                  const Snapshot* snapshot, IndexCursor* cursor) {
   NodePage page;
   std::string last;
   for (int looked_at = 0; cursor->Valid(); cursor->Next(), ++looked_at) {
@@ -165,7 +165,7 @@ absl::StatusOr<NodePage> ListNodes(const Database& database, const ListRequest& 
   const std::string index = ChooseIndex(request);
   const std::string signature = RequestSignature(request, index);
   const auto snapshot = database.NewSnapshot();
-  IndexCursor cursor(database, request, index, snapshot->snapshot());
+  IndexCursor cursor(database, request, index, snapshot.get());
   if (request.page_token.empty()) {
     cursor.SeekToStart();
   } else {
@@ -173,7 +173,7 @@ absl::StatusOr<NodePage> ListNodes(const Database& database, const ListRequest& 
     if (!tail.ok()) return tail.status();
     cursor.SeekAfter(*tail);
   }
-  return FillPage(database, request, signature, snapshot->snapshot(), &cursor);
+  return FillPage(database, request, signature, snapshot.get(), &cursor);
 }
 
 }  // namespace quicksave::storage

@@ -24,7 +24,7 @@ absl::StatusOr<Edge> DecodeEdge(absl::string_view payload, absl::string_view oth
 
 // The edges under `prefix`; the other node's id begins `skip` bytes after it.
 absl::StatusOr<std::vector<Edge>> ReadEdges(const Database& database, absl::string_view prefix, size_t skip,
-                                            absl::string_view what, const rocksdb::Snapshot* snapshot) {
+                                            absl::string_view what, const Snapshot* snapshot) {
   std::vector<Edge> edges;
   const std::unique_ptr<Scan> scan = database.NewScan(Family::kEdges, prefix, snapshot);
   for (; scan->Valid(); scan->Next()) {
@@ -42,8 +42,8 @@ absl::StatusOr<std::vector<Edge>> ReadEdges(const Database& database, absl::stri
 absl::StatusOr<std::vector<Edge>> EdgesOf(const Database& database, absl::string_view tenant, absl::string_view node_id,
                                           absl::string_view prefix, size_t skip) {
   const auto snapshot = database.NewSnapshot();
-  if (auto head = ReadHead(database, tenant, node_id, snapshot->snapshot()); !head.ok()) return head.status();
-  return ReadEdges(database, prefix, skip, absl::StrCat("edges of ", NodeName(node_id)), snapshot->snapshot());
+  if (auto head = ReadHead(database, tenant, node_id, snapshot.get()); !head.ok()) return head.status();
+  return ReadEdges(database, prefix, skip, absl::StrCat("edges of ", NodeName(node_id)), snapshot.get());
 }
 
 }  // namespace
@@ -61,7 +61,7 @@ absl::StatusOr<NodeRecord> ParseHead(absl::string_view payload, absl::string_vie
 }
 
 absl::StatusOr<NodeRecord> ReadHead(const Database& database, absl::string_view tenant, absl::string_view node_id,
-                                    const rocksdb::Snapshot* snapshot) {
+                                    const Snapshot* snapshot) {
   absl::StatusOr<std::string> payload =
       database.Get(Family::kNodes, NodeKey(tenant, node_id), NodeName(node_id), snapshot);
   if (!payload.ok()) return payload.status();
@@ -69,7 +69,7 @@ absl::StatusOr<NodeRecord> ReadHead(const Database& database, absl::string_view 
 }
 
 absl::StatusOr<NodeContents> ReadContents(const Database& database, absl::string_view tenant, absl::string_view node_id,
-                                          const rocksdb::Snapshot* snapshot) {
+                                          const Snapshot* snapshot) {
   NodeContents contents;
   const std::string what = absl::StrCat("contents of ", NodeName(node_id));
   absl::Status status = database.GetMessage(Family::kContents, NodeKey(tenant, node_id), what, &contents, snapshot);
@@ -86,9 +86,9 @@ std::string EncodeEdge(const ParentEdge& edge) {
 
 absl::StatusOr<NodeRecord> GetNode(const Database& database, absl::string_view tenant, absl::string_view node_id) {
   const auto snapshot = database.NewSnapshot();
-  absl::StatusOr<NodeRecord> record = ReadHead(database, tenant, node_id, snapshot->snapshot());
+  absl::StatusOr<NodeRecord> record = ReadHead(database, tenant, node_id, snapshot.get());
   if (!record.ok()) return record.status();
-  absl::StatusOr<NodeContents> contents = ReadContents(database, tenant, node_id, snapshot->snapshot());
+  absl::StatusOr<NodeContents> contents = ReadContents(database, tenant, node_id, snapshot.get());
   if (!contents.ok()) return contents.status();
   *record->mutable_contents() = *std::move(contents);
   return record;
@@ -127,16 +127,16 @@ absl::StatusOr<std::vector<Edge>> Parents(const Database& database, absl::string
 }
 
 absl::StatusOr<std::string> GetState(const Database& database, absl::string_view tenant, absl::string_view node_id,
-                                     absl::string_view name, const rocksdb::Snapshot* snapshot) {
+                                     absl::string_view name, const Snapshot* snapshot) {
   const std::string what = absl::StrCat("state value ", name, " of ", NodeName(node_id));
   const std::string key = StateKey(tenant, node_id, name);
   absl::StatusOr<std::string> value = database.Get(Family::kState, key, what, snapshot);
   if (value.ok() || !absl::IsNotFound(value.status())) return value;
   // Absent: rightly so, unless the record of the same moment names it.
   const auto now = database.NewSnapshot();
-  value = database.Get(Family::kState, key, what, now->snapshot());
+  value = database.Get(Family::kState, key, what, now.get());
   if (value.ok() || !absl::IsNotFound(value.status())) return value;
-  absl::StatusOr<NodeRecord> head = ReadHead(database, tenant, node_id, now->snapshot());
+  absl::StatusOr<NodeRecord> head = ReadHead(database, tenant, node_id, now.get());
   if (!head.ok()) return head.status();
   const bool named = std::any_of(head->state().begin(), head->state().end(),
                                  [&](const v1::StateRef& ref) { return ref.name() == name; });

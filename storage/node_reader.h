@@ -18,14 +18,14 @@ std::string NodeName(absl::string_view node_id);
 
 // A node's record without contents. NOT_FOUND; DATA_LOSS.
 absl::StatusOr<NodeRecord> ReadHead(const Database& database, absl::string_view tenant, absl::string_view node_id,
-                                    const rocksdb::Snapshot* snapshot = nullptr);
+                                    const Snapshot* snapshot = nullptr);
 
 // Takes a stored record apart that was found under this name. DATA_LOSS.
 absl::StatusOr<NodeRecord> ParseHead(absl::string_view payload, absl::string_view tenant, absl::string_view node_id);
 
 // A node's contents. DATA_LOSS also if there are none: the record was there.
 absl::StatusOr<NodeContents> ReadContents(const Database& database, absl::string_view tenant, absl::string_view node_id,
-                                          const rocksdb::Snapshot* snapshot = nullptr);
+                                          const Snapshot* snapshot = nullptr);
 
 // What stands under an edge's key.
 std::string EncodeEdge(const ParentEdge& edge);
@@ -39,7 +39,7 @@ absl::StatusOr<std::vector<Edge>> Children(const Database& database, absl::strin
 absl::StatusOr<std::vector<Edge>> Parents(const Database& database, absl::string_view tenant,
                                           absl::string_view node_id);
 absl::StatusOr<std::string> GetState(const Database& database, absl::string_view tenant, absl::string_view node_id,
-                                     absl::string_view name, const rocksdb::Snapshot* snapshot = nullptr);
+                                     absl::string_view name, const Snapshot* snapshot = nullptr);
 
 }  // namespace quicksave::storage
 

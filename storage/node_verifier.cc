@@ -14,7 +14,7 @@ namespace {
 // Collects what is wrong with one node at one moment.
 class Verification {
  public:
-  Verification(const Database& database, const rocksdb::Snapshot* snapshot, const NodeRecord& head)
+  Verification(const Database& database, const Snapshot* snapshot, const NodeRecord& head)
       : database_(database), snapshot_(snapshot), head_(head) {}
 
   void CheckBlock(const BlockRef& ref) {
@@ -67,7 +67,7 @@ class Verification {
   }
 
   const Database& database_;
-  const rocksdb::Snapshot* const snapshot_;
+  const Snapshot* const snapshot_;
   const NodeRecord& head_;
   VerifyReport report_;
 };
@@ -76,11 +76,11 @@ class Verification {
 
 absl::StatusOr<VerifyReport> VerifyNode(const Database& database, absl::string_view tenant, absl::string_view node_id) {
   const auto snapshot = database.NewSnapshot();
-  absl::StatusOr<NodeRecord> head = ReadHead(database, tenant, node_id, snapshot->snapshot());
+  absl::StatusOr<NodeRecord> head = ReadHead(database, tenant, node_id, snapshot.get());
   if (!head.ok()) return head.status();
-  absl::StatusOr<NodeContents> contents = ReadContents(database, tenant, node_id, snapshot->snapshot());
+  absl::StatusOr<NodeContents> contents = ReadContents(database, tenant, node_id, snapshot.get());
   if (!contents.ok()) return contents.status();
-  Verification verification(database, snapshot->snapshot(), *head);
+  Verification verification(database, snapshot.get(), *head);
   for (const BlockRef& ref : contents->blocks()) verification.CheckBlock(ref);
   for (const v1::StateRef& ref : head->state()) verification.CheckState(ref);
   for (int i = 0; i < head->parents_size(); ++i) verification.CheckEdge(i);

@@ -20,13 +20,14 @@ absl::StatusOr<uint64_t> ForgetSome(absl::string_view end, WriterState* state) {
   absl::MutexLock lock(&state->mutex);
   Batch batch(state->database);
   uint64_t count = 0;
-  const std::unique_ptr<Scan> scan = state->database->NewScan(Family::kRequestIds, kRequestTimePrefix);
+  std::unique_ptr<Scan> scan = state->database->NewScan(Family::kRequestIds, kRequestTimePrefix);
   for (; scan->Valid() && scan->key() < end && count < kForgottenAtOnce; scan->Next(), ++count) {
     batch.Delete(Family::kRequestIds, scan->key());
     batch.Delete(Family::kRequestIds, scan->suffix().substr(kIndexTimeBytes));
   }
   if (!scan->status().ok()) return scan->status();
   if (count == 0) return count;
+  scan = nullptr;  // see Database::Write
   if (absl::Status written = state->database->Write(&batch, Database::Room::kMakes); !written.ok()) return written;
   return count;
 }

@@ -18,14 +18,6 @@ constexpr uint64_t kMinBlobBytes = 4096;
 // Leaves it to Database::Write to go on after a full disk.
 class ManualRecovery : public rocksdb::EventListener {
  public:
-  // RocksDB gives up for good when there is no room for a new log, for fear that the old one lost what was buffered. We
-  // buffer nothing, and recovery writes out everything that is in memory before the old log goes.
-  void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override {
-    if (reason == rocksdb::BackgroundErrorReason::kMemTable && error->IsNoSpace()) {
-      *error = rocksdb::Status(*error, rocksdb::Status::Severity::kHardError);
-    }
-  }
-
   // RocksDB would look every few seconds whether there is space again, and refuse to be told so meanwhile.
   void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason reason, rocksdb::Status error,
                             bool* auto_recovery) override {

@@ -32,7 +32,9 @@ Meaning MeaningOfIoError(absl::string_view text) {
 
 Meaning MeaningOf(const rocksdb::Status& status, absl::string_view text) {
   if (status.IsCorruption() || status.IsPathNotFound()) return {absl::StatusCode::kDataLoss, ""};
-  if (status.IsNoSpace() || status.subcode() == rocksdb::Status::kSpaceLimit || status.IsMemoryLimit()) {
+  // A write that waited for one that found the disk full is told so in words only.
+  const bool no_space = status.IsIncomplete() && absl::StrContains(text, "No space left on device");
+  if (no_space || status.IsNoSpace() || status.subcode() == rocksdb::Status::kSpaceLimit || status.IsMemoryLimit()) {
     return {absl::StatusCode::kResourceExhausted, "; free some disk space and try again"};
   }
   if (status.IsIOError()) return MeaningOfIoError(text);

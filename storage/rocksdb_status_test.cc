@@ -22,6 +22,8 @@ TEST(RocksDbStatusTest, EveryKindHasItsCode) {
       {Status::Corruption("bad block"), absl::StatusCode::kDataLoss},
       {Status::PathNotFound("000012.sst"), absl::StatusCode::kDataLoss},
       {Status::NoSpace(), absl::StatusCode::kResourceExhausted},
+      {Status::Incomplete("IO error: No space left on device: /x"), absl::StatusCode::kResourceExhausted},
+      {Status::Incomplete("ours"), absl::StatusCode::kInternal},
       {Status::SpaceLimit(), absl::StatusCode::kResourceExhausted},
       {Status::MemoryLimit(), absl::StatusCode::kResourceExhausted},
       {Status::IOError("While lock file: /x/LOCK", "Resource temporarily unavailable"),
