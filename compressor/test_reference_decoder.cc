@@ -59,7 +59,7 @@ Table BuiltinTable(int64_t mean) {
     const int64_t width = Edge(k + 1) - Edge(k);
     const int64_t x = Edge(k) + width / 2;
     weights[static_cast<size_t>(k)] = Bell(x - mean * 8192) * static_cast<uint64_t>(width);
-    weights[static_cast<size_t>(128 + k)] = Bell(x + mean * 8192) * static_cast<uint64_t>(width);
+    weights[size_t{128} + static_cast<size_t>(k)] = Bell(x + mean * 8192) * static_cast<uint64_t>(width);
   }
   uint64_t total = 0;
   for (const uint64_t weight : weights) total += weight;

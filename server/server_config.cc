@@ -33,7 +33,7 @@ class HelpFormatter : public CLI::Formatter {
   }
   std::string make_option_desc(const CLI::Option* option) const override {
     const std::string& initial = option->get_default_str();
-    const std::string description = option->get_description();
+    std::string description = option->get_description();
     if (option->get_envname().empty()) return description;
     return absl::StrCat(description, "\n[", option->get_required() ? "required, " : "",
                         initial.empty() ? "" : absl::StrCat("default ", initial, ", "), option->get_envname(), "]");

@@ -9,7 +9,7 @@
 namespace quicksave::storage {
 
 // As the method of Store with this name.
-absl::StatusOr<NodePage> ListNodes(const Database& database, const ListRequest& request);
+absl::StatusOr<NodePage> ListNodes(const Database& database, const ListRequest& given);
 
 }  // namespace quicksave::storage
 

@@ -258,7 +258,7 @@ absl::Status CollectSome(std::string* cursor, WriterState* state, GarbageReport*
     ABSL_LOCKS_EXCLUDED(state->mutex) {
   absl::MutexLock lock(&state->mutex);
   std::vector<std::string> garbage;
-  const absl::Status found = FindGarbage(*state->database, cursor, &garbage);
+  absl::Status found = FindGarbage(*state->database, cursor, &garbage);
   Removal removal(state->database, state->usage);
   for (const std::string& key : garbage) {
     if (state->pins->Contains(key)) continue;

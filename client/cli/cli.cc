@@ -11,6 +11,7 @@
 #include "client/cli/error_text.h"
 #include "client/cli/exit_codes.h"
 #include "client/cli/flags.h"
+#include "client/cli/text_format.h"
 #include "quicksave/version.h"
 
 namespace quicksave::cli {
@@ -22,7 +23,7 @@ constexpr char kFooter[] =
     "  6 data loss, 7 server full, 8 not in this state, 9 not allowed, 130 stopped by Ctrl-C.\n\n"
     "Examples:\n"
     "  quicksave chat\n"
-    "  quicksave generate --prompt 'Once upon a time' --save --label name=opening\n"
+    "  quicksave generate 'Once upon a time' --save --label name=opening\n"
     "  quicksave tree\n"
     "  quicksave branch 7f3a --seeds 1,2,3,4 --temperature 0.8\n"
     "  quicksave COMMAND --help";
@@ -128,6 +129,14 @@ absl::Status RunCommand(const GlobalFlags& flags, const CommandBody& body, Conso
   return body(context);
 }
 
+// What was wrong with the arguments, which may be whole files.
+std::string UsageError(const CLI::App*, const CLI::Error& error) {
+  constexpr size_t kMostBytes = 500;
+  std::string what = error.what();
+  if (what.size() > kMostBytes) what = what.substr(0, kMostBytes) + "...";
+  return WithoutControls(what) + "\nRun with --help for more information.\n";
+}
+
 }  // namespace
 
 int RunCli(const std::vector<std::string>& arguments, Console& console, const Environment& environment) {
@@ -146,6 +155,7 @@ int RunCli(const std::vector<std::string>& arguments, Console& console, const En
   AddTreeCommand(app, &chosen);
   AddNodeCommands(app, &chosen);
   AddServerCommands(app, &chosen);
+  app.failure_message(UsageError);
   try {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& error) {

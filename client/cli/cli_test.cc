@@ -18,7 +18,6 @@ using client::FromSession;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::SizeIs;
 using ::testing::StartsWith;
 
 TEST_F(CliTest, NamesMayBeFullIdsOrBeginnings) {
@@ -240,6 +239,9 @@ TEST_F(CliTest, WrongUsageAndHelp) {
   EXPECT_EQ(Run({}).code, 2);
   EXPECT_EQ(Run({"frobnicate"}).code, 2);
   EXPECT_EQ(Run({"restore"}).code, 2);
+  const Result huge = Run({"tree", std::string(100000, 'x')});
+  EXPECT_EQ(huge.code, 2);
+  EXPECT_LT(huge.err.size(), 1000u) << "whole files are not printed";
   EXPECT_EQ(Run({"--version"}).out, "quicksave 0.1.0\n");
   EXPECT_THAT(Run({"--help"}).out, HasSubstr("Exit status: 0 success"));
   for (const char* command : {"chat", "generate", "save", "restore", "branch", "score", "ls", "tree", "show", "label",

@@ -15,7 +15,7 @@ namespace {
 
 constexpr char kExamples[] =
     "Examples:\n"
-    "  quicksave generate --prompt 'Once upon a time' -n 40 --save --label name=opening\n"
+    "  quicksave generate 'Once upon a time' -n 40 --save --label name=opening\n"
     "  quicksave generate --message 'What is a KV cache?' --temperature 0.8 --seed 7\n"
     "  quicksave generate --message system:'Be brief.' --message user:'Why?' --keep\n"
     "  quicksave generate --node 7f3a --message 'And then?' --save\n"
@@ -141,7 +141,8 @@ void AddInputFlags(CLI::App* app, GenerateFlags* flags) {
   app->add_flag("--skip-check", flags->skip_check, "Restore without the check of the distribution")
       ->group(kGroup)
       ->needs(node);
-  auto* prompt = app->add_option("-p,--prompt", flags->prompt, "Text to append; - reads it from standard input");
+  auto* prompt =
+      app->add_option("-p,--prompt,PROMPT", flags->prompt, "Text to append; - reads it from standard input");
   auto* messages = app->add_option("-m,--message", flags->messages,
                                    "[ROLE:]TEXT, a chat message (default role: user); may be repeated");
   auto* tokens = app->add_option("--tokens", flags->tokens, "Token ids to append, separated by commas");

@@ -179,6 +179,12 @@ TEST_F(GenerateCommandTest, SessionIsExtendedAndItsPendingTextIsLeftToTheNextCal
   EXPECT_EQ(std::get<FromSession>(server_->generated[0].start).name, "sessions/4be1000000000000");
 }
 
+TEST_F(GenerateCommandTest, PromptMayBeGivenWithoutItsFlag) {
+  EXPECT_EQ(Run({"generate", "Once upon"}).code, 0);
+  EXPECT_EQ(std::get<std::string>(server_->generated.back().input), "Once upon");
+  EXPECT_EQ(Run({"generate", "Once upon", "-m", "hello"}).code, 2);
+}
+
 TEST_F(GenerateCommandTest, PromptIsReadFromStandardInput) {
   EXPECT_EQ(Run({"generate", "-p", "-", "-q"}, "two\nlines").out, "two\nlines!...\n");
 }

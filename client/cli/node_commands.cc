@@ -114,6 +114,9 @@ absl::StatusOr<int32_t> RemoveOne(const std::string& name, bool force, CommandCo
     if (absl::IsFailedPrecondition(deleted.status()) && !force) {
       context.console.Note(absl::StrCat(node, ": --force deletes its descendants too"));
     }
+    if (absl::IsDataLoss(deleted.status()) && !force) {
+      context.console.Note(absl::StrCat(node, ": --force deletes it though it is damaged"));
+    }
     return deleted.status();
   }
   context.console.Note(
@@ -237,7 +240,7 @@ void AddRemove(CLI::App& app, CommandBody* chosen) {
       "Examples:\n  quicksave rm 7f3a\n  quicksave rm nodes/7f3a9c21 --force\n  quicksave rm sessions/4be1");
   const auto flags = std::make_shared<RemoveFlags>();
   command->add_option("NAME", flags->names, "Nodes or sessions")->required();
-  command->add_flag("--force", flags->force, "Delete the descendants of a node too");
+  command->add_flag("--force", flags->force, "Delete the descendants of a node too, and what is damaged");
   command->callback(
       [flags, chosen] { *chosen = [flags](CommandContext& context) { return Remove(*flags, context); }; });
 }

@@ -102,8 +102,9 @@ absl::Status Generation::CompileConstraint() {
   if (constraint_.constraint == nullptr) return absl::OkStatus();
   absl::StatusOr<std::unique_ptr<text::Grammar>> grammar =
       text::Grammar::Create(core_.tokenizer.get(), *constraint_.constraint);
-  if (grammar.ok()) grammar_ = *std::move(grammar);
-  return grammar.status();
+  if (!grammar.ok()) return grammar.status();
+  grammar_ = *std::move(grammar);
+  return absl::OkStatus();
 }
 
 // The constraint that this call generates under: its own, or the one that is in force.
@@ -246,7 +247,7 @@ absl::Status Generation::Launch(TakenSession taken, std::vector<int32_t> input) 
     if (!status.ok()) state = job->Capture();  // NOLINT(bugprone-use-after-move): it is given back
   }
   if (!status.ok()) {
-    state.sampling = sampling;
+    state.sampling = sampling;  // NOLINT(bugprone-use-after-move): as above
     state.constraint = constraint;
     core_.sessions->GiveBack(session_, std::move(state));
   }
@@ -261,7 +262,7 @@ absl::Status Generation::Submit(const std::shared_ptr<GenerateJob>& job) {
     job_ = job;
   }
   core_.sessions->SetJob(session_, job);
-  const absl::Status status = core_.scheduler->Submit(job, job->max_appended());
+  absl::Status status = core_.scheduler->Submit(job, job->max_appended());
   if (status.ok()) return status;
   // The job holds this; a job that does not run must not be held by it.
   absl::MutexLock lock(&mutex_);

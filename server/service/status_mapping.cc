@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "storage/error_reason.h"
@@ -17,7 +19,7 @@ std::string Subject(absl::string_view message) {
   if (colon == absl::string_view::npos || colon > 63) return "";
   const absl::string_view subject = message.substr(0, colon);
   for (const char c : subject) {
-    const bool word = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '/' || c == '-';
+    const bool word = absl::ascii_islower(c) || absl::ascii_isdigit(c) || absl::StrContains("_/-", c);
     if (!word) return "";
   }
   return std::string(subject);

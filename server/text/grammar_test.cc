@@ -28,18 +28,18 @@ using Kind = Constraint::Kind;
 constexpr int32_t kEnd = 261;  // <|end|>
 
 const Tokenizer& ByteLevel() {
-  static const std::unique_ptr<Tokenizer> tokenizer = LoadTokenizer(ByteLevelTokenizerJson());
-  return *tokenizer;
+  static const std::unique_ptr<Tokenizer> kTokenizer = LoadTokenizer(ByteLevelTokenizerJson());
+  return *kTokenizer;
 }
 
 const Tokenizer& ByteFallback() {
-  static const std::unique_ptr<Tokenizer> tokenizer = LoadTokenizer(ByteFallbackTokenizerJson());
-  return *tokenizer;
+  static const std::unique_ptr<Tokenizer> kTokenizer = LoadTokenizer(ByteFallbackTokenizerJson());
+  return *kTokenizer;
 }
 
 const Tokenizer& Real() {
-  static const std::unique_ptr<Tokenizer> tokenizer = Tokenizer::Load(RealModelDir()).value();
-  return *tokenizer;
+  static const std::unique_ptr<Tokenizer> kTokenizer = Tokenizer::Load(RealModelDir()).value();
+  return *kTokenizer;
 }
 
 std::unique_ptr<Grammar> Make(const Constraint& constraint, const Tokenizer& tokenizer = ByteLevel()) {

@@ -64,7 +64,7 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon
 // stretched by `factor`, those below original / high_freq_factor are kept, those between are blended.
 at::Tensor Frequencies(const RopeOptions& rope, int head_dim) {
   const at::Tensor exponents = at::arange(0, head_dim, 2, at::kFloat).div(head_dim);
-  const at::Tensor plain = at::full({}, rope.theta, at::kFloat).pow(exponents).reciprocal().div(rope.linear_factor);
+  at::Tensor plain = at::full({}, rope.theta, at::kFloat).pow(exponents).reciprocal().div(rope.linear_factor);
   if (!rope.llama3) return plain;
   const Llama3RopeScaling& scaling = *rope.llama3;
   const at::Tensor wavelength = plain.reciprocal().mul(2 * std::numbers::pi);
