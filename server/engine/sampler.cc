@@ -34,12 +34,15 @@ std::vector<float> ChangedLogits(absl::Span<const float> logits, const SamplingP
   std::unordered_map<int32_t, int> counts;
   for (const int32_t id : tokens) ++counts[id];
   for (const auto& [id, count] : counts) {
+    if (static_cast<size_t>(id) >= changed.size()) continue;
     float& logit = changed[id];
     if (p.repetition_penalty != 1) logit = logit > 0 ? logit / p.repetition_penalty : logit * p.repetition_penalty;
     if (p.presence_penalty != 0) logit -= p.presence_penalty;
     if (p.frequency_penalty != 0) logit -= p.frequency_penalty * static_cast<float>(count);
   }
-  for (const auto& [id, bias] : p.logit_bias) changed[id] += bias;
+  for (const auto& [id, bias] : p.logit_bias) {
+    if (static_cast<size_t>(id) < changed.size()) changed[id] += bias;
+  }
   return changed;
 }
 

@@ -32,7 +32,8 @@ absl::Status Validate(const SamplingParameters& parameters, int vocab_size);
 // The tokens that may be drawn: bit `id % 32` of word `id / 32`; those beyond its end may not. Empty: all may.
 using TokenMask = absl::Span<const uint32_t>;
 
-// Draws the token that follows `tokens`, given its logits [vocabulary]. A pure function: the randomness is
+// Draws the token that follows `tokens`, given its logits [vocabulary], or only those of the first ids, of which one is
+// drawn then. A pure function: the randomness is
 // Philox4x32-10 (Salmon et al., 2011) with the seed as key and the position, tokens.size(), as counter. A logit that is
 // not a number counts as minus infinity; among infinite ones the draw is even. A mask that is not empty allows at least
 // one token; the others are as if the vocabulary did not have them. O(vocabulary + tokens).

@@ -216,6 +216,13 @@ TEST(SampleTest, PresencePenaltyCountsOnceAndFrequencyPenaltyEachTime) {
   EXPECT_EQ(Sample(logits, {.frequency_penalty = -0.6F}, {1, 1}), 1);
 }
 
+TEST(SampleTest, OnlyTokensWithLogitsAreDrawnWhateverElseIsSeenOrBiased) {
+  const std::vector<float> logits = {0, 1, 5, 9};
+  const SamplingParameters parameters{.temperature = 0, .repetition_penalty = 2, .logit_bias = {{3, 50}, {0, 2}}};
+  EXPECT_EQ(Sample(logits, parameters, std::vector<int32_t>{2, 3}), 3);
+  EXPECT_EQ(Sample(absl::MakeConstSpan(logits).first(2), parameters, std::vector<int32_t>{2, 3}), 0);
+}
+
 TEST(SampleTest, BiasesAreAddedToTheirTokens) {
   const std::vector<float> logits = {2.0F, 1.0F, 0.5F};
   EXPECT_EQ(Sample(logits, {.logit_bias = {{0, -1.1F}}}, {}), 1);

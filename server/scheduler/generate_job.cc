@@ -140,7 +140,9 @@ FinishReason GenerateJob::WhyEnd() {
 }
 
 int32_t GenerateJob::Draw() const {
-  const engine::Logits& logits = *state_.sequence.next_logits();
+  // A model may have more rows than its tokenizer has tokens; what fills them up has no text.
+  const absl::Span<const float> logits =
+      absl::MakeConstSpan(*state_.sequence.next_logits()).subspan(0, tokenizer_->vocab_size());
   if (constraint_ == nullptr) return engine::Sample(logits, state_.sampling, state_.sequence.tokens());
   std::vector<uint32_t> mask = constraint_->allowed().mask;
   if (constraint_->allowed().progress == text::Grammar::Progress::kWhole) {
