@@ -46,8 +46,8 @@ class EvaluateJob : public Job {
     finished_.Notify();
   }
 
-  // Waits for the end and says how it was. Then the sequence, and what is left of the reservation, are the caller's. Not
-  // on the engine thread.
+  // Waits for the end and says how it was. Then the sequence, and what is left of the reservation, are the caller's.
+  // Not on the engine thread.
   absl::Status Await() {
     finished_.WaitForNotification();
     return status_;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <optional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -16,9 +17,9 @@ namespace quicksave::server {
 // Work for the engine: feeds tokens to a sequence, looks at logits, and decides what to feed next. The scheduler runs
 // many at once.
 //
-// The scheduler calls, on the engine thread: Next, then (when it returned tokens) OnFed, a forward pass and Consume, and
-// so on until Next returns nothing; and last, exactly once, Finish. When there is no memory for the tokens, it may wait
-// after Next, and Finish may follow. Cancel may be called from any thread.
+// The scheduler calls, on the engine thread: Next, then (when it returned tokens) OnFed, a forward pass and Consume,
+// and so on until Next returns nothing; and last, exactly once, Finish. When there is no memory for the tokens, it may
+// wait after Next, and Finish may follow. Cancel may be called from any thread.
 class Job {
  public:
   struct Feed {
@@ -52,13 +53,17 @@ class Job {
     return why == nullptr ? kCallerCancelled : why;
   }
 
-  // After this time the job ends with DEADLINE_EXCEEDED.
+  // As in CallContext.
+  std::string client;
+  // After this time the job ends with DEADLINE_EXCEEDED; before it when what waits to be fed cannot be fed by then.
   absl::Time deadline = absl::InfiniteFuture();
   // Pages that the job's appends take from.
   engine::PageReservation reservation;
   // The scheduler's: what waits for a page, and since when.
   std::optional<Feed> starved_feed;
   absl::Time starved_since = absl::InfiniteFuture();
+  // The scheduler's: the step that last fed it; 0 before the first.
+  int64_t last_step = 0;
 
  private:
   static constexpr char kCallerCancelled[] = "the caller cancelled the call";

@@ -1,12 +1,22 @@
 #include "server/scheduler/scheduler.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 namespace quicksave::server {
+namespace {
+
+// A token of decode costs about as much as four of prefill, whose rows share the reading of the weights.
+constexpr double kDecodeCost = 4;
+// Steps of fewer rows do not tell how fast prefill can be.
+constexpr int kRowsToTime = 32;
+
+}  // namespace
 
 Scheduler::Scheduler(const Options& options, engine::Decoder* decoder, engine::PagePool* pool)
     : options_(options), decoder_(decoder), pool_(pool), thread_([this] { Loop(); }) {}
@@ -102,24 +112,13 @@ bool Scheduler::Step() {
     absl::MutexLock lock(&mutex_);
     jobs.assign(jobs_.begin(), jobs_.end());
   }
+  ++step_;
   EndJobs(jobs);
   // A job that has ended is not looked at again: its listener may be gone.
   std::erase_if(jobs, [](const auto& job) { return job->paused(); });
-  // Decoding jobs first; prefill takes what is left of the step, first come first served.
-  std::stable_partition(jobs.begin(), jobs.end(), [](const auto& job) { return job->backlog() <= 1; });
   std::vector<Fed> fed;
   fed.reserve(jobs.size());
-  int rows = 0;
-  int decode_rows = 0;
-  for (const std::shared_ptr<Job>& job : jobs) {
-    const bool decoding = job->backlog() <= 1;
-    const int limit = decode_rows == 0 ? options_.prefill_rows : decode_rows + options_.mixed_prefill_rows;
-    const int budget = decoding ? 1 : limit - rows;
-    if (budget <= 0) break;
-    if (!FeedJob(job, budget, fed)) continue;
-    rows += static_cast<int>(fed.back().feed.tokens.size());
-    if (decoding) ++decode_rows;
-  }
+  const int decode_rows = FeedJobs(std::move(jobs), fed);
   if (fed.empty()) return false;
 
   std::vector<engine::Slice> slices;
@@ -127,7 +126,11 @@ bool Scheduler::Step() {
     slices.push_back(
         {.tokens = part.feed.tokens, .first_position = part.position, .pages = part.pages, .logits = part.feed.logits});
   }
+  const absl::Time start = absl::Now();
   absl::Span<const float> logits = decoder_->Forward(slices);
+  int rows = 0;
+  for (const Fed& part : fed) rows += static_cast<int>(part.feed.tokens.size());
+  if (rows >= kRowsToTime) fastest_row_ = std::min(fastest_row_, (absl::Now() - start) / rows);
   const size_t vocabulary = decoder_->config().vocab_size;
   for (const Fed& part : fed) {
     const size_t wanted = part.feed.logits == engine::LogitsWanted::kAll    ? part.feed.tokens.size()
@@ -143,23 +146,66 @@ bool Scheduler::Step() {
   return true;
 }
 
+int Scheduler::FeedJobs(std::vector<std::shared_ptr<Job>> jobs, std::vector<Fed>& fed) {
+  const auto prefill =
+      std::stable_partition(jobs.begin(), jobs.end(), [](const auto& job) { return job->backlog() <= 1; });
+  const std::vector<std::shared_ptr<Job>> prefilling(std::make_move_iterator(prefill),
+                                                     std::make_move_iterator(jobs.end()));
+  jobs.erase(prefill, jobs.end());
+  std::stable_sort(jobs.begin(), jobs.end(), [](const auto& a, const auto& b) { return a->last_step < b->last_step; });
+  int decode_rows = 0;
+  shares_.Serve(jobs, [&](const std::shared_ptr<Job>& job) -> double {
+    if (decode_rows == options_.decode_rows) return -1;
+    const int taken = FeedJob(job, 1, fed);
+    decode_rows += taken;
+    return kDecodeCost * taken;
+  });
+  int rows_left = decode_rows == 0 ? options_.prefill_rows : options_.mixed_prefill_rows;
+  shares_.Serve(prefilling, [&](const std::shared_ptr<Job>& job) -> double {
+    if (rows_left == 0) return -1;
+    const int taken = FeedJob(job, rows_left, fed);
+    rows_left -= taken;
+    return taken;
+  });
+  return decode_rows;
+}
+
 void Scheduler::EndJobs(std::vector<std::shared_ptr<Job>>& jobs) {
-  std::erase_if(jobs, [this](const std::shared_ptr<Job>& job) {
-    const absl::Status status = WhyEnd(*job);
-    if (!status.ok()) Remove(job, status);
+  absl::flat_hash_map<std::string, int64_t> rows_of_client;
+  std::erase_if(jobs, [&](const std::shared_ptr<Job>& job) {
+    if (job->last_step == 0) {
+      job->last_step = step_;
+      shares_.Join(job->client);
+    }
+    int64_t& rows = rows_of_client[job->client];
+    const int backlog = job->backlog();
+    const absl::Status status = WhyEnd(*job, rows + backlog);
+    if (!status.ok()) {
+      Remove(job, status);
+    } else if (backlog > 1 && !job->paused()) {
+      rows += backlog;
+    }
     return !status.ok();
   });
 }
 
-absl::Status Scheduler::WhyEnd(const Job& job) const {
+absl::Status Scheduler::WhyEnd(const Job& job, int64_t rows) const {
+  const absl::Time now = absl::Now();
   if (job.cancelled()) return absl::CancelledError(job.why_cancelled());
-  if (job.deadline < absl::Now()) return absl::DeadlineExceededError("the call's deadline passed");
+  if (job.deadline < now) return absl::DeadlineExceededError("the call's deadline passed");
+  if (job.backlog() > 1 && fastest_row_ != absl::InfiniteDuration() && now + rows * fastest_row_ > job.deadline) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        "the call cannot be answered in time: ", rows, " tokens must be computed first, which takes at least ",
+        absl::FormatDuration(absl::Trunc(rows * fastest_row_, absl::Milliseconds(1))), ", and ",
+        absl::FormatDuration(absl::Trunc(job.deadline - now, absl::Milliseconds(1))),
+        " are left; allow more time or give less input"));
+  }
   absl::MutexLock lock(&mutex_);
   if (shutdown_) return absl::UnavailableError("the server is shutting down");
   return absl::OkStatus();
 }
 
-bool Scheduler::Starve(const std::shared_ptr<Job>& job, const Job::Feed& feed, const absl::Status& why) {
+void Scheduler::Starve(const std::shared_ptr<Job>& job, const Job::Feed& feed, const absl::Status& why) {
   const absl::Time now = absl::Now();
   job->starved_since = std::min(job->starved_since, now);
   if (now - job->starved_since > options_.longest_starvation) {
@@ -168,14 +214,13 @@ bool Scheduler::Starve(const std::shared_ptr<Job>& job, const Job::Feed& feed, c
     job->starved_feed = feed;
     options_.on_starvation();
   }
-  return false;
 }
 
-bool Scheduler::FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector<Fed>& fed) {
+int Scheduler::FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector<Fed>& fed) {
   const Job::Feed feed = job->starved_feed ? *std::exchange(job->starved_feed, std::nullopt) : job->Next(budget);
   if (feed.tokens.empty()) {
     Remove(job, absl::OkStatus());
-    return false;
+    return 0;
   }
   engine::Sequence& sequence = job->sequence();
   const int count = static_cast<int>(feed.tokens.size());
@@ -186,7 +231,10 @@ bool Scheduler::FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector
   const int missing = std::max(copied, needed - job->reservation.pages());
   if (missing > 0) {
     absl::StatusOr<engine::PageReservation> more = pool_->Reserve(missing);
-    if (!more.ok() && job->reservation.pages() < needed) return Starve(job, feed, more.status());
+    if (!more.ok() && job->reservation.pages() < needed) {
+      Starve(job, feed, more.status());
+      return 0;
+    }
     if (more.ok()) job->reservation.Add(*std::move(more));
   }
   job->starved_since = absl::InfiniteFuture();
@@ -195,7 +243,8 @@ bool Scheduler::FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector
   sequence.Append(feed.tokens, job->reservation);
   for (const engine::PageRef& page : sequence.pages()) part.pages.push_back(page.data());
   fed.push_back(std::move(part));
-  return true;
+  job->last_step = step_;
+  return count;
 }
 
 void Scheduler::Remove(const std::shared_ptr<Job>& job, const absl::Status& status) {
@@ -203,6 +252,7 @@ void Scheduler::Remove(const std::shared_ptr<Job>& job, const absl::Status& stat
     absl::MutexLock lock(&mutex_);
     jobs_.remove(job);
   }
+  shares_.Leave(job->client);
   job->Finish(status);
 }
 

@@ -15,18 +15,21 @@
 #include "server/engine/model/decoder.h"
 #include "server/engine/page_pool.h"
 #include "server/scheduler/evaluate_job.h"
+#include "server/scheduler/fair_shares.h"
 #include "server/scheduler/job.h"
 
 namespace quicksave::server {
 
 // Runs jobs on the engine thread. Each step takes one token of every decoding job and a chunk of those that prefill,
 // and puts them through the model in one forward pass (continuous batching: Yu et al., Orca, 2022; chunked prefill:
-// Agrawal et al., Sarathi, 2023). Thread-safe.
+// Agrawal et al., Sarathi, 2023). Where there is more than a step takes, clients are served evenly; of one client's
+// jobs, prefill goes first come, first served, and decode by turns. Thread-safe.
 class Scheduler {
  public:
   struct Options {
     int max_jobs = 256;
-    // Rows of a forward pass at most, when all are prefill, and when some are decode, which wait for the rest.
+    // Rows of a forward pass at most: of decode; of prefill when all are prefill, and when decode waits for them.
+    int decode_rows = 64;
     int prefill_rows = 128;
     int mixed_prefill_rows = 48;
     // How long a job that needs a page more than was reserved sits out steps until there is one.
@@ -81,16 +84,26 @@ class Scheduler {
   bool Step();
   // Ends those that must end, and removes them from `jobs`.
   void EndJobs(std::vector<std::shared_ptr<Job>>& jobs);
-  absl::Status WhyEnd(const Job& job) const;
-  // Asks the job for tokens and appends them to its sequence. Nothing when the job has ended.
-  bool FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector<Fed>& fed);
-  // Keeps what a job wants to feed until there is a page for it; ends the job when that takes too long. False.
-  bool Starve(const std::shared_ptr<Job>& job, const Job::Feed& feed, const absl::Status& why);
+  // `rows` are what must be fed before the job's backlog is, with it, at the least.
+  absl::Status WhyEnd(const Job& job, int64_t rows) const;
+  // Fills a step with rows of decode, then of prefill. Returns how many are decode.
+  int FeedJobs(std::vector<std::shared_ptr<Job>> jobs, std::vector<Fed>& fed);
+  // Asks the job for at most `budget` tokens and appends them to its sequence; returns how many. None when the job has
+  // ended or lacks memory.
+  int FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector<Fed>& fed);
+  // Keeps what a job wants to feed until there is a page for it; ends the job when that takes too long.
+  void Starve(const std::shared_ptr<Job>& job, const Job::Feed& feed, const absl::Status& why);
   void Remove(const std::shared_ptr<Job>& job, const absl::Status& status);
 
   const Options options_;
   engine::Decoder* const decoder_;
   engine::PagePool* const pool_;
+
+  // The engine thread's.
+  FairShares shares_;
+  int64_t step_ = 0;
+  // Time of a row of prefill in the fastest step so far; infinite before the first.
+  absl::Duration fastest_row_ = absl::InfiniteDuration();
 
   mutable absl::Mutex mutex_;
   std::list<std::shared_ptr<Job>> jobs_ ABSL_GUARDED_BY(mutex_);

@@ -133,9 +133,9 @@ class SessionTable {
     std::shared_ptr<GenerateJob> job;  // null while idle, or until SetJob
     std::string parked_as;             // the parker's name; empty when in memory
     int parked_tokens = 0;
-    bool moving = false;  // being parked or brought back
+    bool moving = false;                           // being parked or brought back
     absl::Time park_after = absl::InfinitePast();  // parking it failed, and is not tried again before
-    int wanted = 0;       // calls that wait for memory to work with it
+    int wanted = 0;                                // calls that wait for memory to work with it
     absl::Duration lease;
     absl::Time create_time;
     absl::Time expire_time;

@@ -72,7 +72,8 @@ class CallRunner {
           const absl::Status status = context->IsCancelled()
                                           ? absl::CancelledError("the caller cancelled the call")
                                           : handler(*core,
-                                                    {.deadline = absl::FromChrono(context->deadline()),
+                                                    {.client = context->peer(),
+                                                     .deadline = absl::FromChrono(context->deadline()),
                                                      .cancelled = [context] { return context->IsCancelled(); }},
                                                     *request, *response);
           ticket.reset();

@@ -12,7 +12,8 @@ GenerateReactor::GenerateReactor(CallRunner* runner, grpc::CallbackServerContext
     Finish(core.status());
     return;
   }
-  generation_ = std::make_shared<Generation>(*core, request, absl::FromChrono(context->deadline()), this);
+  generation_ =
+      std::make_shared<Generation>(*core, request, context->peer(), absl::FromChrono(context->deadline()), this);
   (*core)->waiters->Schedule([generation = generation_] { generation->Start(); });
 }
 

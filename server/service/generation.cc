@@ -204,7 +204,7 @@ absl::StatusOr<TakenSession> Generation::StartNew(std::vector<int32_t>& input, S
 }
 
 CallContext Generation::Call() const {
-  return {.deadline = deadline_, .cancelled = [this] { return IsCancelled(); }};
+  return {.client = client_, .deadline = deadline_, .cancelled = [this] { return IsCancelled(); }};
 }
 
 int Generation::MaxAppended(int length, size_t input_tokens) const {
@@ -255,6 +255,7 @@ absl::Status Generation::Launch(TakenSession taken, std::vector<int32_t> input) 
 }
 
 absl::Status Generation::Submit(const std::shared_ptr<GenerateJob>& job) {
+  job->client = client_;
   job->deadline = deadline_;
   {
     absl::MutexLock lock(&mutex_);

@@ -33,8 +33,9 @@ class GenerateSink {
 // It keeps itself alive until it has finished the sink.
 class Generation : public GenerateListener, public std::enable_shared_from_this<Generation> {
  public:
-  Generation(Core* core, v1::GenerateRequest request, absl::Time deadline, GenerateSink* sink)
-      : core_(*core), request_(std::move(request)), deadline_(deadline), sink_(sink) {}
+  // `client` is as in CallContext.
+  Generation(Core* core, v1::GenerateRequest request, std::string client, absl::Time deadline, GenerateSink* sink)
+      : core_(*core), request_(std::move(request)), client_(std::move(client)), deadline_(deadline), sink_(sink) {}
 
   // Starts it; on a worker. Everything wrong with the request is said before any work is done.
   void Start();
@@ -90,6 +91,7 @@ class Generation : public GenerateListener, public std::enable_shared_from_this<
 
   Core& core_;
   const v1::GenerateRequest request_;
+  const std::string client_;
   const absl::Time deadline_;
   GenerateSink* const sink_;
 

@@ -27,6 +27,7 @@ absl::StatusOr<Replayed> Replay(Core& core, const CallContext& call, const std::
   const auto job = std::make_shared<EvaluateJob>(
       engine::Sequence(), tokens, engine::LogitsWanted::kLast,
       [&replayed](size_t, absl::Span<const float> logits) { replayed.logits.assign(logits.begin(), logits.end()); });
+  job->client = call.client;
   job->deadline = call.deadline;
   job->set_cancelled(call.cancelled);
   job->reservation = std::move(pages);

@@ -29,6 +29,7 @@ absl::StatusOr<Evaluated> EvaluateLastToken(Core& core, const engine::Sequence& 
       [&evaluated](size_t, absl::Span<const float> logits) {
         evaluated.logits = std::make_shared<const engine::Logits>(logits.begin(), logits.end());
       });
+  job->client = call.client;
   job->deadline = call.deadline;
   job->set_cancelled(call.cancelled);
   absl::StatusOr<engine::PageReservation> pages = core.broker->ReserveFew(job->sequence().PagesToAppend(1), call);

@@ -80,6 +80,7 @@ absl::Status ScoreOne(Core& core, const CallContext& call, ProvenState& start, c
                    tokens[first + row + 1], top_k, score);
         }
       });
+  job->client = call.client;
   job->deadline = call.deadline;
   job->set_cancelled(call.cancelled);
   job->reservation = std::move(start.pages);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -174,6 +175,72 @@ TEST(OverloadTest, TwoHundredCallersAtOnce) {
   // And goes on as ever.
   EXPECT_TRUE(caller.Call(0).ok());
   EXPECT_TRUE(Client().VerifyNode({.name = base.saved[0].node.name, .replay = true}).ok());
+}
+
+// One of many short calls, of which three in ten are given up and one in ten has no time.
+absl::Status MixedCall(int number) {
+  client::GenerateRequest request{.input = absl::StrCat("Number ", number % 1000, " of many:"),
+                                  .stop = {.max_tokens = 2}};
+  switch (number % 10) {
+    case 0:
+    case 3:
+    case 6: {
+      const client::CancellationToken token;
+      request.stop = {.max_tokens = 200, .ignore_eos = true};
+      const auto give_up = [&](const client::GenerateEvent&) {
+        token.Cancel();
+        return true;
+      };
+      return ErrorOf(Client().Generate(request, give_up, {.cancellation = token}));
+    }
+    case 1:
+      return ErrorOf(Generate(Client(), request, {.timeout = absl::Milliseconds(2)}));
+    case 2:
+      return ErrorOf(Client().ListSessions());
+    case 4: {
+      const absl::StatusOr<std::string> session = NewSession(Client(), "Once");
+      if (!session.ok()) return session.status();
+      const absl::Status scored =
+          ErrorOf(Client().Score({.start = client::FromSession{*session}, .continuations = {std::string(" upon")}}));
+      const absl::Status deleted = Client().DeleteSession({.name = *session});
+      return scored.ok() ? deleted : scored;
+    }
+    default:
+      return ErrorOf(Generate(Client(), request));
+  }
+}
+
+TEST(OverloadTest, TenThousandCallsLeaveNoMemoryBehind) {
+  constexpr int kCalls = 10000;
+  constexpr int kWarmUp = 2000;
+  constexpr int kThreads = 24;
+  constexpr int64_t kGrowth = int64_t{48} << 20;  // of the allocator's
+  Tally tally;
+  std::atomic<int> next{0};
+  const auto call_until = [&](int end) {
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kThreads; i++) {
+      threads.emplace_back([&] {
+        for (int number = next++; number < end; number = next++) tally.Add(MixedCall(number));
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    next = end;
+    return kServer->process().ResidentBytes();
+  };
+  const int64_t before = call_until(kWarmUp);
+  const int64_t after = call_until(kCalls);
+  std::cout << tally.count(absl::StatusCode::kOk) << " done, " << tally.count(absl::StatusCode::kCancelled)
+            << " given up, " << tally.count(absl::StatusCode::kDeadlineExceeded) << " late, "
+            << tally.count(absl::StatusCode::kResourceExhausted) << " refused, memory " << (before >> 20) << " to "
+            << (after >> 20) << " MiB" << std::endl;
+  EXPECT_THAT(tally.undocumented(), testing::IsEmpty());
+  EXPECT_GT(tally.count(absl::StatusCode::kOk), kCalls / 2);
+  EXPECT_GT(tally.count(absl::StatusCode::kCancelled), kCalls / 4);
+  EXPECT_GT(tally.count(absl::StatusCode::kDeadlineExceeded), 0);
+  EXPECT_LT(after, before + kGrowth);
+  ASSERT_TRUE(DeleteAllSessions(Client()).ok());
+  ExpectNothingHeld(Client());
 }
 
 // Two calls may not extend one session at a time; both leave it usable.
