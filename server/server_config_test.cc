@@ -51,7 +51,7 @@ class ConfigFileTest : public testing::Test {
   }
   ~ConfigFileTest() override { std::filesystem::remove_all(dir_); }
   std::string Write(const std::string& content) {
-    const std::string path = dir_ + "/server.toml";
+    std::string path = dir_ + "/server.toml";
     std::ofstream(path) << content;
     return path;
   }

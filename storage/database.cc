@@ -155,7 +155,8 @@ absl::Status Database::InitializeFormat() {
   batch.Put(family, ToSlice(kCreatedByKey), ToSlice(kCreatedBy));
   rocksdb::WriteOptions sync;
   sync.sync = true;
-  if (rocksdb::Status written = instance->db()->Write(sync, &batch); !written.ok()) return FromRocksDb(written, "store");
+  if (rocksdb::Status written = instance->db()->Write(sync, &batch); !written.ok())
+    return FromRocksDb(written, "store");
   return FromRocksDb(instance->db()->Flush(rocksdb::FlushOptions(), family), "store");
 }
 
@@ -191,7 +192,8 @@ std::vector<absl::StatusOr<std::string>> Database::MultiGet(Family family, absl:
   const std::vector<rocksdb::Slice> slices(keys.begin(), keys.end());
   std::vector<rocksdb::PinnableSlice> values(keys.size());
   std::vector<rocksdb::Status> statuses(keys.size());
-  instance->db()->MultiGet(options, instance->handle(family), keys.size(), slices.data(), values.data(), statuses.data());
+  instance->db()->MultiGet(options, instance->handle(family), keys.size(), slices.data(), values.data(),
+                           statuses.data());
   std::vector<absl::StatusOr<std::string>> result;
   result.reserve(keys.size());
   for (size_t i = 0; i < keys.size(); ++i) {
@@ -221,8 +223,7 @@ absl::StatusOr<bool> Database::Has(Family family, absl::string_view key, const S
   return true;
 }
 
-std::unique_ptr<Scan> Database::NewScan(Family family, absl::string_view prefix,
-                                        const Snapshot* snapshot) const {
+std::unique_ptr<Scan> Database::NewScan(Family family, absl::string_view prefix, const Snapshot* snapshot) const {
   auto scan = std::make_unique<Scan>();
   scan->prefix_ = std::string(prefix);
   scan->end_ = PrefixEnd(prefix);
@@ -294,7 +295,8 @@ std::shared_ptr<const Instance> Database::OpenAgain(std::shared_ptr<const Instan
     absl::StatusOr<std::shared_ptr<const Instance>> opened = Instance::Open(options_);
     if (opened.ok()) return *std::move(opened);
     if (absl::Now() > end) {
-      ABSL_RAW_LOG(FATAL, "cannot open the store again after its disk was full: %s", opened.status().ToString().c_str());
+      ABSL_RAW_LOG(FATAL, "cannot open the store again after its disk was full: %s",
+                   opened.status().ToString().c_str());
     }
     absl::SleepFor(absl::Milliseconds(100));
   }

@@ -95,16 +95,15 @@ class Database {
   absl::StatusOr<bool> Has(Family family, absl::string_view key, const Snapshot* snapshot = nullptr) const;
 
   // All keys with the prefix; stands on the first one.
-  std::unique_ptr<Scan> NewScan(Family family, absl::string_view prefix,
-                                const Snapshot* snapshot = nullptr) const;
+  std::unique_ptr<Scan> NewScan(Family family, absl::string_view prefix, const Snapshot* snapshot = nullptr) const;
 
   // What is read with it is of one moment.
   std::unique_ptr<Snapshot> NewSnapshot() const { return std::make_unique<Snapshot>(instance()); }
 
   // A batch that needs room is refused when the disk is nearly full; one that makes room is tried in any case.
   enum class Room { kNeeds, kMakes };
-  // Carries out the batch: durable as the store's options say. RESOURCE_EXHAUSTED; UNAVAILABLE. The caller holds no scan
-  // and no snapshot, for which it might wait.
+  // Carries out the batch: durable as the store's options say. RESOURCE_EXHAUSTED; UNAVAILABLE. The caller holds no
+  // scan and no snapshot, for which it might wait.
   absl::Status Write(Batch* batch, Room room);
 
   // Compacts every family and takes all garbage out of the blob files.

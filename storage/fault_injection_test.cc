@@ -188,9 +188,11 @@ TEST_F(FaultInjectionTest, DiskThatIsFullForMomentsLosesNothing) {
   std::thread others([&] {
     std::minstd_rand random(7);
     while (!done) {
+      // Not to wait for anything: the disk is full for a while, and then not.
       system_->SetFull(true);
       absl::SleepFor(absl::Milliseconds(random() % 20));
       system_->SetFull(false);
+      // Not to wait for anything, either.
       absl::SleepFor(absl::Milliseconds(random() % 500));
     }
   });

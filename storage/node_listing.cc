@@ -92,8 +92,7 @@ absl::Status Validate(const ListRequest& request) {
 // Goes through an index in one of the two orders.
 class IndexCursor {
  public:
-  IndexCursor(const Database& database, const ListRequest& request, absl::string_view prefix,
-              const Snapshot* snapshot)
+  IndexCursor(const Database& database, const ListRequest& request, absl::string_view prefix, const Snapshot* snapshot)
       : newest_first_(request.order == ListOrder::kNewestFirst),
         prefix_(prefix),
         scan_(database.NewScan(Family::kIndexes, prefix, snapshot)) {

@@ -141,8 +141,7 @@ void AddInputFlags(CLI::App* app, GenerateFlags* flags) {
   app->add_flag("--skip-check", flags->skip_check, "Restore without the check of the distribution")
       ->group(kGroup)
       ->needs(node);
-  auto* prompt =
-      app->add_option("-p,--prompt,PROMPT", flags->prompt, "Text to append; - reads it from standard input");
+  auto* prompt = app->add_option("-p,--prompt,PROMPT", flags->prompt, "Text to append; - reads it from standard input");
   auto* messages = app->add_option("-m,--message", flags->messages,
                                    "[ROLE:]TEXT, a chat message (default role: user); may be repeated");
   auto* tokens = app->add_option("--tokens", flags->tokens, "Token ids to append, separated by commas");

@@ -62,7 +62,7 @@ class GenerationTest : public testing::Test {
   }
 
   std::shared_ptr<Generation> Make(const v1::GenerateRequest& request, RecordingSink& sink) {
-    return std::make_shared<Generation>(core_.get(), request, absl::InfiniteFuture(), &sink);
+    return std::make_shared<Generation>(core_.get(), request, "", absl::InfiniteFuture(), &sink);
   }
   absl::Status Run(const v1::GenerateRequest& request, RecordingSink& sink) {
     Make(request, sink)->Start();
@@ -111,7 +111,7 @@ TEST_F(GenerationTest, TheRequestIdIsFreeWhenTheCallEnds) {
     RecordingSink sink;
     absl::Status repeated = absl::UnknownError("");
     sink.on_finish = [&] { repeated = core_->requests.Begin("Generate", kRequestId, request).status(); };
-    const absl::Status status = Run(request, sink);
+    absl::Status status = Run(request, sink);
     EXPECT_TRUE(repeated.ok()) << repeated;
     return status;
   };

@@ -83,7 +83,7 @@ absl::StatusOr<std::optional<storage::RememberedRequest>> RequestMemory::Find(co
   return *std::move(stored);
 }
 
-void RequestMemory::Remember(const Key& key, storage::RememberedRequest answered) {
+void RequestMemory::Remember(const Key& key, storage::RememberedRequest&& answered) {
   const auto bytes = [](const storage::RememberedRequest& some) {
     return some.fingerprint.size() + some.answer.size();
   };

@@ -75,7 +75,7 @@ class RequestMemory {
 
   // A remembered answer; nothing if there is none.
   absl::StatusOr<std::optional<storage::RememberedRequest>> Find(const Key& key);
-  void Remember(const Key& key, storage::RememberedRequest answered);
+  void Remember(const Key& key, storage::RememberedRequest&& answered);
 
   storage::Store* store_ = nullptr;
   std::string tenant_;
