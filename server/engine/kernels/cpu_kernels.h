@@ -112,7 +112,12 @@ void SoftCap(float* x, size_t count, float cap);
 void RoundToBf16(float* x, size_t count);
 
 // Bits of a float rounded to bf16, to nearest even. NaN stays NaN.
-uint16_t Bf16Bits(float value);
+inline uint16_t Bf16Bits(float value) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, sizeof(bits));
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
 inline float Bf16ToFloat(uint16_t bits) {
   const uint32_t wide = uint32_t{bits} << 16;
   float value;

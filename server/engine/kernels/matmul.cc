@@ -14,106 +14,120 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr int kPanel = PackedMatrix::kPanel;
 constexpr int kGroup = 32;
+constexpr int kPairs = kGroup / 2;
+constexpr int kVectors = 2;
+// Rows whose sums the registers hold, and rows that share one pass over a panel.
+constexpr int kMaxRows = HWY_TARGET <= HWY_AVX3 ? 8 : 4;
+constexpr int kTileRows = 16;
+// How far ahead weights are fetched, in pairs of inputs: 8 KiB. The processor's own prefetching stops at each 4 KiB and
+// leaves the memory idle while a large tile is multiplied.
+constexpr int kPairsAhead = 64;
 
 using Floats = hn::CappedTag<float, 16>;
 using Vector = hn::Vec<Floats>;
 using Pairs = hn::RebindToUnsigned<Floats>;
 
-// One block of `kRows` rows and `kVectors` vectors of outputs over all inputs: the register-blocked core.
-template <int kRows, int kVectors>
-HWY_INLINE void Block(const float* HWY_RESTRICT x, int x_stride, const uint16_t* HWY_RESTRICT panel, int inputs,
-                      float* HWY_RESTRICT sums) {
+// The weights of a pair's even or odd inputs.
+template <bool kOdd>
+HWY_INLINE Vector HalfOf(hn::Vec<Pairs> both) {
+  if constexpr (kOdd) return hn::BitCast(Floats(), hn::And(both, hn::Set(Pairs(), 0xffff0000u)));
+  return hn::BitCast(Floats(), hn::ShiftLeft<16>(both));
+}
+
+// Sums the even or the odd inputs of one group, from zero.
+template <int kRows, bool kOdd>
+HWY_INLINE void SumHalf(const float* HWY_RESTRICT x, int x_stride, const uint32_t* HWY_RESTRICT pairs,
+                        Vector (&sums)[kRows][kVectors]) {
   const Floats df;
-  const Pairs du;
   const int lanes = static_cast<int>(hn::Lanes(df));
-  const auto odd_mask = hn::Set(du, 0xffff0000u);
-  for (int group = 0; group < inputs; group += kGroup) {
-    Vector even[kRows][kVectors];
-    Vector odd[kRows][kVectors];
+  const uint32_t* ahead = pairs + (kPairsAhead + (kOdd ? kPairs / 2 : 0)) * kPanel;
+  HWY_UNROLL(8)
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::Zero(df);
+  }
+  for (int pair = 0; pair < kPairs; ++pair) {
+    // A pair of the panel is two cache lines; either half of the work fetches half of the group's.
+    __builtin_prefetch(ahead + pair * kPanel / 2, 0, 2);
+    Vector weights[kVectors];
+    HWY_UNROLL(8)
+    for (int v = 0; v < kVectors; ++v) {
+      weights[v] = HalfOf<kOdd>(hn::LoadU(Pairs(), pairs + pair * kPanel + v * lanes));
+    }
     HWY_UNROLL(8)
     for (int r = 0; r < kRows; ++r) {
+      const auto input = hn::Set(df, x[r * x_stride + 2 * pair + (kOdd ? 1 : 0)]);
       HWY_UNROLL(8)
-      for (int v = 0; v < kVectors; ++v) {
-        even[r][v] = hn::Zero(df);
-        odd[r][v] = hn::Zero(df);
-      }
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::MulAdd(input, weights[v], sums[r][v]);
     }
-    for (int k = group; k < group + kGroup; k += 2) {
-      const auto* pairs = reinterpret_cast<const uint32_t*>(panel + size_t(k) * kPanel);
-      Vector even_weights[kVectors];
-      Vector odd_weights[kVectors];
-      HWY_UNROLL(8)
-      for (int v = 0; v < kVectors; ++v) {
-        const auto both = hn::LoadU(du, pairs + v * lanes);
-        even_weights[v] = hn::BitCast(df, hn::ShiftLeft<16>(both));
-        odd_weights[v] = hn::BitCast(df, hn::And(both, odd_mask));
-      }
+  }
+}
+
+// sums[kRows][kPanel] += the products of some groups of inputs: the register-blocked core. Even and odd inputs take
+// turns, so that the registers hold the sums of twice as many rows. Narrow vectors take the panel in several passes.
+template <int kRows>
+void Block(const float* x, int x_stride, const uint16_t* panel, int groups, float* sums) {
+  const Floats df;
+  const int lanes = static_cast<int>(hn::Lanes(df));
+  const auto* pairs = reinterpret_cast<const uint32_t*>(panel);
+  for (int group = 0; group < groups; ++group, x += kGroup, pairs += kPairs * kPanel) {
+    for (int output = 0; output < kPanel; output += kVectors * lanes) {
+      HWY_ALIGN float even[kRows * kPanel];
+      Vector half[kRows][kVectors];
+      SumHalf<kRows, false>(x, x_stride, pairs + output, half);
       HWY_UNROLL(8)
       for (int r = 0; r < kRows; ++r) {
-        const auto x_even = hn::Set(df, x[r * x_stride + k]);
-        const auto x_odd = hn::Set(df, x[r * x_stride + k + 1]);
-        HWY_UNROLL(8)
+        for (int v = 0; v < kVectors; ++v) hn::Store(half[r][v], df, even + r * kPanel + v * lanes);
+      }
+      SumHalf<kRows, true>(x, x_stride, pairs + output, half);
+      HWY_UNROLL(8)
+      for (int r = 0; r < kRows; ++r) {
         for (int v = 0; v < kVectors; ++v) {
-          even[r][v] = hn::MulAdd(x_even, even_weights[v], even[r][v]);
-          odd[r][v] = hn::MulAdd(x_odd, odd_weights[v], odd[r][v]);
+          float* sum = sums + r * kPanel + output + v * lanes;
+          const auto both = hn::Add(hn::Load(df, even + r * kPanel + v * lanes), half[r][v]);
+          hn::StoreU(hn::Add(hn::LoadU(df, sum), both), df, sum);
         }
       }
     }
-    HWY_UNROLL(8)
-    for (int r = 0; r < kRows; ++r) {
-      HWY_UNROLL(8)
-      for (int v = 0; v < kVectors; ++v) {
-        float* sum = sums + r * kPanel + v * lanes;
-        hn::StoreU(hn::Add(hn::LoadU(df, sum), hn::Add(even[r][v], odd[r][v])), df, sum);
-      }
-    }
   }
 }
 
-// All outputs of a panel for `kRows` rows; narrower vectors take the panel in several passes to stay within the
-// registers.
-template <int kRows>
-void RowBlock(const float* x, int x_stride, const uint16_t* panel, int inputs, float* sums) {
-  constexpr int kVectors = 2;
-  const int step = kVectors * static_cast<int>(hn::Lanes(Floats()));
-  std::fill(sums, sums + kRows * kPanel, 0.0f);
-  for (int output = 0; output < kPanel; output += step) {
-    Block<kRows, kVectors>(x, x_stride, panel + 2 * output, inputs, sums + output);
+using BlockFunction = void (*)(const float* x, int x_stride, const uint16_t* panel, int groups, float* sums);
+
+template <int kRows = kMaxRows>
+BlockFunction BlockOf(int rows) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return BlockOf<kRows - 1>(rows);
   }
+  return &Block<kRows>;
 }
 
-constexpr int kMaxRows = HWY_TARGET <= HWY_AVX3 ? 6 : 2;
-
-void DispatchRows(int rows, const float* x, int x_stride, const uint16_t* panel, int inputs, float* sums) {
-  if constexpr (kMaxRows == 6) {
-    switch (rows) {
-      case 6:
-        return RowBlock<6>(x, x_stride, panel, inputs, sums);
-      case 5:
-        return RowBlock<5>(x, x_stride, panel, inputs, sums);
-      case 4:
-        return RowBlock<4>(x, x_stride, panel, inputs, sums);
-      case 3:
-        return RowBlock<3>(x, x_stride, panel, inputs, sums);
-      default:
-        break;
+// All outputs of a panel for up to kTileRows rows. The rows' blocks take turns at each group, so that the panel is read
+// from memory at an even pace.
+void Tile(const float* x, int x_stride, int rows, const uint16_t* panel, int inputs, float* sums) {
+  std::fill(sums, sums + rows * kPanel, 0.0f);
+  const int blocks = (rows + kMaxRows - 1) / kMaxRows;
+  const int groups = blocks == 1 ? inputs / kGroup : 1;
+  for (int k = 0; k < inputs; k += groups * kGroup) {
+    for (int block = 0; block < blocks; ++block) {
+      // Of equal size: 9 rows are 4 + 5, not 8 + 1.
+      const int begin = rows * block / blocks;
+      const int count = rows * (block + 1) / blocks - begin;
+      BlockOf(count)(x + size_t(begin) * x_stride + k, x_stride, panel + size_t(k) * kPanel, groups,
+                     sums + begin * kPanel);
     }
   }
-  if (rows == 2) return RowBlock<2>(x, x_stride, panel, inputs, sums);
-  RowBlock<1>(x, x_stride, panel, inputs, sums);
 }
 
 void MatMulImpl(const float* x, int x_stride, int rows, const PackedMatrix& w, int first_panel, int last_panel,
                 float* y, int y_stride) {
-  const int blocks = (rows + kMaxRows - 1) / kMaxRows;
-  float sums[kMaxRows * kPanel];
+  const int tiles = (rows + kTileRows - 1) / kTileRows;
+  float sums[kTileRows * kPanel];
   for (int panel = first_panel; panel < last_panel; ++panel) {
     const int width = std::min(kPanel, w.outputs() - panel * kPanel);
-    for (int block = 0; block < blocks; ++block) {
-      // Blocks of equal size: 8 rows are 4 + 4, not 6 + 2.
-      const int begin = rows * block / blocks;
-      const int end = rows * (block + 1) / blocks;
-      DispatchRows(end - begin, x + size_t(begin) * x_stride, x_stride, w.panel(panel), w.padded_inputs(), sums);
+    for (int tile = 0; tile < tiles; ++tile) {
+      const int begin = rows * tile / tiles;
+      const int end = rows * (tile + 1) / tiles;
+      Tile(x + size_t(begin) * x_stride, x_stride, end - begin, w.panel(panel), w.padded_inputs(), sums);
       for (int row = begin; row < end; ++row) {
         std::memcpy(y + size_t(row) * y_stride + size_t(panel) * kPanel, sums + (row - begin) * kPanel,
                     width * sizeof(float));

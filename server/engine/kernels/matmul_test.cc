@@ -72,7 +72,7 @@ TEST(MatMulTest, SumsInThePromisedOrderOnEveryInstructionSet) {
   std::mt19937 random(seed);
   for (const int64_t target : KernelTargets()) {
     const ScopedTarget scope(target);
-    for (const int rows : {1, 2, 3, 4, 5, 6, 7, 8, 13, 48}) {
+    for (const int rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 48}) {
       const int outputs = 1 + static_cast<int>(random() % 100);
       const int inputs = 1 + static_cast<int>(random() % 200);
       SCOPED_TRACE(testing::Message() << TargetName(target) << " [" << rows << ", " << inputs << "] x " << outputs);

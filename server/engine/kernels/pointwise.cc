@@ -136,7 +136,11 @@ void SoftCapImpl(float* x, size_t count, float cap) {
 }
 
 void AddImpl(float* x, const float* y, size_t count) {
-  for (size_t i = 0; i < count; ++i) x[i] += y[i];
+  const Floats d;
+  const size_t lanes = hn::Lanes(d);
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes) hn::StoreU(hn::Add(hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, x + i);
+  for (; i < count; ++i) x[i] += y[i];
 }
 
 void RoundToBf16Impl(float* x, size_t count) {
@@ -178,13 +182,6 @@ ScopedFlushDenormals::~ScopedFlushDenormals() { _mm_setcsr(saved_); }
 ScopedFlushDenormals::ScopedFlushDenormals() : saved_(0) {}
 ScopedFlushDenormals::~ScopedFlushDenormals() = default;
 #endif
-
-uint16_t Bf16Bits(float value) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &value, sizeof(bits));
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
 
 void RmsNorm(const float* x, const float* weight, int rows, int width, float epsilon, float* y) {
   HWY_DYNAMIC_DISPATCH(RmsNormImpl)(x, weight, rows, width, epsilon, y);
