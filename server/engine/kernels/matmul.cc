@@ -5,6 +5,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "server/engine/kernels/matmul.cc"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -14,6 +15,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr int kPanel = PackedMatrix::kPanel;
 constexpr int kGroup = 32;
+// How far ahead weights are fetched: 4 KiB, beyond which the processor's own prefetcher does not look.
+constexpr int kPrefetchPairs = 1024;
 
 using Floats = hn::CappedTag<float, 16>;
 using Vector = hn::Vec<Floats>;
@@ -40,6 +43,8 @@ HWY_INLINE void Block(const float* HWY_RESTRICT x, int x_stride, const uint16_t*
     }
     for (int k = group; k < group + kGroup; k += 2) {
       const auto* pairs = reinterpret_cast<const uint32_t*>(panel + size_t(k) * kPanel);
+      HWY_UNROLL(8)
+      for (int v = 0; v < kVectors; ++v) hwy::Prefetch(pairs + v * lanes + kPrefetchPairs);
       Vector even_weights[kVectors];
       Vector odd_weights[kVectors];
       HWY_UNROLL(8)
