@@ -93,9 +93,20 @@ class OptionGroup {
 
 void AddModelOptions(CLI::App& app, ServerConfig& config) {
   OptionGroup group(app, "Model");
-  group.Add("--model", config.model_dir, "Hugging Face directory of a model with bf16 safetensors")
+  group.Add("--model", config.model_dir, "Hugging Face directory of a model with safetensors")
       ->required()
       ->type_name("DIR");
+  const std::map<std::string, engine::WeightFormat> formats = {{"bf16", engine::WeightFormat::kBf16},
+                                                               {"int8", engine::WeightFormat::kInt8},
+                                                               {"fp32", engine::WeightFormat::kFp32}};
+  group
+      .Add("--weights", config.weights,
+           "How weights are held and multiplied: bf16 (as checkpoints\nhave them), int8 (8 bits, a scale for each 32: half the\n"
+           "memory, faster), fp32 (of any checkpoint, nothing rounded:\nthe reference). K and V are bf16 in all. A node goes on\n"
+           "only with what it was saved with")
+      ->transform(CLI::CheckedTransformer(formats).description(""))
+      ->default_str("bf16")
+      ->type_name("bf16|int8|fp32");
   group.Add("--device", config.device, "Where the model runs: cpu")
       ->check(CLI::IsMember({"cpu", "cuda"}).description(""))
       ->type_name("DEVICE");

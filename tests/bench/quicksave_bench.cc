@@ -74,6 +74,7 @@ class QuicksaveBench {
     return {{"version", status.server.version},
             {"durability", status.server.durability},
             {"device", status.model.device},
+            {"weights", status.model.weights},
             {"numerics", status.model.numerics},
             {"page_tokens", status.engine.page_tokens},
             {"page_bytes", status.engine.page_bytes},

@@ -105,7 +105,8 @@ HWY_INLINE void Softmax(Queries& queries, int q) {
 }
 
 template <int kCount>
-HWY_INLINE void WeightedValues(const Queries& queries, const LayerPages& kv, const HeadShape& shape, int kv_head) {
+HWY_INLINE void WeightedValues(const Queries& queries, const LayerPages& kv, const HeadShape& shape, int kv_head,
+                               Rounding rounding) {
   constexpr int kVectors = 2;
   const Floats d;
   const int lanes = static_cast<int>(hn::Lanes(d));
@@ -134,8 +135,8 @@ HWY_INLINE void WeightedValues(const Queries& queries, const LayerPages& kv, con
     HWY_UNROLL(8)
     for (int q = 0; q < kCount; ++q) {
       const auto denominator = hn::Set(d, queries.denominator[q]);
-      hn::StoreU(RoundBf16(d, hn::Div(sums[q][0], denominator)), d, queries.out[q] + offsets[0]);
-      hn::StoreU(RoundBf16(d, hn::Div(sums[q][1], denominator)), d, queries.out[q] + offsets[1]);
+      hn::StoreU(Rounded(d, hn::Div(sums[q][0], denominator), rounding), d, queries.out[q] + offsets[0]);
+      hn::StoreU(Rounded(d, hn::Div(sums[q][1], denominator), rounding), d, queries.out[q] + offsets[1]);
     }
   }
 }
@@ -146,7 +147,7 @@ void Attend(Queries& queries, const LayerPages& kv, const HeadShape& shape, int 
   Scores<kCount>(queries, kv, shape, kv_head, options.scale);
   for (int q = 0; q < kCount && options.soft_cap > 0; ++q) CapScores(queries, q, options.soft_cap);
   for (int q = 0; q < kCount; ++q) Softmax(queries, q);
-  WeightedValues<kCount>(queries, kv, shape, kv_head);
+  WeightedValues<kCount>(queries, kv, shape, kv_head, options.rounding);
 }
 
 void AttentionImpl(const float* query, int query_stride, int rows, int first_position, const LayerPages& kv,
