@@ -209,6 +209,8 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const std::string& model_
   if (!weights.ok()) return weights.status();
   decoder->weights_ = *std::move(weights);
   if (absl::Status status = Loader(*decoder).Run(); !status.ok()) return status;
+  // All but the embedding has been packed.
+  decoder->weights_->DropPages();
   return decoder;
 }
 
