@@ -101,9 +101,11 @@ void AddModelOptions(CLI::App& app, ServerConfig& config) {
                                                                {"fp32", engine::WeightFormat::kFp32}};
   group
       .Add("--weights", config.weights,
-           "How weights are held and multiplied: bf16 (as checkpoints\nhave them), int8 (8 bits, a scale for each 32: half the\n"
-           "memory, faster), fp32 (of any checkpoint, nothing rounded:\nthe reference). K and V are bf16 in all. A node goes on\n"
-           "only with what it was saved with")
+           "How weights are held: bf16 (exactly those of checkpoints in\n"
+           "bf16), int8 (half the memory, faster, a little less exact),\n"
+           "fp32 (exactly those of any checkpoint, inputs not rounded:\n"
+           "the reference). K and V are bf16 in all. A node can be\n"
+           "restored only with the weights that it was saved with")
       ->transform(CLI::CheckedTransformer(formats).description(""))
       ->default_str("bf16")
       ->type_name("bf16|int8|fp32");

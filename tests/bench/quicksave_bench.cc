@@ -71,14 +71,10 @@ class QuicksaveBench {
 
   Json Describe() const {
     const client::ServerStatus status = Need(client_.GetStatus());
-    return {{"version", status.server.version},
-            {"durability", status.server.durability},
-            {"device", status.model.device},
-            {"weights", status.model.weights},
-            {"numerics", status.model.numerics},
-            {"page_tokens", status.engine.page_tokens},
-            {"page_bytes", status.engine.page_bytes},
-            {"kv_bytes_per_token", status.model.kv_bytes_per_token}};
+    return {{"version", status.server.version},       {"durability", status.server.durability},
+            {"device", status.model.device},          {"weights", status.model.weights},
+            {"numerics", status.model.numerics},      {"page_tokens", status.engine.page_tokens},
+            {"page_bytes", status.engine.page_bytes}, {"kv_bytes_per_token", status.model.kv_bytes_per_token}};
   }
 
   Json Serve(const Json& task) {
@@ -284,10 +280,9 @@ class QuicksaveBench {
   }
 
   TokenIds Tokenize(const std::string& text) const {
-    const std::string session =
-        Need(client_.Generate({.input = text, .stop = {.max_tokens = 0}, .keep_session = true},
-                              [](const client::GenerateEvent&) { return true; }))
-            .session;
+    const std::string session = Need(client_.Generate({.input = text, .stop = {.max_tokens = 0}, .keep_session = true},
+                                                      [](const client::GenerateEvent&) { return true; }))
+                                    .session;
     const client::Session state = Need(client_.GetSession({.name = session, .view = client::View::kFull}));
     Delete(session);
     return state.token_ids;

@@ -56,8 +56,8 @@ TEST(WeightsTest, ASavedStateGoesOnWithItsFormatAndWithNoOther) {
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::RestoreResponse restored, server->client().Restore({.node = node}));
   EXPECT_EQ(restored.proof.check.outcome, client::CheckOutcome::kIdentical);
   EXPECT_EQ(restored.proof.tokens_recomputed, 0);
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(
-      const Generation again, GoOn(server->client(), client::FromSession{.name = restored.session.name}, kTokens));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation again,
+                                 GoOn(server->client(), client::FromSession{.name = restored.session.name}, kTokens));
   EXPECT_EQ(again.tokens, uninterrupted.tokens);
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::VerifyNodeResponse verified,
                                  server->client().VerifyNode({.name = node, .replay = true}));

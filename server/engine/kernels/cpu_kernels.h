@@ -148,9 +148,9 @@ void StoreKeyValue(const float* key, const float* value, const HeadShape& shape,
 
 // How a layer attends.
 struct AttentionOptions {
-  float scale;         // of the products of queries and keys
-  int window = 0;      // a token attends to this many tokens, the last of them itself; 0: to all
-  float soft_cap = 0;  // scaled scores s become cap * tanh(s / cap); 0: they do not
+  float scale;                          // of the products of queries and keys
+  int window = 0;                       // a token attends to this many tokens, the last of them itself; 0: to all
+  float soft_cap = 0;                   // scaled scores s become cap * tanh(s / cap); 0: they do not
   Rounding rounding = Rounding::kBf16;  // of the result
 };
 

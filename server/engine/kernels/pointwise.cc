@@ -29,8 +29,7 @@ HWY_INLINE float InverseRootMeanSquare(const float* x, int width, float epsilon)
   return 1.0f / std::sqrt(SumPairwise(partial) / static_cast<float>(width) + epsilon);
 }
 
-void RmsNormImpl(const float* x, const float* weight, int rows, int width, float epsilon, float* y,
-                 Rounding rounding) {
+void RmsNormImpl(const float* x, const float* weight, int rows, int width, float epsilon, float* y, Rounding rounding) {
   const Floats d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   for (int row = 0; row < rows; ++row, x += width, y += width) {

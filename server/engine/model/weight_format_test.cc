@@ -172,18 +172,19 @@ TEST_P(WeightFormatTest, RefusesToQuantiseWhatIsNotFinite) {
 TEST_P(WeightFormatTest, SaysHowMuchMemoryItsWeightsTake) {
   const TinyModel model({.tied_head = false});
   // For each weight; hidden and intermediate size are multiples of 32, outputs of all but the head, too.
-  const double bytes = GetParam().format == WeightFormat::kBf16 ? 2 : GetParam().format == WeightFormat::kInt8 ? 1.0625 : 4;
+  const double bytes = GetParam().format == WeightFormat::kBf16   ? 2
+                       : GetParam().format == WeightFormat::kInt8 ? 1.0625
+                                                                  : 4;
   const int rows = 2 * ((6 - 2) * 2 * 32 + 2 * 96) + 320;  // of `hidden` inputs: q, k, v, gate, up; the head, padded
   const int columns = 2 * (128 + 96);                      // of `hidden` outputs: o, down
   EXPECT_EQ(Engine(model.dir(), GetParam().format, 1).decoder().weight_bytes(), (rows + columns) * 64 * bytes);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, WeightFormatTest,
-    testing::Values(Case{WeightFormat::kBf16, "bf16-e1o1-32", 5094151483942984579u, 0.015},
-                    Case{WeightFormat::kInt8, "int8-g32-e1o1-32", 10639917436935489448u, 0.045},
-                    Case{WeightFormat::kFp32, "fp32-e1o1-32", 6576361365685921123u, 0.008}),
-    [](const auto& tested) { return WeightFormatName(tested.param.format); });
+INSTANTIATE_TEST_SUITE_P(All, WeightFormatTest,
+                         testing::Values(Case{WeightFormat::kBf16, "bf16-e1o1-32", 5094151483942984579u, 0.015},
+                                         Case{WeightFormat::kInt8, "int8-g32-e1o1-32", 10639917436935489448u, 0.045},
+                                         Case{WeightFormat::kFp32, "fp32-e1o1-32", 6576361365685921123u, 0.008}),
+                         [](const auto& tested) { return WeightFormatName(tested.param.format); });
 
 }  // namespace
 }  // namespace quicksave::engine

@@ -21,9 +21,7 @@ class WeightRows {
   // Writes row `index` [width].
   void Read(int index, float* to) const;
   // The bits [rows, width], or null when they are not bf16.
-  const uint16_t* bf16() const {
-    return type_ == Type::kBf16 ? reinterpret_cast<const uint16_t*>(data_) : nullptr;
-  }
+  const uint16_t* bf16() const { return type_ == Type::kBf16 ? reinterpret_cast<const uint16_t*>(data_) : nullptr; }
 
  private:
   enum class Type { kBf16, kF16, kF32 };

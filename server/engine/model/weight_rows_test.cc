@@ -13,8 +13,8 @@ namespace {
 
 template <class Value>
 TensorView ViewOf(const std::string& dtype, std::vector<int64_t> shape, const std::vector<Value>& values) {
-  return {dtype, std::move(shape), absl::MakeConstSpan(reinterpret_cast<const std::byte*>(values.data()),
-                                                       values.size() * sizeof(Value))};
+  return {dtype, std::move(shape),
+          absl::MakeConstSpan(reinterpret_cast<const std::byte*>(values.data()), values.size() * sizeof(Value))};
 }
 
 std::vector<float> Row(const WeightRows& rows, int index) {
@@ -27,9 +27,8 @@ TEST(WeightRowsTest, ReadsHalfPrecisionWithoutLoss) {
   const std::vector<uint16_t> bits = {0x3c00, 0xc000, 0x7bff, 0x0400, 0x0001, 0x83ff, 0x8000, 0x3555, 0x7c00};
   const auto rows = WeightRows::Of(ViewOf("F16", {1, 9}, bits));
   ASSERT_TRUE(rows.ok()) << rows.status();
-  EXPECT_THAT(Row(*rows, 0),
-              testing::ElementsAre(1.0F, -2.0F, 65504.0F, 0x1p-14F, 0x1p-24F, -0x3ffp-24F, 0.0F, 0x1.554p-2F,
-                                   std::numeric_limits<float>::infinity()));
+  EXPECT_THAT(Row(*rows, 0), testing::ElementsAre(1.0F, -2.0F, 65504.0F, 0x1p-14F, 0x1p-24F, -0x3ffp-24F, 0.0F,
+                                                  0x1.554p-2F, std::numeric_limits<float>::infinity()));
   EXPECT_TRUE(std::signbit(Row(*rows, 0)[6]));
   EXPECT_EQ(rows->bf16(), nullptr);
 }
