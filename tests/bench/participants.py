@@ -90,6 +90,8 @@ class Server:
             "threads": threads,
             "max-sessions": 256,
             "default-lease": "2h",
+            # A round after the first would find its prompts computed.
+            "no-prefix-cache": "true",
         }
         with (self._work / "server.log").open("ab") as log:
             command = [str(self._programs.server), *(f"--{flag}={value}" for flag, value in flags.items())]
