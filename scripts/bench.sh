@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# bench.sh [--quick] [--rounds=N] [--json=FILE] [--without=PEER[,PEER]] [--build-dir=DIR]
+# bench.sh [--quick] [--only=weights] [--rounds=N] [--json=FILE] [--without=PEER[,PEER]] [--build-dir=DIR]
 #
 # Measures Quicksave beside its peers on this machine, in one run, and prints both sides of each comparison as Markdown:
 # saving and restoring 256, 1,000 and 2,000 tokens, branches, decode and prefill, a second save, and one remote call.
-# The peers are Hugging Face transformers and llama.cpp with the same weights in bf16. It is a benchmark, not a test.
+# The peers are Hugging Face transformers and llama.cpp with the same weights in bf16. Then the formats of weights
+# (bf16, int8, fp32): their speed beside llama.cpp's BF16 and Q8_0, and what each costs in perplexity. It is a
+# benchmark, not a test.
 #
 # Builds what is missing and keeps it in ${QUICKSAVE_CACHE:-~/.cache/quicksave}/bench: a Python environment with torch
 # and transformers (3 GB to download), llama.cpp (20 minutes on two cores), the model as GGUF. Needs scripts/setup.sh
 # and scripts/fetch_model.sh. Leave the machine alone while it measures (about half an hour on two cores).
 #
 #   --quick            one round of a part of it: some minutes, to see that everything runs; not to be quoted
+#   --only=weights     only the formats of weights (about two minutes)
 #   --rounds=N         rounds that medians are taken of (default: 3)
 #   --json=FILE        where every single answer goes (default: the cache's bench/results/DATE-COMMIT.json)
 #   --without=...      leave out a peer: transformers, llama
@@ -22,6 +25,7 @@ BENCH="$QUICKSAVE_CACHE/bench"
 VENV="$BENCH/transformers"
 LLAMA="$BENCH/llama"
 GGUF="$BENCH/SmolLM2-135M-Instruct-BF16.gguf"
+GGUF_Q8="$BENCH/SmolLM2-135M-Instruct-Q8_0.gguf"
 LLAMA_PACKAGE="llama_cpp_python-0.3.36"
 LLAMA_SOURCE="$LLAMA/$LLAMA_PACKAGE/vendor/llama.cpp"
 # sentencepiece is what llama.cpp's converter imports, even for models that do not use it.
@@ -79,13 +83,13 @@ build_llama() {
   quietly "$BENCH/llama_bench.log" cmake --build "$LLAMA/bench"
 }
 
-# make_gguf: the model for llama.cpp, with llama.cpp's own converter.
+# make_gguf TYPE FILE: the model for llama.cpp, with llama.cpp's own converter.
 make_gguf() {
-  [ ! -e "$GGUF" ] || return 0
-  say "Converting the model to BF16 GGUF"
+  [ ! -e "$2" ] || return 0
+  say "Converting the model to $1 GGUF"
   HF_HUB_OFFLINE=1 quietly "$BENCH/convert.log" "$VENV/bin/python" "$LLAMA_SOURCE/convert_hf_to_gguf.py" \
-    "$QUICKSAVE_MODEL_DIR" --outtype bf16 --outfile "$GGUF.part"
-  mv "$GGUF.part" "$GGUF"
+    "$QUICKSAVE_MODEL_DIR" --outtype "$1" --outfile "$2.part"
+  mv "$2.part" "$2"
 }
 
 build_quicksave() {
@@ -102,14 +106,15 @@ build_quicksave() {
 }
 
 prepare_peers() {
-  if [ $WITH_TRANSFORMERS -eq 1 ] || { [ $WITH_LLAMA -eq 1 ] && [ ! -e "$GGUF" ]; }; then make_venv; fi
+  if [ $WITH_TRANSFORMERS -eq 1 ] || { [ $WITH_LLAMA -eq 1 ] && { [ ! -e "$GGUF" ] || [ ! -e "$GGUF_Q8" ]; }; }; then make_venv; fi
   [ $WITH_TRANSFORMERS -eq 0 ] || COMPARE+=(--transformers="$VENV/bin/python")
   [ $WITH_LLAMA -eq 1 ] || return 0
   command -v ninja >/dev/null || fail "ninja is missing." "scripts/setup.sh --only=build"
   fetch_llama
   build_llama
-  make_gguf
-  COMPARE+=(--llama="$LLAMA/bench/llama_bench" --gguf="$GGUF")
+  make_gguf bf16 "$GGUF"
+  make_gguf q8_0 "$GGUF_Q8"
+  COMPARE+=(--llama="$LLAMA/bench/llama_bench" --gguf="$GGUF" --gguf-q8="$GGUF_Q8")
 }
 
 # leave_out NAMES: peers that are not to take part.
@@ -130,6 +135,7 @@ parse_arguments() {
     case "$argument" in
       -h | --help) usage && exit 0 ;;
       --quick) COMPARE+=(--quick) ;;
+      --only=weights) COMPARE+=("$argument") && WITH_TRANSFORMERS=0 ;;
       --rounds=[1-9]*) COMPARE+=("$argument") ;;
       --json=?*) JSON="${argument#*=}" ;;
       --without=?*) leave_out "${argument#*=}" ;;

@@ -75,23 +75,26 @@ class CoreLoader {
   absl::Status LoadModel() {
     // Hashing the weights takes about as long as packing them.
     std::future<absl::StatusOr<std::string>> fingerprint = std::async(std::launch::async, [this] {
-      return engine::ModelFingerprint(config_.model_dir, engine::cpu::kNumericsVersion);
+      return engine::ModelFingerprint(config_.model_dir, engine::NumericsVersion(config_.weights));
     });
     core_->engine_threads = std::make_unique<engine::ThreadPool>(config_.threads);
     absl::StatusOr<std::unique_ptr<engine::Decoder>> decoder =
-        engine::Decoder::Load(config_.model_dir, core_->engine_threads.get());
+        engine::Decoder::Load(config_.model_dir, core_->engine_threads.get(), config_.weights);
     if (!decoder.ok()) return decoder.status();
     core_->decoder = *std::move(decoder);
     if (absl::Status status = LoadText(); !status.ok()) return status;
     absl::StatusOr<std::string> hash = fingerprint.get();
     if (!hash.ok()) return hash.status();
     const engine::ModelConfig& model = core_->decoder->config();
-    core_->identity = {
-        .fingerprint = *std::move(hash), .numerics = engine::cpu::kNumericsVersion, .vocab_size = model.vocab_size};
+    core_->identity = {.fingerprint = *std::move(hash),
+                       .numerics = engine::NumericsVersion(config_.weights),
+                       .vocab_size = model.vocab_size};
     LogEvent(spdlog::level::info, "model loaded",
              {{"name", model.name},
               {"fingerprint", core_->identity.fingerprint},
               {"numerics", core_->identity.numerics},
+              {"weights", engine::WeightFormatName(config_.weights)},
+              {"weight_bytes", static_cast<int64_t>(core_->decoder->weight_bytes())},
               {"device", DeviceName()},
               {"threads", int64_t{config_.threads}}});
     return absl::OkStatus();

@@ -93,9 +93,22 @@ class OptionGroup {
 
 void AddModelOptions(CLI::App& app, ServerConfig& config) {
   OptionGroup group(app, "Model");
-  group.Add("--model", config.model_dir, "Hugging Face directory of a model with bf16 safetensors")
+  group.Add("--model", config.model_dir, "Hugging Face directory of a model with safetensors")
       ->required()
       ->type_name("DIR");
+  const std::map<std::string, engine::WeightFormat> formats = {{"bf16", engine::WeightFormat::kBf16},
+                                                               {"int8", engine::WeightFormat::kInt8},
+                                                               {"fp32", engine::WeightFormat::kFp32}};
+  group
+      .Add("--weights", config.weights,
+           "How weights are held: bf16 (exactly those of checkpoints in\n"
+           "bf16), int8 (half the memory, faster, a little less exact),\n"
+           "fp32 (exactly those of any checkpoint, inputs not rounded:\n"
+           "the reference). K and V are bf16 in all. A node can be\n"
+           "restored only with the weights that it was saved with")
+      ->transform(CLI::CheckedTransformer(formats).description(""))
+      ->default_str("bf16")
+      ->type_name("bf16|int8|fp32");
   group.Add("--device", config.device, "Where the model runs: cpu")
       ->check(CLI::IsMember({"cpu", "cuda"}).description(""))
       ->type_name("DEVICE");

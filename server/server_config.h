@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "server/engine/model/weight_format.h"
 #include "storage/store.h"
 
 namespace quicksave::server {
@@ -16,6 +17,7 @@ struct ServerConfig {
   std::string model_dir;
   std::string data_dir;
   std::string device = "cpu";
+  engine::WeightFormat weights = engine::WeightFormat::kBf16;
 
   std::string listen = "127.0.0.1:50333";
   std::string port_file;

@@ -103,6 +103,7 @@ TEST(ServerConfigTest, RefusesWhatCannotBe) {
   ExpectRefused(Parse({"--kv-memory", "1024TiB"}), "--kv-memory");
   ExpectRefused(Parse({"--kv-memory", "99999999999999999999"}), "--kv-memory");
   ExpectRefused(Parse({"--durability", "none"}), "--durability");
+  ExpectRefused(Parse({"--weights", "int4"}), "--weights");
   ExpectRefused(Parse({"--max-lease", "soon"}), "--max-lease");
   ExpectRefused(Parse({"--max-lease", "-1s"}), "--max-lease");
   ExpectRefused(Parse({"--default-lease", "48h"}), "--default-lease");
@@ -123,6 +124,7 @@ TEST(ServerConfigTest, HelpNamesEveryFlagAndItsVariable) {
   EXPECT_EQ(command.exit_code, 0);
   EXPECT_FALSE(command.config.has_value());
   for (const char* flag : {"--model",
+                           "--weights",
                            "--data",
                            "--listen",
                            "--port-file",

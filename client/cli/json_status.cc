@@ -19,7 +19,9 @@ Json ModelToJson(const client::ModelInfo& model) {
           {"vocab_size", model.vocab_size},
           {"context_length", model.context_length},
           {"kv_bytes_per_token", model.kv_bytes_per_token},
-          {"device", model.device}};
+          {"device", model.device},
+          {"weights", model.weights},
+          {"weight_bytes", model.weight_bytes}};
 }
 
 Json EngineToJson(const client::EngineInfo& engine) {

@@ -29,6 +29,7 @@ Fields StatusFields(const client::ServerStatus& status, const Console& console) 
       {"fingerprint", absl::StrCat(model.fingerprint, ", numerics ", model.numerics)},
       {"context", absl::StrCat(HumanCount(model.context_length), " tokens, ", HumanBytes(model.kv_bytes_per_token),
                                " of K and V each; vocabulary ", HumanCount(model.vocab_size))},
+      {"weights", absl::StrCat(model.weights, ", ", HumanBytes(model.weight_bytes), " in memory")},
       {"device", model.device},
       {"sessions", absl::StrCat(engine.sessions, " of ", limits.max_sessions, "; ", engine.parked_sessions, " parked")},
       {"requests", absl::StrCat(engine.active_requests, " of ", limits.max_queued_requests)},

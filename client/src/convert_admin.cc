@@ -24,7 +24,9 @@ ModelInfo ModelFromProto(const v1::ModelInfo& from) {
           .vocab_size = from.vocab_size(),
           .context_length = from.context_length(),
           .kv_bytes_per_token = from.kv_bytes_per_token(),
-          .device = from.device()};
+          .device = from.device(),
+          .weights = from.weights(),
+          .weight_bytes = from.weight_bytes()};
 }
 
 EngineInfo EngineFromProto(const v1::EngineInfo& from) {

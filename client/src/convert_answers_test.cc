@@ -300,6 +300,8 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
       context_length: 7
       kv_bytes_per_token: 8
       device: "cpu"
+      weights: "int8"
+      weight_bytes: 9
     }
     engine {
       sessions: 1
@@ -341,7 +343,9 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
                 .vocab_size = 6,
                 .context_length = 7,
                 .kv_bytes_per_token = 8,
-                .device = "cpu"},
+                .device = "cpu",
+                .weights = "int8",
+                .weight_bytes = 9},
       .engine = {.sessions = 1,
                  .active_requests = 2,
                  .pages_used = 3,

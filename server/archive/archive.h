@@ -25,7 +25,7 @@ class BlockCoder;
 // Which model the states belong to.
 struct ModelIdentity {
   std::string fingerprint;
-  std::string numerics;  // engine::cpu::kNumericsVersion
+  std::string numerics;  // engine::NumericsVersion
   int vocab_size = 0;
 };
 

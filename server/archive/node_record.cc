@@ -119,7 +119,7 @@ absl::Status CheckRestorable(const storage::NodeRecord& record, const ModelIdent
         absl::FailedPreconditionError(absl::StrCat(
             "nodes/", record.node_id(), " was saved by model ", record.model_fingerprint(), " with numerics ",
             record.numerics_version(), ", but this server runs model ", model.fingerprint, " with numerics ",
-            model.numerics, "; start a server with the model and version that saved it")));
+            model.numerics, "; start a server with the model, --weights and version that saved it")));
   }
   if (record.lacks_size() == 0) return absl::OkStatus();
   return storage::WithReason("NODE_INCOMPLETE", absl::FailedPreconditionError(absl::StrCat(

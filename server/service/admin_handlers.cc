@@ -32,6 +32,8 @@ void Describe(const Core& core, v1::ModelInfo* info) {
   info->set_context_length(model.context_length);
   info->set_kv_bytes_per_token(model.kv_bytes_per_token());
   info->set_device(DeviceName());
+  info->set_weights(engine::WeightFormatName(core.decoder->weight_format()));
+  info->set_weight_bytes(static_cast<int64_t>(core.decoder->weight_bytes()));
 }
 
 void Describe(const Core& core, v1::EngineInfo* info) {

@@ -2,7 +2,8 @@
 """Measures Quicksave beside Hugging Face transformers and llama.cpp, and prints both sides.
 
 Usage: compare.py --server FILE --client FILE --model DIRECTORY --reference FILE [--transformers PYTHON]
-                  [--llama PROGRAM --gguf FILE] [--rounds N] [--quick] [--json FILE] [--command TEXT]
+                  [--llama PROGRAM --gguf FILE [--gguf-q8 FILE]] [--rounds N] [--quick] [--only weights]
+                  [--json FILE] [--command TEXT]
 
 scripts/bench.sh builds what it needs and calls it. Every figure is the median of some rounds, and within a round each
 participant does the same task one after the other, so that whatever else the machine does hits all of them. Tables go
@@ -21,7 +22,9 @@ from typing import Any
 
 import machine
 import report
-from participants import Answer, BenchmarkError, Field, Participant, Server
+import weights
+import weights_report
+from participants import Answer, BenchmarkError, Field, Participant, Programs, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSAVE = "quicksave"
@@ -45,6 +48,7 @@ class Scale:
     common_context: int = 512
     steps: int = 32
     rpc_calls: int = 200
+    weights_batches: tuple[int, ...] = weights.BATCHES
 
     @staticmethod
     def quick() -> "Scale":
@@ -57,6 +61,7 @@ class Scale:
             branched_lengths=(256, 2000),
             steps=8,
             rpc_calls=50,
+            weights_batches=(1, 8),
         )
 
 
@@ -167,6 +172,17 @@ class Comparison:
             self.in_turn(f"copy {length}", {"task": "branch", "tokens": length}, self.bf16()[1:])
         self.release()
 
+    def weights(self, prompts: list[list[int]]) -> None:
+        """The formats of weights, each on a server of its own, beside llama.cpp's."""
+        formats = [server.start(self.scale.threads) for server in self.all.more_servers]
+        scored = weights.texts(ROOT, prompts)
+        weights.measure_quality(self, formats, scored)
+        peers = [peer for peer in (*self.all.peers, *self.all.more_peers) if peer.name.startswith("llama.cpp")]
+        everyone = [*formats, *peers]
+        weights.measure_speed(self, everyone, self.scale.rounds, self.scale.threads, self.scale.weights_batches)
+        for server in self.all.more_servers:
+            server.stop()
+
     def run(self, server: Server) -> None:
         """Everything. The server is restarted before loads, so that nothing it saved is still in its memory."""
         server.start(self.scale.threads)
@@ -184,11 +200,12 @@ class Comparison:
         self.speeds_with_fewer_threads()
 
 
-def write_prompts(reference: Path, target: Path) -> None:
+def write_prompts(reference: Path, target: Path) -> list[list[int]]:
     """The token ids that all sequences are made of: the two longest recorded prompts, one after the other."""
     prompts = json.loads(reference.read_text(encoding="utf-8"))["prompts"]
-    longest = sorted((prompt["token_ids"] for prompt in prompts), key=len)[-2:]
+    longest: list[list[int]] = sorted((prompt["token_ids"] for prompt in prompts), key=len)[-2:]
     target.write_text(json.dumps([token for prompt in longest for token in prompt]), encoding="utf-8")
+    return longest
 
 
 def start_peers(arguments: argparse.Namespace, prompts: Path, work: Path) -> list[Participant]:
@@ -214,11 +231,36 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--transformers", metavar="PYTHON", help="interpreter that has torch and transformers")
     parser.add_argument("--llama", metavar="PROGRAM", help="llama_bench")
     parser.add_argument("--gguf", type=Path, help="the model for llama.cpp")
+    parser.add_argument("--gguf-q8", type=Path, help="the model for llama.cpp in Q8_0, for the formats of weights")
+    parser.add_argument("--only", choices=("weights",), help="measure only this part")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of which medians are taken")
     parser.add_argument("--quick", action="store_true", help="one round of less")
     parser.add_argument("--json", type=Path, help="where to write all answers")
     parser.add_argument("--command", default=" ".join(sys.argv), help="the command to print above the tables")
     return parser.parse_args()
+
+
+def measure_all(
+    arguments: argparse.Namespace, comparison: Comparison, prompts: Path, ids: list[list[int]]
+) -> dict[str, Answer]:
+    """Starts everyone, runs what was asked for, and returns what each says of itself."""
+    field_of_all = comparison.all
+    programs = Programs(arguments.server, arguments.client, arguments.model)
+    field_of_all.peers = start_peers(arguments, prompts, field_of_all.work)
+    descriptions: dict[str, Answer] = {}
+    if arguments.only is None:
+        field_of_all.server = Server(programs, prompts, field_of_all.work)
+        comparison.run(field_of_all.server)
+        descriptions |= {who.name: who.description for who in field_of_all.everyone()}
+        field_of_all.server.stop()
+    if arguments.llama and arguments.gguf_q8:
+        command = [arguments.llama, str(arguments.gguf_q8), str(prompts), str(field_of_all.work)]
+        field_of_all.more_peers.append(Participant("llama.cpp Q8_0", command))
+    field_of_all.more_servers = [Server(programs, prompts, field_of_all.work, name) for name in weights.FORMATS]
+    comparison.weights(ids)
+    more = [server.description for server in field_of_all.more_servers]
+    descriptions |= {f"quicksave {name}": said for name, said in zip(weights.FORMATS, more, strict=True)}
+    return descriptions | {peer.name: peer.description for peer in (*field_of_all.peers, *field_of_all.more_peers)}
 
 
 def main() -> int:
@@ -234,13 +276,9 @@ def main() -> int:
     try:
         with Field() as participants:
             prompts = participants.work / "prompts.json"
-            write_prompts(arguments.reference, prompts)
-            server = Server(arguments.server, arguments.client, arguments.model, prompts, participants.work)
-            participants.server = server
-            participants.peers = start_peers(arguments, prompts, participants.work)
+            ids = write_prompts(arguments.reference, prompts)
             comparison = Comparison(participants, scale)
-            comparison.run(server)
-            about["participants"] = {who.name: who.description for who in participants.everyone()}
+            about["participants"] = measure_all(arguments, comparison, prompts, ids)
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -249,7 +287,8 @@ def main() -> int:
     about["scale"] = vars(scale)
     if arguments.json:
         arguments.json.write_text(json.dumps({"about": about, "results": comparison.results}, indent=1) + "\n")
-    print(report.render(about, comparison.results))
+    sections = report.render(about, comparison.results)
+    print("\n\n".join([*sections, *weights_report.render_weights(report.Figures(comparison.results))]))
     return 0
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,17 +54,27 @@ class Participant:
         return answer
 
 
+@dataclass(frozen=True)
+class Programs:
+    """What Quicksave's side needs."""
+
+    server: Path
+    client: Path
+    model: Path
+
+
 class Server:
     """A Quicksave server on a free port of this machine, with its benchmark client."""
 
-    def __init__(self, server: Path, client: Path, model: Path, prompts: Path, work: Path) -> None:
-        self._server = server
-        self._client = client
-        self._model = model
+    def __init__(self, programs: Programs, prompts: Path, work: Path, weights: str = "") -> None:
+        self._programs = programs
         self._prompts = prompts
-        self._work = work
+        self._work = work / weights
+        self._work.mkdir(exist_ok=True)
+        self._weights = weights
         self._process: subprocess.Popen[bytes] | None = None
         self.participant: Participant | None = None
+        self.description: Answer = {}
 
     def start(self, threads: int) -> Participant:
         """Starts the server, again where it runs, with that many engine threads; its store stays."""
@@ -71,20 +82,24 @@ class Server:
         port_file = self._work / "port"
         port_file.unlink(missing_ok=True)
         flags = {
-            "model": self._model,
+            "model": self._programs.model,
+            "weights": self._weights or "bf16",
             "data": self._work / "store",
             "listen": "127.0.0.1:0",
             "port-file": port_file,
             "threads": threads,
             "max-sessions": 256,
             "default-lease": "2h",
+            # A round after the first would find its prompts computed.
+            "no-prefix-cache": "true",
         }
         with (self._work / "server.log").open("ab") as log:
-            command = [str(self._server), *(f"--{flag}={value}" for flag, value in flags.items())]
+            command = [str(self._programs.server), *(f"--{flag}={value}" for flag, value in flags.items())]
             self._process = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log)
         endpoint = f"127.0.0.1:{self._await_port(port_file)}"
-        command = [str(self._client), endpoint, str(self._process.pid), str(self._prompts)]
-        self.participant = Participant("quicksave", command)
+        command = [str(self._programs.client), endpoint, str(self._process.pid), str(self._prompts)]
+        self.participant = Participant(f"quicksave {self._weights}".strip(), command)
+        self.description = self.participant.description
         return self.participant
 
     def stop(self) -> None:
@@ -121,6 +136,8 @@ class Field:
         self.work = Path(self._directory.name)
         self.server: Server | None = None
         self.peers: list[Participant] = []
+        self.more_servers: list[Server] = []
+        self.more_peers: list[Participant] = []
 
     def __enter__(self) -> Self:
         """Nothing has started yet."""
@@ -128,9 +145,10 @@ class Field:
 
     def __exit__(self, *_: object) -> None:
         """Stops everyone and removes the directory."""
-        if self.server is not None:
-            self.server.stop()
-        for peer in self.peers:
+        for server in (self.server, *self.more_servers):
+            if server is not None:
+                server.stop()
+        for peer in (*self.peers, *self.more_peers):
             peer.close()
         self._directory.cleanup()
 

@@ -71,13 +71,10 @@ class QuicksaveBench {
 
   Json Describe() const {
     const client::ServerStatus status = Need(client_.GetStatus());
-    return {{"version", status.server.version},
-            {"durability", status.server.durability},
-            {"device", status.model.device},
-            {"numerics", status.model.numerics},
-            {"page_tokens", status.engine.page_tokens},
-            {"page_bytes", status.engine.page_bytes},
-            {"kv_bytes_per_token", status.model.kv_bytes_per_token}};
+    return {{"version", status.server.version},       {"durability", status.server.durability},
+            {"device", status.model.device},          {"weights", status.model.weights},
+            {"numerics", status.model.numerics},      {"page_tokens", status.engine.page_tokens},
+            {"page_bytes", status.engine.page_bytes}, {"kv_bytes_per_token", status.model.kv_bytes_per_token}};
   }
 
   Json Serve(const Json& task) {
@@ -89,6 +86,7 @@ class QuicksaveBench {
     if (name == "extend") return Extend(task.at("tokens"), task.at("sequence"), task.at("more"));
     if (name == "branch") return Branch(task.at("tokens"), task.at("count"));
     if (name == "rpc") return Rpc(task.at("calls"));
+    if (name == "quality") return Quality(task);
     if (name == "release") return Release();
     throw std::runtime_error("unknown task " + name);
   }
@@ -248,6 +246,48 @@ class QuicksaveBench {
     return {{"get_status", status_times}, {"get_session", session_times}, {"generate_overhead", generate_overheads}};
   }
 
+  // What the model thinks of a text, {"text": TEXT} or {"ids": IDS}, of at most `tokens` tokens: for each token but the
+  // first its log-probability, and the ids and log-probabilities of the `top` most likely ones, likeliest first.
+  Json Quality(const Json& task) const {
+    TokenIds ids = task.contains("ids") ? task.at("ids").get<TokenIds>() : Tokenize(task.at("text"));
+    ids.resize(std::min<size_t>(ids.size(), task.at("tokens")));
+    const int top = task.at("top");
+    const std::string session =
+        Need(client_.Generate({.input = TokenIds{ids.at(0)}, .stop = {.max_tokens = 0}, .keep_session = true},
+                              [](const client::GenerateEvent&) { return true; }))
+            .session;
+    Json rows = Json::array();
+    const double seconds = Seconds([&] {
+      for (size_t begin = 1; begin < ids.size(); begin += kScoredTokens) {
+        const TokenIds chunk(ids.begin() + begin, ids.begin() + std::min(begin + kScoredTokens, ids.size()));
+        const client::ScoreResponse response =
+            Need(client_.Score({.start = client::FromSession{session}, .continuations = {chunk}, .top_k = top}));
+        for (const client::Token& token : response.scores.at(0).tokens) {
+          Json likely_ids = Json::array();
+          Json logprobs = Json::array();
+          for (const client::TokenProbability& likely : token.top) {
+            likely_ids.push_back(likely.id);
+            logprobs.push_back(likely.logprob);
+          }
+          rows.push_back({{"logprob", token.logprob.value()}, {"ids", likely_ids}, {"logprobs", logprobs}});
+        }
+        Need(client_.Generate({.start = client::FromSession{session}, .input = chunk, .stop = {.max_tokens = 0}},
+                              [](const client::GenerateEvent&) { return true; }));
+      }
+    });
+    Delete(session);
+    return {{"seconds", seconds}, {"tokens", rows}};
+  }
+
+  TokenIds Tokenize(const std::string& text) const {
+    const std::string session = Need(client_.Generate({.input = text, .stop = {.max_tokens = 0}, .keep_session = true},
+                                                      [](const client::GenerateEvent&) { return true; }))
+                                    .session;
+    const client::Session state = Need(client_.GetSession({.name = session, .view = client::View::kFull}));
+    Delete(session);
+    return state.token_ids;
+  }
+
   // A session of a sequence's first tokens, made once and kept until Release.
   const std::string& Prepared(int sequence, int tokens) {
     std::string& session = prepared_[{sequence, tokens}];
@@ -260,6 +300,9 @@ class QuicksaveBench {
     prepared_.clear();
     return Json::object();
   }
+
+  // Of one call, which may return 100,000 alternatives.
+  static constexpr size_t kScoredTokens = 200;
 
   client::Client client_;
   std::string server_pid_;

@@ -247,9 +247,11 @@ def bar_rows(figures: Figures, about: Answer) -> Iterable[list[str]]:
         yield bar(name, against, 2, "times as fast", at_least=True)
 
 
-def render(about: Answer, results: Results) -> str:
-    """The whole report as Markdown."""
+def render(about: Answer, results: Results) -> list[str]:
+    """The sections of the report as Markdown; only the first when only the formats of weights were measured."""
     figures = Figures(results)
+    if "rpc" not in results:
+        return ["## What was measured", machine_lines(about)]
     speed_header = [
         *("context", "batch", "threads", "quicksave", "transformers bf16", "transformers fp32", "llama.cpp bf16"),
         *("against transformers", "against llama.cpp"),
@@ -270,7 +272,7 @@ def render(about: Answer, results: Results) -> str:
         *("tokens", "branches", "server, us each", "whole call ms", "pages", "process bytes each"),
         *("pages after one token in one", "transformers deepcopy ms", "llama.cpp seq_cp ms"),
     ]
-    parts = [
+    return [
         "## What was measured",
         machine_lines(about),
         "## Bars",
@@ -290,4 +292,3 @@ def render(about: Answer, results: Results) -> str:
         "## One remote call, microseconds",
         table(("call", "calls", "median", "99 %"), rpc_rows(figures)),
     ]
-    return "\n\n".join(parts)

@@ -47,6 +47,10 @@ struct ModelInfo {
   int64_t kv_bytes_per_token = 0;
   // Device and kernels, for example `cpu avx-512`.
   std::string device;
+  // How the weights are held and multiplied: `bf16`, `int8` or `fp32`.
+  std::string weights;
+  // Bytes of memory of the weights that every step reads.
+  int64_t weight_bytes = 0;
 
   bool operator==(const ModelInfo&) const = default;
 };

@@ -162,7 +162,7 @@ void Softmax(Queries& queries, int q) {
 }
 
 template <int kCount>
-void WeightedValues(const Queries& queries, const Tiles& values, int head_dim) {
+void WeightedValues(const Queries& queries, const Tiles& values, int head_dim, Rounding rounding) {
   constexpr int kVectors = kManyRegisters && kCount > 6 ? 2 : 4;
   constexpr int kCacheLine = 32;  // elements
   const Floats d;
@@ -199,7 +199,7 @@ void WeightedValues(const Queries& queries, const Tiles& values, int head_dim) {
       const auto denominator = hn::Set(d, queries.denominator[q]);
       HWY_UNROLL(4)
       for (int v = 0; v < kVectors; ++v) {
-        hn::StoreU(RoundBf16(d, hn::Div(sums[q][v], denominator)), d, queries.out[q] + offsets[v]);
+        hn::StoreU(Rounded(d, hn::Div(sums[q][v], denominator), rounding), d, queries.out[q] + offsets[v]);
       }
     }
   }
@@ -213,7 +213,7 @@ void Attend(Queries& queries, const Tiles& keys, const Tiles& values, int head_d
   Scores<kCount>(queries, keys, head_dim, options.scale);
   if (options.soft_cap > 0) CapScores(queries, options.soft_cap);
   for (int q = 0; q < kCount; ++q) Softmax(queries, q);
-  WeightedValues<kCount>(queries, values, head_dim);
+  WeightedValues<kCount>(queries, values, head_dim, options.rounding);
 }
 
 using AttendFunction = void (*)(Queries& queries, const Tiles& keys, const Tiles& values, int head_dim,

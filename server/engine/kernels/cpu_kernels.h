@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+#include "server/engine/kernels/weight_buffer.h"
+
 namespace quicksave::engine::cpu {
 
 // Part of the model fingerprint: states computed by different versions are never mixed.
@@ -58,13 +60,14 @@ class PackedMatrix {
   int inputs() const { return inputs_; }
   int padded_inputs() const { return padded_inputs_; }
   int panels() const { return (outputs_ + kPanel - 1) / kPanel; }
+  size_t bytes() const { return data_.size() * sizeof(uint16_t); }
   const uint16_t* panel(int index) const { return data_.data() + size_t(index) * kPanel * padded_inputs_; }
 
  private:
   int outputs_ = 0;
   int inputs_ = 0;
   int padded_inputs_ = 0;
-  std::vector<uint16_t> data_;
+  WeightBuffer<uint16_t> data_;
 };
 
 // y[rows, outputs] = x[rows, inputs] * W^T for the outputs of panels [first_panel, last_panel).
@@ -74,10 +77,13 @@ class PackedMatrix {
 void MatMul(const float* x, int x_stride, int rows, const PackedMatrix& w, int first_panel, int last_panel, float* y,
             int y_stride);
 
-// y[i] = bf16(x[i] / sqrt(mean(x^2) + epsilon)) * ... : normalises each row of x[rows, width] and scales by
-// weight[width]; the result is rounded to bf16 and kept as fp32. The squares are summed in 16 interleaved partial sums,
-// added pairwise.
-void RmsNorm(const float* x, const float* weight, int rows, int width, float epsilon, float* y);
+// How a result that a product takes is rounded. It stays an fp32 number.
+enum class Rounding { kBf16, kNone };
+
+// y[i] = rounded(x[i] / sqrt(mean(x^2) + epsilon)) * ... : normalises each row of x[rows, width] and scales by
+// weight[width], then rounds. The squares are summed in 16 interleaved partial sums, added pairwise.
+void RmsNorm(const float* x, const float* weight, int rows, int width, float epsilon, float* y,
+             Rounding rounding = Rounding::kBf16);
 
 // Normalises each group of `width` elements in x[rows, x_stride] in place and scales it by weight[width]: as RmsNorm,
 // but not rounded. For the heads of queries and keys, and for what a layer adds to the residual stream.
@@ -93,11 +99,11 @@ void RmsNormInPlace(float* x, const Groups& groups, const float* weight, float e
 // angles' cosines and sines cos_sin[position][2][head_dim / 2]. head_dim is a multiple of 16.
 void Rope(float* x, int x_stride, int rows, int heads, int head_dim, const int32_t* positions, const float* cos_sin);
 
-// y[rows, width] = bf16(silu(gate) * up), kept as fp32; gate_up[rows, 2 * width] holds gate, then up.
-void SwiGlu(const float* gate_up, int rows, int width, float* y);
+// y[rows, width] = rounded(silu(gate) * up); gate_up[rows, 2 * width] holds gate, then up.
+void SwiGlu(const float* gate_up, int rows, int width, float* y, Rounding rounding = Rounding::kBf16);
 
 // The same with gelu in its approximation by tanh (Hendrycks and Gimpel 2016) instead of silu.
-void GeGlu(const float* gate_up, int rows, int width, float* y);
+void GeGlu(const float* gate_up, int rows, int width, float* y, Rounding rounding = Rounding::kBf16);
 
 // x[i] += y[i].
 void Add(float* x, const float* y, size_t count);
@@ -147,16 +153,17 @@ void StoreKeyValue(const float* key, const float* value, const HeadShape& shape,
 
 // How a layer attends.
 struct AttentionOptions {
-  float scale;         // of the products of queries and keys
-  int window = 0;      // a token attends to this many tokens, the last of them itself; 0: to all
-  float soft_cap = 0;  // scaled scores s become cap * tanh(s / cap); 0: they do not
+  float scale;                          // of the products of queries and keys
+  int window = 0;                       // a token attends to this many tokens, the last of them itself; 0: to all
+  float soft_cap = 0;                   // scaled scores s become cap * tanh(s / cap); 0: they do not
+  Rounding rounding = Rounding::kBf16;  // of the result
 };
 
 // Floats of scratch that Attention needs for a sequence of `length` tokens.
 size_t AttentionScratchSize(int length);
 
 // Causal attention of `rows` consecutive tokens, the first at `first_position`, for one KV head and its group of query
-// heads. query: fp32 [rows, stride], heads side by side; out the same shape, rounded to bf16. The pages hold keys and
+// heads. query: fp32 [rows, stride], heads side by side; out the same shape, rounded. The pages hold keys and
 // values of all positions up to the last row's; those of pages before the first row's window are not read. Scores are
 // summed over head_dim in order by fused multiply-add; the softmax's denominator in 16 interleaved partial sums (by
 // position modulo 16), added pairwise; values over positions in order by fused multiply-add. What a row does not see

@@ -29,14 +29,14 @@ HWY_INLINE float InverseRootMeanSquare(const float* x, int width, float epsilon)
   return 1.0f / std::sqrt(SumPairwise(partial) / static_cast<float>(width) + epsilon);
 }
 
-void RmsNormImpl(const float* x, const float* weight, int rows, int width, float epsilon, float* y) {
+void RmsNormImpl(const float* x, const float* weight, int rows, int width, float epsilon, float* y, Rounding rounding) {
   const Floats d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   for (int row = 0; row < rows; ++row, x += width, y += width) {
     const float scale = InverseRootMeanSquare(x, width, epsilon);
     for (int i = 0; i < width; i += lanes) {
       const auto normal = hn::Mul(hn::LoadU(d, x + i), hn::Set(d, scale));
-      hn::StoreU(RoundBf16(d, hn::Mul(normal, hn::LoadU(d, weight + i))), d, y + i);
+      hn::StoreU(Rounded(d, hn::Mul(normal, hn::LoadU(d, weight + i)), rounding), d, y + i);
     }
   }
 }
@@ -104,22 +104,26 @@ struct GeluTanh {
   }
 };
 
-// y = bf16(activation(gate) * up).
+// y = rounded(activation(gate) * up).
 template <class ActivationFunction>
-void Glu(const float* gate_up, int rows, int width, float* y, ActivationFunction activation) {
+void Glu(const float* gate_up, int rows, int width, float* y, Rounding rounding, ActivationFunction activation) {
   const Floats d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   for (int row = 0; row < rows; ++row, gate_up += 2 * size_t(width), y += width) {
     for (int i = 0; i < width; i += lanes) {
       const auto gate = hn::LoadU(d, gate_up + i);
       const auto up = hn::LoadU(d, gate_up + width + i);
-      hn::StoreU(RoundBf16(d, hn::Mul(activation(d, gate), up)), d, y + i);
+      hn::StoreU(Rounded(d, hn::Mul(activation(d, gate), up), rounding), d, y + i);
     }
   }
 }
 
-void SwiGluImpl(const float* gate_up, int rows, int width, float* y) { Glu(gate_up, rows, width, y, Silu()); }
-void GeGluImpl(const float* gate_up, int rows, int width, float* y) { Glu(gate_up, rows, width, y, GeluTanh()); }
+void SwiGluImpl(const float* gate_up, int rows, int width, float* y, Rounding rounding) {
+  Glu(gate_up, rows, width, y, rounding, Silu());
+}
+void GeGluImpl(const float* gate_up, int rows, int width, float* y, Rounding rounding) {
+  Glu(gate_up, rows, width, y, rounding, GeluTanh());
+}
 
 void SoftCapImpl(float* x, size_t count, float cap) {
   const Floats d;
@@ -183,8 +187,8 @@ ScopedFlushDenormals::ScopedFlushDenormals() : saved_(0) {}
 ScopedFlushDenormals::~ScopedFlushDenormals() = default;
 #endif
 
-void RmsNorm(const float* x, const float* weight, int rows, int width, float epsilon, float* y) {
-  HWY_DYNAMIC_DISPATCH(RmsNormImpl)(x, weight, rows, width, epsilon, y);
+void RmsNorm(const float* x, const float* weight, int rows, int width, float epsilon, float* y, Rounding rounding) {
+  HWY_DYNAMIC_DISPATCH(RmsNormImpl)(x, weight, rows, width, epsilon, y, rounding);
 }
 void RmsNormInPlace(float* x, const Groups& groups, const float* weight, float epsilon) {
   HWY_DYNAMIC_DISPATCH(RmsNormInPlaceImpl)(x, groups, weight, epsilon);
@@ -192,11 +196,11 @@ void RmsNormInPlace(float* x, const Groups& groups, const float* weight, float e
 void Rope(float* x, int x_stride, int rows, int heads, int head_dim, const int32_t* positions, const float* cos_sin) {
   HWY_DYNAMIC_DISPATCH(RopeImpl)(x, x_stride, rows, heads, head_dim, positions, cos_sin);
 }
-void SwiGlu(const float* gate_up, int rows, int width, float* y) {
-  HWY_DYNAMIC_DISPATCH(SwiGluImpl)(gate_up, rows, width, y);
+void SwiGlu(const float* gate_up, int rows, int width, float* y, Rounding rounding) {
+  HWY_DYNAMIC_DISPATCH(SwiGluImpl)(gate_up, rows, width, y, rounding);
 }
-void GeGlu(const float* gate_up, int rows, int width, float* y) {
-  HWY_DYNAMIC_DISPATCH(GeGluImpl)(gate_up, rows, width, y);
+void GeGlu(const float* gate_up, int rows, int width, float* y, Rounding rounding) {
+  HWY_DYNAMIC_DISPATCH(GeGluImpl)(gate_up, rows, width, y, rounding);
 }
 void SoftCap(float* x, size_t count, float cap) { HWY_DYNAMIC_DISPATCH(SoftCapImpl)(x, count, cap); }
 void AddBias(float* x, const float* bias, int rows, int width) {

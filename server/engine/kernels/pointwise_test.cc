@@ -79,6 +79,26 @@ TEST(RmsNormTest, ZerosStayZeros) {
   EXPECT_EQ(y, x);
 }
 
+TEST(RoundingTest, WithoutItResultsAreThoseThatAreRoundedWithIt) {
+  const std::vector<float> x = RandomFloats(size_t{3} * 128, 2, 21);
+  const std::vector<float> weight = RandomFloats(128, 1, 22);
+  const auto expect_rounded = [](std::vector<float> exact, const std::vector<float>& rounded) {
+    EXPECT_NE(exact, rounded);
+    RoundToBf16(exact.data(), exact.size());
+    EXPECT_EQ(exact, rounded);
+  };
+  std::vector<float> exact(x.size());
+  std::vector<float> rounded(x.size());
+  RmsNorm(x.data(), weight.data(), 3, 128, 1e-5F, exact.data(), Rounding::kNone);
+  RmsNorm(x.data(), weight.data(), 3, 128, 1e-5F, rounded.data());
+  expect_rounded(exact, rounded);
+  for (const auto glu : {SwiGlu, GeGlu}) {
+    glu(x.data(), 3, 64, exact.data(), Rounding::kNone);
+    glu(x.data(), 3, 64, rounded.data(), Rounding::kBf16);
+    expect_rounded(exact, rounded);
+  }
+}
+
 TEST(RmsNormInPlaceTest, NormalisesEachGroupAndLeavesTheRest) {
   const Groups groups{.rows = 3, .count = 2, .width = 48, .x_stride = 2 * 48 + 9};
   const std::vector<float> x = RandomFloats(size_t{3} * groups.x_stride, 3, 21);

@@ -8,6 +8,7 @@
 #endif
 
 #include "hwy/highway.h"
+#include "server/engine/kernels/cpu_kernels.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quicksave::engine::cpu::HWY_NAMESPACE {
@@ -35,6 +36,11 @@ HWY_INLINE hwy::HWY_NAMESPACE::Vec<D> RoundBf16(D d, hwy::HWY_NAMESPACE::Vec<D> 
   const auto tie = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
   const auto rounded = hn::Add(bits, hn::Add(tie, hn::Set(du, 0x7fffu)));
   return hn::BitCast(d, hn::And(rounded, hn::Set(du, 0xffff0000u)));
+}
+
+template <class D>
+HWY_INLINE hwy::HWY_NAMESPACE::Vec<D> Rounded(D d, hwy::HWY_NAMESPACE::Vec<D> value, Rounding rounding) {
+  return rounding == Rounding::kBf16 ? RoundBf16(d, value) : value;
 }
 
 // cap * tanh(value / cap). Needs Highway's math-inl.h above it.

@@ -1,6 +1,7 @@
 #include "server/engine/model/decoder.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "absl/status/status.h"
 
@@ -31,6 +32,20 @@ absl::Span<const float> Decoder::Forward(absl::Span<const Slice> slices) {
     AddToResidual(layer.after_mlp_norm);
   }
   return Head(slices);
+}
+
+size_t Decoder::weight_bytes() const {
+  size_t bytes = 0;
+  const auto add = [&](const Linear& linear) {
+    bytes += std::visit([](const auto& w) { return w.bytes(); }, linear.weights);
+  };
+  for (const Layer& layer : layers_) {
+    for (const Linear* linear : {&layer.query_key_value, &layer.attention_out, &layer.gate_up, &layer.down}) {
+      add(*linear);
+    }
+  }
+  add(head_);
+  return bytes;
 }
 
 void Decoder::Prepare(absl::Span<const Slice> slices) {
@@ -69,8 +84,8 @@ void Decoder::Embed(absl::Span<const Slice> slices) {
   float* to = residual_.data();
   for (const Slice& slice : slices) {
     for (const int32_t token : slice.tokens) {
-      const uint16_t* from = embedding_ + size_t(token) * config_.hidden_size;
-      for (int i = 0; i < config_.hidden_size; ++i) *to++ = config_.embedding_scale * cpu::Bf16ToFloat(from[i]);
+      embedding_.Read(token, to);
+      for (int i = 0; i < config_.hidden_size; ++i) *to++ *= config_.embedding_scale;
     }
   }
 }
@@ -113,7 +128,8 @@ void Decoder::Attend(const Layer& layer) {
   const int width = attended_stride();
   const cpu::HeadShape shape{config_.query_heads, config_.kv_heads, config_.head_dim};
   const KvShape kv = kv_shape();
-  const cpu::AttentionOptions options{config_.attention_scale, layer.options.window, config_.attention_soft_cap};
+  const cpu::AttentionOptions options{config_.attention_scale, layer.options.window, config_.attention_soft_cap,
+                                      rounding()};
   // As many lanes as there is scratch: item i runs in lane i % lanes, the lanes in parallel.
   const int lanes = std::min<int>(static_cast<int>(items_.size()), threads_->threads() * 4);
   threads_->ParallelFor(lanes, [&](int lane) {
@@ -151,15 +167,29 @@ absl::Span<const float> Decoder::Head(absl::Span<const Slice> slices) {
 }
 
 void Decoder::Apply(const Linear& linear, const std::vector<float>& x, int rows, std::vector<float>& y) {
-  const cpu::PackedMatrix& w = linear.weights;
-  const int parts = std::min(w.panels(), threads_->threads() * 8);
-  threads_->ParallelFor(parts, [&](int part) {
-    cpu::MatMul(x.data(), w.padded_inputs(), rows, w, w.panels() * part / parts, w.panels() * (part + 1) / parts,
-                y.data(), w.outputs());
-  });
+  if (const auto* w = std::get_if<cpu::Int8Matrix>(&linear.weights)) {
+    fixed_.Resize(rows, w->inputs());
+    ForRows(rows, [&](int begin, int end) { cpu::FixPoint(x.data(), InputStride(w->inputs()), begin, end, fixed_); });
+  }
+  int outputs = 0;
+  std::visit(
+      [&](const auto& w) {
+        outputs = w.outputs();
+        const int parts = std::min(w.panels(), threads_->threads() * 8);
+        threads_->ParallelFor(parts, [&](int part) {
+          const int first = w.panels() * part / parts;
+          const int last = w.panels() * (part + 1) / parts;
+          if constexpr (std::is_same_v<decltype(w), const cpu::Int8Matrix&>) {
+            cpu::MatMul(fixed_, w, first, last, y.data(), outputs);
+          } else {
+            cpu::MatMul(x.data(), InputStride(w.inputs()), rows, w, first, last, y.data(), outputs);
+          }
+        });
+      },
+      linear.weights);
   if (linear.bias.empty()) return;
   ForRows(rows, [&](int begin, int end) {
-    cpu::AddBias(y.data() + size_t(begin) * w.outputs(), linear.bias.data(), end - begin, w.outputs());
+    cpu::AddBias(y.data() + size_t(begin) * outputs, linear.bias.data(), end - begin, outputs);
   });
 }
 
@@ -167,7 +197,7 @@ void Decoder::Normalise(int rows, const std::vector<float>& weight) {
   ForRows(rows, [&](int begin, int end) {
     const size_t width = config_.hidden_size;
     cpu::RmsNorm(residual_.data() + begin * width, weight.data(), end - begin, config_.hidden_size,
-                 config_.rms_norm_epsilon, normal_.data() + begin * width);
+                 config_.rms_norm_epsilon, normal_.data() + begin * width, rounding());
   });
 }
 
@@ -175,7 +205,8 @@ void Decoder::Activate() {
   const auto glu = config_.activation == Activation::kSilu ? cpu::SwiGlu : cpu::GeGlu;
   ForRows(rows_, [&](int begin, int end) {
     const size_t width = config_.intermediate_size;
-    glu(gate_up_.data() + 2 * width * begin, end - begin, config_.intermediate_size, activated_.data() + width * begin);
+    glu(gate_up_.data() + 2 * width * begin, end - begin, config_.intermediate_size, activated_.data() + width * begin,
+        rounding());
   });
 }
 

@@ -4,14 +4,19 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "server/engine/kernels/cpu_kernels.h"
+#include "server/engine/kernels/fp32_matmul.h"
+#include "server/engine/kernels/int8_matmul.h"
 #include "server/engine/kernels/thread_pool.h"
 #include "server/engine/model/model_config.h"
 #include "server/engine/model/safetensors.h"
+#include "server/engine/model/weight_format.h"
+#include "server/engine/model/weight_rows.h"
 #include "server/engine/page_pool.h"
 
 namespace quicksave::engine {
@@ -28,19 +33,24 @@ struct Slice {
   LogitsWanted logits = LogitsWanted::kLast;
 };
 
-// The frozen model: a decoder-only transformer with bf16 weights and bf16 KV, fp32 elsewhere. What ModelConfig says is
-// all that it knows of the model's family. One thread at a time.
+// The frozen model: a decoder-only transformer with weights in one of three formats and bf16 KV, fp32 elsewhere. What
+// ModelConfig says is all that it knows of the model's family. One thread at a time.
 //
 // K, V and logits of a row are a pure function of the tokens up to it: not of the batch, the chunks, the pages or the
 // number of threads.
 class Decoder {
  public:
   // Loads a Hugging Face directory. Errors are those of LoadModelConfig and SafetensorsModel, and UNIMPLEMENTED for
-  // weights that are not bf16, tensors that have no place in the model (naming the first), or a CPU without AVX2.
-  // `threads` must outlive the decoder.
-  static absl::StatusOr<std::unique_ptr<Decoder>> Load(const std::string& model_dir, ThreadPool* threads);
+  // weights that `format` cannot be made from (bf16: only from bf16), tensors that have no place in the model (naming
+  // the first), or a CPU without AVX2; INVALID_ARGUMENT for weights to quantise that are not finite. `threads` must
+  // outlive the decoder.
+  static absl::StatusOr<std::unique_ptr<Decoder>> Load(const std::string& model_dir, ThreadPool* threads,
+                                                       WeightFormat format = WeightFormat::kBf16);
 
   const ModelConfig& config() const { return config_; }
+  WeightFormat weight_format() const { return format_; }
+  // Memory of the weights that each forward pass reads: those of products, the head among them.
+  size_t weight_bytes() const;
   KvShape kv_shape() const { return {config_.layers, config_.kv_heads, config_.head_dim}; }
 
   // Writes K and V of all slices' tokens into their pages. Returns the logits of the wanted rows, in order: [wanted
@@ -50,7 +60,7 @@ class Decoder {
  private:
   // y = W x + bias.
   struct Linear {
-    cpu::PackedMatrix weights;
+    std::variant<cpu::PackedMatrix, cpu::Int8Matrix, cpu::Fp32Matrix> weights;
     std::vector<float> bias;  // [outputs], or empty
   };
   // Norms that the model does not have are empty.
@@ -78,7 +88,8 @@ class Decoder {
     int kv_head;
   };
 
-  Decoder(ModelConfig config, ThreadPool* threads) : config_(std::move(config)), threads_(threads) {}
+  Decoder(ModelConfig config, ThreadPool* threads, WeightFormat format)
+      : config_(std::move(config)), threads_(threads), format_(format) {}
   void Prepare(absl::Span<const Slice> slices);
   void Embed(absl::Span<const Slice> slices);
   void RotateQueriesAndKeys(const Layer& layer);
@@ -93,15 +104,21 @@ class Decoder {
 
   ModelConfig config_;
   ThreadPool* threads_;
+  const WeightFormat format_;
   std::unique_ptr<SafetensorsModel> weights_;
-  const uint16_t* embedding_ = nullptr;  // [vocab, hidden]
+  WeightRows embedding_;  // [vocab, hidden]
   std::vector<Layer> layers_;
   std::vector<float> final_norm_;
   Linear head_;
   std::vector<std::vector<float>> ropes_;  // a table for each of ModelConfig::ropes
 
-  // Floats from row to row of attended_: query_width, padded with zeros as products want it.
-  int attended_stride() const { return (config_.query_width() + 31) / 32 * 32; }
+  // Floats from row to row of a product's inputs: padded with zeros as products want it.
+  static int InputStride(int inputs) { return (inputs + 31) / 32 * 32; }
+  int attended_stride() const { return InputStride(config_.query_width()); }
+  // Int8 products have inputs of 16 bits, which lose less when they are not rounded to bf16 first.
+  cpu::Rounding rounding() const {
+    return format_ == WeightFormat::kBf16 ? cpu::Rounding::kBf16 : cpu::Rounding::kNone;
+  }
 
   // One forward pass's activations, kept so that a step allocates nothing. All fp32, [rows, width].
   int rows_ = 0;
@@ -113,6 +130,7 @@ class Decoder {
   std::vector<float> gate_up_;
   std::vector<float> activated_;
   std::vector<float> product_;  // what is to be added to the residual stream
+  cpu::FixedPointRows fixed_;   // the inputs of an int8 product
   std::vector<AttentionItem> items_;
   std::vector<std::vector<float>> scratch_;
   std::vector<float> logits_;

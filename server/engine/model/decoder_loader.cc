@@ -1,4 +1,6 @@
-#include <cstring>
+#include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <set>
 #include <utility>
 
@@ -16,15 +18,16 @@ class Decoder::Loader {
   explicit Loader(Decoder& decoder) : decoder_(decoder), config_(decoder.config_) {}
 
   absl::Status Run() {
-    const uint16_t* embedding = Matrix("model.embed_tokens.weight", config_.vocab_size, config_.hidden_size);
+    const WeightRows embedding = Matrix("model.embed_tokens.weight", config_.vocab_size, config_.hidden_size);
     decoder_.embedding_ = embedding;
     for (int i = 0; i < config_.layers && status_.ok(); ++i) decoder_.layers_.push_back(LoadLayer(i));
     decoder_.final_norm_ = Norm("model.norm", config_.hidden_size);
-    const uint16_t* head =
+    const WeightRows head =
         config_.tied_head ? embedding : Matrix("lm_head.weight", config_.vocab_size, config_.hidden_size);
     CheckAllUsed();
     if (!status_.ok()) return status_;
-    decoder_.head_ = {cpu::PackedMatrix(head, config_.vocab_size, config_.hidden_size), {}};
+    decoder_.head_ = {Pack({head}), {}};
+    if (!status_.ok()) return status_;
     for (const RopeOptions& rope : config_.ropes) {
       decoder_.ropes_.push_back(RopeTable(rope, config_.head_dim, config_.context_length));
     }
@@ -66,33 +69,80 @@ class Decoder::Loader {
             .after_mlp_norm = norm(config_.norms.after_mlp)};
   }
 
-  // bf16 bits [outputs, inputs] inside the mapped file.
-  const uint16_t* Matrix(const std::string& name, int outputs, int inputs) {
-    const TensorView* tensor = Find(name, {outputs, inputs});
-    if (tensor == nullptr) return nullptr;
-    if (tensor->dtype != "BF16") {
-      Fail(absl::UnimplementedError(absl::StrCat("tensor ", name, " is ", tensor->dtype,
-                                                 "; this engine runs bf16 weights, convert the model first")));
-      return nullptr;
+  // Rows [outputs, inputs] inside the mapped file.
+  WeightRows Matrix(const std::string& name, int outputs, int inputs) {
+    const WeightRows rows = Rows(name, {outputs, inputs});
+    if (status_.ok() && decoder_.format_ == WeightFormat::kBf16 && rows.bf16() == nullptr) {
+      Fail(absl::UnimplementedError(absl::StrCat("tensor ", name, " is ", found_.dtype,
+                                                 "; with bf16 weights the engine runs checkpoints in BF16: start it "
+                                                 "with --weights=fp32 or int8, or convert the model first")));
     }
-    return reinterpret_cast<const uint16_t*>(tensor->data.data());
+    return rows;
+  }
+
+  WeightRows Rows(const std::string& name, const std::vector<int64_t>& shape) {
+    const TensorView* tensor = Find(name, shape);
+    if (tensor == nullptr) return {};
+    const absl::StatusOr<WeightRows> rows = WeightRows::Of(*tensor);
+    if (rows.ok()) return *rows;
+    Fail(absl::Status(rows.status().code(), absl::StrCat("tensor ", name, ": ", rows.status().message())));
+    return {};
   }
 
   // Matrices with the same inputs, one below the other, and their biases.
   Linear LoadLinear(const std::vector<Part>& parts, int inputs, bool has_bias) {
-    std::vector<uint16_t> stacked;
+    std::vector<WeightRows> matrices;
     std::vector<float> bias;
-    int outputs = 0;
     for (const Part& part : parts) {
-      const uint16_t* matrix = Matrix(part.name + ".weight", part.outputs, inputs);
-      if (matrix == nullptr) return {};
-      stacked.insert(stacked.end(), matrix, matrix + size_t(part.outputs) * inputs);
-      outputs += part.outputs;
+      matrices.push_back(Matrix(part.name + ".weight", part.outputs, inputs));
+      if (!status_.ok()) return {};
       if (!has_bias) continue;
       const std::vector<float> values = Vector(part.name + ".bias", part.outputs);
       bias.insert(bias.end(), values.begin(), values.end());
     }
-    return {cpu::PackedMatrix(stacked.data(), outputs, inputs), std::move(bias)};
+    return {Pack(matrices), std::move(bias)};
+  }
+
+  // The matrices, one below the other, as the kernels want them.
+  decltype(Linear::weights) Pack(const std::vector<WeightRows>& matrices) {
+    const int inputs = matrices[0].width();
+    int outputs = 0;
+    for (const WeightRows& matrix : matrices) outputs += matrix.rows();
+    switch (decoder_.format_) {
+      case WeightFormat::kInt8:
+        return PackOutputs<cpu::Int8Matrix>(matrices, outputs, inputs);
+      case WeightFormat::kFp32:
+        return PackOutputs<cpu::Fp32Matrix>(matrices, outputs, inputs);
+      case WeightFormat::kBf16:
+        break;
+    }
+    if (matrices.size() == 1) return cpu::PackedMatrix(matrices[0].bf16(), outputs, inputs);
+    std::vector<uint16_t> stacked;
+    for (const WeightRows& matrix : matrices) {
+      stacked.insert(stacked.end(), matrix.bf16(), matrix.bf16() + size_t(matrix.rows()) * inputs);
+    }
+    return cpu::PackedMatrix(stacked.data(), outputs, inputs);
+  }
+
+  template <class Matrix>
+  Matrix PackOutputs(const std::vector<WeightRows>& matrices, int outputs, int inputs) {
+    Matrix packed(outputs, inputs);
+    std::atomic<bool> finite = true;
+    int first = 0;
+    for (const WeightRows& matrix : matrices) {
+      const int parts = std::min(matrix.rows(), decoder_.threads_->threads() * 8);
+      decoder_.threads_->ParallelFor(parts, [&](int part) {
+        std::vector<float> row(inputs);
+        for (int i = matrix.rows() * part / parts; i < matrix.rows() * (part + 1) / parts; ++i) {
+          matrix.Read(i, row.data());
+          if (!std::all_of(row.begin(), row.end(), [](float value) { return std::isfinite(value); })) finite = false;
+          packed.SetOutput(first + i, row.data());
+        }
+      });
+      first += matrix.rows();
+    }
+    if (!finite) Fail(absl::InvalidArgumentError("the model has weights that are not finite numbers"));
+    return packed;
   }
 
   std::vector<float> Norm(const std::string& name, int size) {
@@ -105,17 +155,10 @@ class Decoder::Loader {
   }
 
   std::vector<float> Vector(const std::string& name, int size) {
-    const TensorView* tensor = Find(name, {size});
-    if (tensor == nullptr) return {};
+    const WeightRows rows = Rows(name, {size});
+    if (!status_.ok()) return {};
     std::vector<float> values(size);
-    if (tensor->dtype == "F32") {
-      std::memcpy(values.data(), tensor->data.data(), size * sizeof(float));
-    } else if (tensor->dtype == "BF16") {
-      const auto* bits = reinterpret_cast<const uint16_t*>(tensor->data.data());
-      for (int i = 0; i < size; ++i) values[i] = cpu::Bf16ToFloat(bits[i]);
-    } else {
-      Fail(absl::UnimplementedError(absl::StrCat("tensor ", name, " is ", tensor->dtype, ", not bf16 or fp32")));
-    }
+    rows.Read(0, values.data());
     return values;
   }
 
@@ -154,17 +197,20 @@ class Decoder::Loader {
   absl::Status status_;
 };
 
-absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const std::string& model_dir, ThreadPool* threads) {
+absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const std::string& model_dir, ThreadPool* threads,
+                                                       WeightFormat format) {
   if (!cpu::IsSupported()) {
     return absl::UnimplementedError("this CPU lacks AVX2 or FMA, which the engine's kernels need");
   }
   absl::StatusOr<ModelConfig> config = LoadModelConfig(model_dir);
   if (!config.ok()) return config.status();
-  auto decoder = std::unique_ptr<Decoder>(new Decoder(*std::move(config), threads));
+  auto decoder = std::unique_ptr<Decoder>(new Decoder(*std::move(config), threads, format));
   absl::StatusOr<std::unique_ptr<SafetensorsModel>> weights = SafetensorsModel::Open(model_dir);
   if (!weights.ok()) return weights.status();
   decoder->weights_ = *std::move(weights);
   if (absl::Status status = Loader(*decoder).Run(); !status.ok()) return status;
+  // All but the embedding has been packed.
+  decoder->weights_->DropPages();
   return decoder;
 }
 

@@ -118,6 +118,10 @@ absl::StatusOr<std::unique_ptr<SafetensorsModel>> SafetensorsModel::Open(const s
   return model;
 }
 
+void SafetensorsModel::DropPages() const {
+  for (const Mapping& mapping : mappings_) madvise(mapping.address, mapping.size, MADV_DONTNEED);
+}
+
 SafetensorsModel::~SafetensorsModel() {
   for (const Mapping& mapping : mappings_) munmap(mapping.address, mapping.size);
 }

@@ -41,6 +41,8 @@ class SafetensorsModel {
   bool Contains(const std::string& name) const { return tensors_.contains(name); }
   // All tensors by name.
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
+  // Gives back the memory of what was read; tensors that are read again come from the file.
+  void DropPages() const;
 
  private:
   struct Mapping {
