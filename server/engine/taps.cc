@@ -23,8 +23,9 @@ absl::Status Validate(const TapSpec& spec, int model_layers) {
   return absl::OkStatus();
 }
 
-Taps::Taps(const TapSpec& spec, int hidden_size) : body_(std::make_shared<Body>()) {
+Taps::Taps(const TapSpec& spec, int hidden_size, int from) : body_(std::make_shared<Body>()) {
   body_->extent = {.spec = spec, .hidden_size = hidden_size};
+  body_->from = from;
 }
 
 TapExtent Taps::extent() const { return on() ? body_->extent : TapExtent(); }
@@ -43,7 +44,8 @@ std::vector<float*> Taps::Append(int first_token, int count) {
   if (count == 0) return rows;
   Body& body = Mutable();
   TapExtent& extent = body.extent;
-  const int kept = extent.spec.all_tokens ? count : 1;
+  const int kept = std::min(extent.spec.all_tokens ? count : 1, first_token + count - body.from);
+  if (kept <= 0) return rows;
   const int begin = first_token + count - kept;
   if (!extent.spec.all_tokens || extent.first_token + extent.token_count != begin) extent.token_count = 0;
   if (extent.token_count == 0) {

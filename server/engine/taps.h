@@ -46,8 +46,8 @@ class Taps {
  public:
   // Captures nothing.
   Taps() = default;
-  // Captures `spec` from the next token on. The spec is valid and has layers.
-  Taps(const TapSpec& spec, int hidden_size);
+  // Captures `spec` from the next token on, but not before position `from`. The spec is valid and has layers.
+  Taps(const TapSpec& spec, int hidden_size, int from = 0);
 
   bool on() const { return body_ != nullptr; }
   // Empty when off.
@@ -77,6 +77,7 @@ class Taps {
   using Chunk = std::shared_ptr<float[]>;  // NOLINT(modernize-avoid-c-arrays)
   struct Body {
     TapExtent extent;
+    int from = 0;
     int first_chunk = 0;
     std::vector<Chunk> chunks;
   };

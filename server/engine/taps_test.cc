@@ -111,6 +111,16 @@ TEST(TapsTest, AGapBeginsAnew) {
   ExpectRows(taps, 60, 20);
 }
 
+TEST(TapsTest, BeginsNotBeforeItsPosition) {
+  Taps taps(kAll, kHidden, 30);
+  Append(taps, 0, 20);
+  EXPECT_EQ(taps.extent().token_count, 0);
+  Append(taps, 20, 20);
+  ExpectRows(taps, 30, 10);
+  Append(taps, 40, 3);
+  ExpectRows(taps, 30, 13);
+}
+
 TEST(TapsTest, SameTapsComparesBits) {
   Taps a(kAll, kHidden), b(kAll, kHidden);
   Append(a, 0, 2);

@@ -27,14 +27,14 @@ class MemoryParker : public StateParker {
     absl::MutexLock lock(&mutex_);
     if (fail) return absl::ResourceExhaustedError("the disk is full");
     const std::string name = std::to_string(++last_);
-    Parked parked{state.sequence.tokens(), *state.sequence.next_logits(), {}};
+    Parked parked{state.sequence.tokens(), *state.sequence.next_logits(), {}, state.taps};
     for (const engine::PageRef& page : state.sequence.pages()) {
       parked.pages.emplace_back(reinterpret_cast<const char*>(page.data()), page.size());
     }
     parked_.emplace(name, std::move(parked));
     return name;
   }
-  absl::StatusOr<engine::Sequence> Unpark(const std::string& name, engine::PageReservation& pages) override {
+  absl::StatusOr<ParkedState> Unpark(const std::string& name, engine::PageReservation& pages) override {
     absl::MutexLock lock(&mutex_);
     const auto it = parked_.find(name);
     if (it == parked_.end()) return absl::NotFoundError(name);
@@ -43,8 +43,9 @@ class MemoryParker : public StateParker {
       taken.push_back(pages.Take());
       std::memcpy(taken.back().data(), bytes.data(), bytes.size());
     }
-    return engine::Sequence(it->second.tokens, std::move(taken),
-                            std::make_shared<const engine::Logits>(it->second.logits));
+    return ParkedState{engine::Sequence(it->second.tokens, std::move(taken),
+                                        std::make_shared<const engine::Logits>(it->second.logits)),
+                       it->second.taps};
   }
   void Drop(const std::string& name) override {
     absl::MutexLock lock(&mutex_);

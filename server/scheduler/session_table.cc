@@ -79,7 +79,10 @@ std::vector<SessionInfo> SessionTable::List(uint64_t after, size_t limit, uint64
 }
 
 absl::StatusOr<SessionInfo> SessionTable::AddTaken(const SessionState& state, absl::Duration lease) {
-  SessionState rest = {.sampling = state.sampling, .origin = state.origin, .origin_tokens = state.origin_tokens};
+  SessionState rest = {.sampling = state.sampling,
+                       .taps = state.taps.WithoutValues(),
+                       .origin = state.origin,
+                       .origin_tokens = state.origin_tokens};
   std::vector<SessionState> states = {std::move(rest)};
   absl::StatusOr<std::vector<SessionInfo>> added = AddAll(std::move(states), lease, /*running=*/true);
   if (!added.ok()) return added.status();
