@@ -30,6 +30,14 @@ std::string TextOf(const std::string& text, const std::string& tail, const Conso
   return OneLine(tail, console.unicode);
 }
 
+std::string TapsText(const std::optional<client::Taps>& taps) {
+  if (!taps) return "-";
+  std::string text = absl::StrCat("layers ", absl::StrJoin(taps->spec.layers, ","), " of ", taps->token_count,
+                                  " tokens from ", taps->first_token, ", ", HumanBytes(taps->bytes));
+  if (taps->stored_bytes > 0) absl::StrAppend(&text, ", stored ", HumanBytes(taps->stored_bytes));
+  return text;
+}
+
 Fields NodeFields(const client::Node& node, const Console& console) {
   const client::Storage& storage = node.storage;
   const auto or_dash = [&console](const std::string& text) {
@@ -47,6 +55,7 @@ Fields NodeFields(const client::Node& node, const Console& console) {
                               storage.codec, ", ", HumanRatio(storage.ratio), ") in ", storage.blocks, " blocks")},
       {"added", HumanBytes(storage.added_bytes)},
       {"logits", HumanBytes(storage.logits_bytes)},
+      {"hidden states", TapsText(node.taps)},
       {"sampling", SamplingText(node.sampling)},
       {"lacks", node.lacks.empty() ? "- (complete)" : absl::StrJoin(node.lacks, ", ")},
       {"model", node.model_fingerprint},
@@ -67,6 +76,7 @@ Fields SessionFields(const client::Session& session, const Console& console) {
       {"node",
        session.node.empty() ? "-" : absl::StrCat(session.node, " (", session.node_token_count, " tokens of it)")},
       {"pages", HumanCount(session.pages)},
+      {"hidden states", TapsText(session.taps)},
       {"sampling", SamplingText(session.sampling)},
       {"made", absl::StrCat(HumanTime(session.create_time), " (", HumanAge(session.create_time, console.now()), ")")},
       {"lease", absl::StrCat("to ", HumanTime(session.expire_time))},
