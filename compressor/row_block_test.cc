@@ -55,8 +55,8 @@ TEST(RowBlockTest, EveryKindOfBitsComesBack) {
   std::vector<float> values(shape.values());
   for (float& value : values) value = std::bit_cast<float>(static_cast<uint32_t>(random()));
   using Limits = std::numeric_limits<float>;
-  const std::vector<float> special = {0.0F, -0.0F, Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN(),
-                                      Limits::denorm_min()};
+  const std::vector<float> special = {
+      0.0F, -0.0F, Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN(), Limits::denorm_min()};
   std::copy(special.begin(), special.end(), values.begin());
   const BlockId id = ComputeRowBlockId(shape, values);
   EXPECT_TRUE(SameBits(Decoded(shape, EncodeRowBlock(shape, values, id), id), values));

@@ -146,13 +146,13 @@ class CoreLoader {
     core_->callers = std::make_unique<WorkerPool>(kCallers);
     core_->waiters = std::make_unique<WorkerPool>(kWaiters);
     core_->codecs = std::make_unique<compressor::CodecRegistry>();
-    absl::StatusOr<std::unique_ptr<Archive>> archive = Archive::Create({.store = core_->store.get(),
-                                                                        .codecs = core_->codecs.get(),
-                                                                        .pool = core_->pool.get(),
-                                                                        .workers = core_->workers.get(),
-                                                                        .model = core_->identity,
-                                                                        .max_tap_bytes =
-                                                                            core_->limits.max_tap_bytes_per_session});
+    absl::StatusOr<std::unique_ptr<Archive>> archive =
+        Archive::Create({.store = core_->store.get(),
+                         .codecs = core_->codecs.get(),
+                         .pool = core_->pool.get(),
+                         .workers = core_->workers.get(),
+                         .model = core_->identity,
+                         .max_tap_bytes = core_->limits.max_tap_bytes_per_session});
     if (!archive.ok()) return archive.status();
     core_->archive = *std::move(archive);
     core_->parking_lot = std::make_unique<ParkingLot>(core_->archive.get(), core_->store.get());

@@ -105,9 +105,10 @@ absl::StatusOr<std::optional<client::Constraint>> ConstraintFlags::Value() const
 void TapFlags::AddTo(CLI::App* app) {
   static const std::map<std::string, bool> kTokens = {{"last", false}, {"all", true}};
   const char* kGroup = "Hidden states to capture (unset: as the state has it; see 'quicksave hidden')";
-  auto* layers_flag = app->add_option("--tap-layers", layers,
-                                      "Layers, separated by commas: 0 embeddings, i after i layers, the number of layers "
-                                      "after the final norm, one more before it");
+  auto* layers_flag =
+      app->add_option("--tap-layers", layers,
+                      "Layers, separated by commas: 0 embeddings, i after i layers, the number of layers "
+                      "after the final norm, one more before it");
   layers_flag->delimiter(',')->allow_extra_args(false)->type_name("LAYERS")->group(kGroup);
   app->add_option("--tap-tokens", all_tokens, "Of the last token (default), or of all from here on")
       ->transform(CLI::CheckedTransformer(kTokens, CLI::ignore_case).description(""))

@@ -202,12 +202,9 @@ Json ToJson(const client::Proof& proof) {
 }
 
 Json ToJson(const client::Taps& taps) {
-  return {{"layers", taps.spec.layers},
-          {"tokens", taps.spec.all_tokens ? "all" : "last"},
-          {"first_token", taps.first_token},
-          {"token_count", taps.token_count},
-          {"hidden_size", taps.hidden_size},
-          {"bytes", taps.bytes},
+  return {{"layers", taps.spec.layers},       {"tokens", taps.spec.all_tokens ? "all" : "last"},
+          {"first_token", taps.first_token},  {"token_count", taps.token_count},
+          {"hidden_size", taps.hidden_size},  {"bytes", taps.bytes},
           {"stored_bytes", taps.stored_bytes}};
 }
 

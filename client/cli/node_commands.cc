@@ -30,11 +30,10 @@ std::string TextOf(const std::string& text, const std::string& tail, const Conso
   return OneLine(tail, console.unicode);
 }
 
-std::string TapsText(const std::optional<client::Taps>& taps) {
-  if (!taps) return "-";
-  std::string text = absl::StrCat("layers ", absl::StrJoin(taps->spec.layers, ","), " of ", taps->token_count,
-                                  " tokens from ", taps->first_token, ", ", HumanBytes(taps->bytes));
-  if (taps->stored_bytes > 0) absl::StrAppend(&text, ", stored ", HumanBytes(taps->stored_bytes));
+std::string TapsText(const client::Taps& taps) {
+  std::string text = absl::StrCat("layers ", absl::StrJoin(taps.spec.layers, ","), " of ", taps.token_count,
+                                  " tokens from ", taps.first_token, ", ", HumanBytes(taps.bytes));
+  if (taps.stored_bytes > 0) absl::StrAppend(&text, ", stored ", HumanBytes(taps.stored_bytes));
   return text;
 }
 
@@ -55,11 +54,11 @@ Fields NodeFields(const client::Node& node, const Console& console) {
                               storage.codec, ", ", HumanRatio(storage.ratio), ") in ", storage.blocks, " blocks")},
       {"added", HumanBytes(storage.added_bytes)},
       {"logits", HumanBytes(storage.logits_bytes)},
-      {"hidden states", TapsText(node.taps)},
       {"sampling", SamplingText(node.sampling)},
       {"lacks", node.lacks.empty() ? "- (complete)" : absl::StrJoin(node.lacks, ", ")},
       {"model", node.model_fingerprint},
       {"etag", node.etag}};
+  if (node.taps) fields.emplace_back("taps", TapsText(*node.taps));
   for (const client::Block& block : node.blocks) {
     fields.emplace_back(
         "block", absl::StrCat(block.id, "  tokens ", block.first_token, " to ", block.first_token + block.token_count,
@@ -76,11 +75,11 @@ Fields SessionFields(const client::Session& session, const Console& console) {
       {"node",
        session.node.empty() ? "-" : absl::StrCat(session.node, " (", session.node_token_count, " tokens of it)")},
       {"pages", HumanCount(session.pages)},
-      {"hidden states", TapsText(session.taps)},
       {"sampling", SamplingText(session.sampling)},
       {"made", absl::StrCat(HumanTime(session.create_time), " (", HumanAge(session.create_time, console.now()), ")")},
       {"lease", absl::StrCat("to ", HumanTime(session.expire_time))},
       {"model", session.model_fingerprint}};
+  if (session.taps) fields.emplace_back("taps", TapsText(*session.taps));
   if (!session.text.empty()) fields.emplace_back("text", TextOf(session.text, "", console));
   return fields;
 }

@@ -40,8 +40,8 @@ absl::Status TapCollector::AddChunk(const v1::TapChunk& chunk) {
   const std::string& data = chunk.data();
   const auto size = static_cast<int64_t>(data.size());
   if (chunk.offset() != received_bytes_ || received_bytes_ + size > total_bytes_ || data.size() % sizeof(float) != 0) {
-    return absl::DataLossError(absl::StrCat("hidden states: a chunk of ", size, " bytes at ", chunk.offset(),
-                                            " after ", received_bytes_, " of ", total_bytes_));
+    return absl::DataLossError(absl::StrCat("hidden states: a chunk of ", size, " bytes at ", chunk.offset(), " after ",
+                                            received_bytes_, " of ", total_bytes_));
   }
   if (Crc32c(data) != chunk.crc32c()) {
     return absl::DataLossError(absl::StrCat("hidden states: the chunk at ", chunk.offset(), " was damaged on its way"));

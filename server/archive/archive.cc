@@ -168,7 +168,8 @@ absl::Status Archive::Load(int tokens, engine::PageReservation reservation, Rest
     return absl::OkStatus();
   };
   ReadCost cost;
-  if (absl::Status status = reader.ForEach(taps.count() + blocks + (whole ? 1 : 0), work, cost); !status.ok()) return status;
+  if (absl::Status status = reader.ForEach(taps.count() + blocks + (whole ? 1 : 0), work, cost); !status.ok())
+    return status;
   RestoreReport& report = restored.report;
   report.bytes_read = cost.bytes;
   report.bytes_restored = static_cast<int64_t>(ShapeOfBlock(d_.pool->shape(), 1).bytes()) * tokens +

@@ -32,8 +32,7 @@ class ArchiveTapsTest : public ArchiveTestBase {
  protected:
   void Capture(SessionState& state, int first_token) {
     const std::vector<int32_t>& tokens = state.sequence.tokens();
-    const std::vector<float*> rows =
-        state.taps.Append(first_token, static_cast<int>(tokens.size()) - first_token);
+    const std::vector<float*> rows = state.taps.Append(first_token, static_cast<int>(tokens.size()) - first_token);
     for (size_t k = 0; k < rows.size(); ++k) {
       if (rows[k] == nullptr) continue;
       float* to = rows[k];
@@ -205,8 +204,7 @@ TEST_F(ArchiveTapsTest, DamageIsDataLossThatNamesNodeLayerAndTokens) {
   // Another block's bytes, of the same shape.
   expect_loss(commit_changed([&](storage::NodeCommit& commit) {
                 storage::BlockRef& ref = *commit.record.mutable_contents()->mutable_tap_blocks(4)->mutable_block();
-                std::string bytes =
-                    env_.store->ReadBlock(kTenant, env_.model.fingerprint, storage::IdOf(ref)).value();
+                std::string bytes = env_.store->ReadBlock(kTenant, env_.model.fingerprint, storage::IdOf(ref)).value();
                 ref.set_id("0123456789abcdef");
                 commit.blocks.push_back({.id = storage::IdOf(ref), .bytes = std::move(bytes)});
               }),

@@ -55,9 +55,8 @@ absl::Status TapReader::OpenNode() {
 
 absl::Status TapReader::Plan() {
   if (!extent_.on()) {
-    return storage::WithReason("NOT_TAPPED",
-                               absl::FailedPreconditionError(absl::StrCat(
-                                   name_, " has no hidden states; capture them with Generate's `taps`")));
+    return storage::WithReason("NOT_TAPPED", absl::FailedPreconditionError(absl::StrCat(
+                                                 name_, " has no hidden states; capture them with Generate's `taps`")));
   }
   const auto& captured = extent_.spec.layers;
   std::vector<int> layers(request_.layers().begin(), request_.layers().end());
@@ -86,7 +85,8 @@ absl::Status TapReader::Plan() {
     if (!std::binary_search(layers.begin(), layers.end(), piece.layer)) continue;
     const int stop = std::min(piece.first_token + piece.token_count, static_cast<int>(last));
     for (int token = std::max(piece.first_token, first); token < stop; token += most) {
-      chunks_.push_back({.piece = static_cast<int>(i), .first_token = token, .token_count = std::min(most, stop - token)});
+      chunks_.push_back(
+          {.piece = static_cast<int>(i), .first_token = token, .token_count = std::min(most, stop - token)});
     }
   }
   header_.mutable_layers()->Assign(layers.begin(), layers.end());

@@ -13,8 +13,8 @@ absl::StatusOr<engine::TapSpec> FromProto(const v1::TapSpec& spec, int model_lay
   }
   // More cannot differ, and are not worth sorting.
   if (spec.layers_size() > model_layers + 2) {
-    return absl::InvalidArgumentError(absl::StrCat("taps.layers: there are ", spec.layers_size(),
-                                                   "; each of 0 to ", model_layers + 1, " may be named once"));
+    return absl::InvalidArgumentError(absl::StrCat("taps.layers: there are ", spec.layers_size(), "; each of 0 to ",
+                                                   model_layers + 1, " may be named once"));
   }
   engine::TapSpec result{.all_tokens = spec.tokens() == v1::TapSpec::TOKENS_ALL};
   for (const uint32_t layer : spec.layers()) {

@@ -72,9 +72,9 @@ struct GenerateRequest {
   // restored with it, until its text is complete, the model ends its turn, or a generation brings input or another
   // constraint; so one without input and constraint goes on inside it.
   std::optional<Constraint> constraint;
-  // Hidden states to capture, see Client::ReadTaps. They stay with the session, and are saved and restored with it. Unset
-  // goes on with what the session captures; another spec drops what it has, one without layers ends it. Without input
-  // the state's last token is evaluated once more, if need be, to have its hidden states.
+  // Hidden states to capture, see Client::ReadTaps. They stay with the session, and are saved and restored with it.
+  // Unset goes on with what the session captures; another spec drops what it has, one without layers ends it. Without
+  // input the state's last token is evaluated once more, if need be, to have its hidden states.
   std::optional<TapSpec> taps;
   // Return log-probabilities with this many alternatives for each token, 0 to 100; unset returns none.
   std::optional<int32_t> top_logprobs;

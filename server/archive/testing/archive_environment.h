@@ -62,7 +62,8 @@ class ArchiveEnvironment {
 
   const engine::KvShape shape;
   const FakeModel fake;
-  const ModelIdentity model{.fingerprint = "model-a", .numerics = "numerics-1", .vocab_size = kVocab, .hidden_size = kHiddenSize};
+  const ModelIdentity model{
+      .fingerprint = "model-a", .numerics = "numerics-1", .vocab_size = kVocab, .hidden_size = kHiddenSize};
   const std::filesystem::path folder;
   const std::unique_ptr<engine::PagePool> pool;
   WorkerPool workers{3};

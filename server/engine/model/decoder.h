@@ -21,7 +21,7 @@ enum class LogitsWanted { kNone, kLast, kAll };
 
 // Where hidden states of a slice's tokens go. Nothing is captured where `rows` is empty.
 struct SliceTaps {
-  absl::Span<const int> layers;       // as in TapSpec
+  absl::Span<const int> layers;        // as in TapSpec
   absl::Span<float* const> rows = {};  // for each token [layers, hidden_size], or null
 };
 
@@ -38,8 +38,8 @@ struct Slice {
 // The frozen model: a decoder-only transformer with bf16 weights and bf16 KV, fp32 elsewhere. What ModelConfig says is
 // all that it knows of the model's family. One thread at a time.
 //
-// K, V, logits and hidden states of a row are a pure function of the tokens up to it: not of the batch, the chunks, the pages or the
-// number of threads.
+// K, V, logits and hidden states of a row are a pure function of the tokens up to it: not of the batch, the chunks, the
+// pages or the number of threads.
 class Decoder {
  public:
   // Loads a Hugging Face directory. Errors are those of LoadModelConfig and SafetensorsModel, and UNIMPLEMENTED for
@@ -50,8 +50,9 @@ class Decoder {
   const ModelConfig& config() const { return config_; }
   KvShape kv_shape() const { return {config_.layers, config_.kv_heads, config_.head_dim}; }
 
-  // Writes K and V of all slices' tokens into their pages, and the hidden states where slices want them. Returns the logits of the wanted rows, in order: [wanted
-  // rows, vocab_size]. Tokens are ids of the vocabulary, positions below context_length: the caller has checked them.
+  // Writes K and V of all slices' tokens into their pages, and the hidden states where slices want them. Returns the
+  // logits of the wanted rows, in order: [wanted rows, vocab_size]. Tokens are ids of the vocabulary, positions below
+  // context_length: the caller has checked them.
   absl::Span<const float> Forward(absl::Span<const Slice> slices);
 
  private:

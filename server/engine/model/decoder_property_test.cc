@@ -1,5 +1,5 @@
-// K, V, logits and hidden states are a pure function of the token ids: whatever the chunks, the batch, the threads, the pages, the
-// instruction set.
+// K, V, logits and hidden states are a pure function of the token ids: whatever the chunks, the batch, the threads, the
+// pages, the instruction set.
 #include <algorithm>
 #include <iostream>
 #include <memory>
