@@ -21,6 +21,8 @@ namespace quicksave::server {
 namespace {
 
 constexpr int kMost = 1'000'000;
+// What one commit of the store takes.
+constexpr uint64_t kMostTapBytes = uint64_t{1} << 30;
 constexpr uint64_t kMostMessageBytes = std::numeric_limits<int32_t>::max();
 
 // Help with the default and the environment variable of each option below what it does.
@@ -168,6 +170,10 @@ void AddLimitOptions(CLI::App& app, ServerConfig& config) {
       ->check(CLI::Range(uint64_t{1024}, kMostMessageBytes).description(""));
   group.AddCount("--max-concurrent-streams", config.max_concurrent_streams, "Most calls at once on one connection");
   group.AddCount("--max-queued-requests", config.max_queued_requests, "Most calls that compute or wait for it");
+  group
+      .AddSize("--max-tap-bytes-per-session", config.max_tap_bytes_per_session,
+               "Most bytes of hidden states that one session may hold")
+      ->check(CLI::Range(uint64_t{1024}, kMostTapBytes).description(""));
 }
 
 void AddLogOptions(CLI::App& app, ServerConfig& config) {

@@ -44,6 +44,7 @@ struct ServerConfig {
   uint64_t max_message_bytes = uint64_t{16} << 20;
   int max_concurrent_streams = 256;
   int max_queued_requests = 256;
+  uint64_t max_tap_bytes_per_session = uint64_t{256} << 20;
   absl::Duration drain_timeout = absl::Seconds(25);
 
   std::string log_level = "info";

@@ -109,6 +109,8 @@ TEST(ServerConfigTest, RefusesWhatCannotBe) {
   ExpectRefused(Parse({"--default-lease", "48h"}), "--default-lease");
   ExpectRefused(Parse({"--default-max-tokens", "5000"}), "--default-max-tokens");
   ExpectRefused(Parse({"--max-message-bytes", "3GiB"}), "--max-message-bytes");
+  ExpectRefused(Parse({"--max-tap-bytes-per-session", "100"}), "--max-tap-bytes-per-session");
+  ExpectRefused(Parse({"--max-tap-bytes-per-session", "2GiB"}), "--max-tap-bytes-per-session");
   ExpectRefused(Parse({"--log-level", "loud"}), "--log-level");
   ExpectRefused(Parse({"--listen", "50333"}), "--listen");
   ExpectRefused(Parse({"--listen", "localhost:99999"}), "--listen");
@@ -140,6 +142,7 @@ TEST(ServerConfigTest, HelpNamesEveryFlagAndItsVariable) {
                            "--max-message-bytes",
                            "--max-concurrent-streams",
                            "--max-queued-requests",
+                           "--max-tap-bytes-per-session",
                            "--drain-timeout",
                            "--log-level",
                            "--log-format",

@@ -91,9 +91,9 @@ class Removal {
     if (absl::IsDataLoss(contents.status())) return FindBlocks(database_, head.tenant(), head.node_id());
     if (!contents.ok()) return contents.status();
     std::vector<std::string> keys;
-    for (const BlockRef& ref : contents->blocks()) {
+    ForEachBlock(*contents, [&](const BlockRef& ref) {
       keys.push_back(BlockKey(head.tenant(), head.model_fingerprint(), IdOf(ref)));
-    }
+    });
     return keys;
   }
 

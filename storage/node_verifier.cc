@@ -81,7 +81,7 @@ absl::StatusOr<VerifyReport> VerifyNode(const Database& database, absl::string_v
   absl::StatusOr<NodeContents> contents = ReadContents(database, tenant, node_id, snapshot.get());
   if (!contents.ok()) return contents.status();
   Verification verification(database, snapshot.get(), *head);
-  for (const BlockRef& ref : contents->blocks()) verification.CheckBlock(ref);
+  ForEachBlock(*contents, [&](const BlockRef& ref) { verification.CheckBlock(ref); });
   for (const v1::StateRef& ref : head->state()) verification.CheckState(ref);
   for (int i = 0; i < head->parents_size(); ++i) verification.CheckEdge(i);
   verification.CheckIndexes();

@@ -53,19 +53,21 @@ class Commit {
   absl::Status AddBlocks() {
     if (absl::Status loaded = LoadStoredBlocks(); !loaded.ok()) return loaded;
     for (const NewBlock& block : commit_.blocks) new_blocks_.try_emplace(block.id, &block);
-    uint64_t raw_bytes = 0;
-    uint64_t stored_bytes = 0;
+    Sizes kv, taps;
     for (BlockRef& ref : *contents_.mutable_blocks()) {
-      absl::StatusOr<v1::BlockEntry> entry = EntryFor(ref);
-      if (!entry.ok()) return entry.status();
-      ref.set_stored_bytes(entry->stored_bytes());
-      raw_bytes += entry->raw_bytes();
-      stored_bytes += entry->stored_bytes();
+      if (absl::Status added = AddReference(ref, kv); !added.ok()) return added;
+    }
+    for (v1::TapBlock& tap : *contents_.mutable_tap_blocks()) {
+      if (absl::Status added = AddReference(*tap.mutable_block(), taps); !added.ok()) return added;
     }
     head_.set_block_count(contents_.blocks_size());
-    head_.set_raw_bytes(raw_bytes);
-    head_.set_stored_bytes(stored_bytes);
+    head_.set_raw_bytes(kv.raw_bytes);
+    head_.set_stored_bytes(kv.stored_bytes);
     head_.set_new_stored_bytes(new_stored_bytes_);
+    if (head_.has_taps()) {
+      head_.mutable_taps()->set_raw_bytes(taps.raw_bytes);
+      head_.mutable_taps()->set_stored_bytes(taps.stored_bytes);
+    }
     return absl::OkStatus();
   }
 
@@ -107,6 +109,21 @@ class Commit {
   NodeRecord TakeHead() { return std::move(head_); }
 
  private:
+  struct Sizes {
+    uint64_t raw_bytes = 0;
+    uint64_t stored_bytes = 0;
+  };
+
+  // Adds the block that `ref` names, if need be, tells `ref` its stored size and adds its sizes to `sizes`.
+  absl::Status AddReference(BlockRef& ref, Sizes& sizes) {
+    absl::StatusOr<v1::BlockEntry> entry = EntryFor(ref);
+    if (!entry.ok()) return entry.status();
+    ref.set_stored_bytes(entry->stored_bytes());
+    sizes.raw_bytes += entry->raw_bytes();
+    sizes.stored_bytes += entry->stored_bytes();
+    return absl::OkStatus();
+  }
+
   absl::StatusOr<bool> Exists(absl::string_view node_id) const {
     return database_.Has(Family::kNodes, NodeKey(head_.tenant(), node_id));
   }
@@ -117,11 +134,11 @@ class Commit {
   absl::Status LoadStoredBlocks() {
     std::vector<BlockId> ids;
     std::vector<std::string> keys, names;
-    for (const BlockRef& ref : contents_.blocks()) {
+    ForEachBlock(contents_, [&](const BlockRef& ref) {
       ids.push_back(IdOf(ref));
       keys.push_back(KeyOf(ids.back()));
       names.push_back(BlockName(head_.tenant(), ids.back()));
-    }
+    });
     const auto payloads = database_.MultiGet(Family::kReferences, keys, names);
     for (size_t i = 0; i < payloads.size(); ++i) {
       if (absl::IsNotFound(payloads[i].status())) continue;

@@ -85,6 +85,13 @@ struct BlockId {
 // The id that `ref` names.
 BlockId IdOf(const BlockRef& ref);
 
+// Every block of a node: of K and V, then of hidden states.
+template <typename Visit>
+void ForEachBlock(const NodeContents& contents, Visit visit) {
+  for (const BlockRef& ref : contents.blocks()) visit(ref);
+  for (const v1::TapBlock& tap : contents.tap_blocks()) visit(tap.block());
+}
+
 // A block to store.
 struct NewBlock {
   BlockId id;
@@ -121,7 +128,8 @@ struct RememberedRequest {
 
 // Everything that makes a node.
 struct NodeCommit {
-  // Fields that say "set by the store" are ignored. `contents.blocks` lists every block of the node.
+  // Fields that say "set by the store" are ignored. `contents.blocks` and `contents.tap_blocks` list every block of the
+  // node.
   NodeRecord record;
   // Blocks that may not be stored yet. Those that are there already are left as they are, unless known to be damaged.
   std::vector<NewBlock> blocks;

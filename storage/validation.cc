@@ -69,9 +69,24 @@ absl::Status ValidateBlockRefs(const NodeRecord& record) {
   return absl::OkStatus();
 }
 
+// Hidden states are of tokens of the sequence.
+absl::Status ValidateTaps(const NodeRecord& record) {
+  const size_t count = record.contents().tap_blocks_size();
+  if (count > kMaxBlocks) return TooBig("number of blocks of hidden states", count, kMaxBlocks);
+  if (count > 0 && !record.has_taps())
+    return absl::InvalidArgumentError("there are blocks of hidden states, but no taps");
+  const v1::TapState& taps = record.taps();
+  const uint64_t end = uint64_t{taps.first_token()} + taps.token_count();
+  if (end > record.token_count()) return TooBig("end of the hidden states", end, record.token_count());
+  for (const v1::TapBlock& tap : record.contents().tap_blocks()) {
+    if (absl::Status id = ValidateBlockId(IdOf(tap.block())); !id.ok()) return id;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ValidateNewBlocks(const NodeCommit& commit, uint64_t* bytes) {
   absl::flat_hash_set<BlockId> referenced;
-  for (const BlockRef& ref : commit.record.contents().blocks()) referenced.insert(IdOf(ref));
+  ForEachBlock(commit.record.contents(), [&](const BlockRef& ref) { referenced.insert(IdOf(ref)); });
   absl::flat_hash_set<BlockId> given;
   for (const NewBlock& block : commit.blocks) {
     const std::string name = absl::BytesToHexString(block.id.content_id);
@@ -159,8 +174,8 @@ absl::Status ValidateCommit(const NodeCommit& commit) {
   absl::Status status =
       First({ValidateIdentifier("tenant", record.tenant()), ValidateNodeId(record.node_id()),
              ValidateIdentifier("model fingerprint", record.model_fingerprint()), ValidateParents(record),
-             ValidateBlockRefs(record), ValidateNewBlocks(commit, &bytes), ValidateState(commit, &bytes),
-             ValidateAnnotations(record.annotations()), ValidateReadable(record)});
+             ValidateBlockRefs(record), ValidateTaps(record), ValidateNewBlocks(commit, &bytes),
+             ValidateState(commit, &bytes), ValidateAnnotations(record.annotations()), ValidateReadable(record)});
   if (!status.ok()) return status;
   if (bytes > kMaxCommitBytes) return TooBig("bytes of a commit", bytes, kMaxCommitBytes);
   return absl::OkStatus();

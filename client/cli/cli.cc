@@ -151,6 +151,7 @@ int RunCli(const std::vector<std::string>& arguments, Console& console, const En
   AddGenerateCommands(app, &chosen);
   AddStateCommands(app, &chosen);
   AddScoreCommand(app, &chosen);
+  AddHiddenCommand(app, &chosen);
   AddListCommands(app, &chosen);
   AddTreeCommand(app, &chosen);
   AddNodeCommands(app, &chosen);

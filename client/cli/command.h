@@ -40,6 +40,7 @@ void AddGenerateCommands(CLI::App& app, CommandBody* chosen);
 void AddChatCommand(CLI::App& app, CommandBody* chosen);
 void AddStateCommands(CLI::App& app, CommandBody* chosen);
 void AddScoreCommand(CLI::App& app, CommandBody* chosen);
+void AddHiddenCommand(CLI::App& app, CommandBody* chosen);
 void AddListCommands(CLI::App& app, CommandBody* chosen);
 void AddTreeCommand(CLI::App& app, CommandBody* chosen);
 void AddNodeCommands(CLI::App& app, CommandBody* chosen);

@@ -102,6 +102,28 @@ absl::StatusOr<std::optional<client::Constraint>> ConstraintFlags::Value() const
   return client::Constraint(client::LarkGrammar{*std::move(text)});
 }
 
+void TapFlags::AddTo(CLI::App* app) {
+  static const std::map<std::string, bool> kTokens = {{"last", false}, {"all", true}};
+  const char* kGroup = "Hidden states to capture (unset: as the state has it; see 'quicksave hidden')";
+  auto* layers_flag =
+      app->add_option("--tap-layers", layers,
+                      "Layers, separated by commas: 0 embeddings, i after i layers, the number of layers "
+                      "after the final norm, one more before it");
+  layers_flag->delimiter(',')->allow_extra_args(false)->type_name("LAYERS")->group(kGroup);
+  app->add_option("--tap-tokens", all_tokens, "Of the last token (default), or of all from here on")
+      ->transform(CLI::CheckedTransformer(kTokens, CLI::ignore_case).description(""))
+      ->type_name("last|all")
+      ->group(kGroup);
+  app->add_flag("--no-taps", none, "Capture no more, and drop what was captured")->group(kGroup)->excludes(layers_flag);
+}
+
+absl::StatusOr<std::optional<client::TapSpec>> TapFlags::Value() const {
+  if (none) return client::TapSpec();
+  if (!layers.empty()) return client::TapSpec{.layers = layers, .all_tokens = all_tokens.value_or(false)};
+  if (all_tokens) return absl::InvalidArgumentError("--tap-tokens goes with --tap-layers");
+  return std::nullopt;
+}
+
 void SaveFlags::AddTo(CLI::App* app) {
   static const std::map<std::string, client::EdgeType> kTypes = {{"continuation", client::EdgeType::kContinuation},
                                                                  {"intervention", client::EdgeType::kIntervention},

@@ -31,6 +31,17 @@ struct ConstraintFlags {
   absl::StatusOr<std::optional<client::Constraint>> Value() const;
 };
 
+// --tap-layers, --tap-tokens, --no-taps.
+struct TapFlags {
+  std::vector<uint32_t> layers;
+  std::optional<bool> all_tokens;
+  bool none = false;
+
+  void AddTo(CLI::App* app);
+  // Returns what to capture, if that was given. INVALID_ARGUMENT for tokens without layers.
+  absl::StatusOr<std::optional<client::TapSpec>> Value() const;
+};
+
 // --label, --note, --edge.
 struct SaveFlags {
   std::vector<std::string> labels;

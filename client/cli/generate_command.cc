@@ -22,6 +22,7 @@ constexpr char kExamples[] =
     "  quicksave generate --node 7f3a --at-token 120 --seed 2\n"
     "  quicksave generate --message 'Name a city' --json-schema schema.json\n"
     "  quicksave generate --message 'Is it?' --choice yes --choice no\n"
+    "  quicksave generate --prompt 'Once' -n 20 --save --tap-layers 10,20 --tap-tokens all\n"
     "  quicksave generate --prompt 'Once' --samples 4 --temperature 0.8\n"
     "  cat story.txt | quicksave generate --prompt - --json";
 
@@ -36,6 +37,7 @@ struct GenerateFlags {
   bool save = false;
   SaveFlags save_flags;
   ConstraintFlags constraint;
+  TapFlags taps;
   std::optional<int32_t> samples;
 };
 
@@ -127,6 +129,9 @@ absl::Status Generate(const GenerateFlags& flags, CommandContext& context) {
   absl::StatusOr<std::optional<client::Constraint>> constraint = flags.constraint.Value();
   if (!constraint.ok()) return constraint.status();
   request.constraint = *std::move(constraint);
+  absl::StatusOr<std::optional<client::TapSpec>> taps = flags.taps.Value();
+  if (!taps.ok()) return taps.status();
+  request.taps = *std::move(taps);
   if (flags.samples) return GenerateSamples(request, *flags.samples, context);
   GenerationPrinter printer(context.console);
   printer.set_show_pending(flags.session.empty() && !request.keep_session && !request.save);
@@ -161,6 +166,7 @@ void AddGenerateCommands(CLI::App& app, CommandBody* chosen) {
   AddSamplingFlags(command, &request.sampling);
   AddStopFlags(command, &request.stop);
   flags->constraint.AddTo(command);
+  flags->taps.AddTo(command);
   command->add_option("--logprobs", request.top_logprobs,
                       "Return log-probabilities with this many alternatives (shown with --json)");
   command->add_flag("--save", flags->save, "Save the final state as a node");

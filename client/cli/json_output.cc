@@ -201,6 +201,13 @@ Json ToJson(const client::Proof& proof) {
             {"total_seconds", absl::ToDoubleSeconds(proof.timing.total)}}}};
 }
 
+Json ToJson(const client::Taps& taps) {
+  return {{"layers", taps.spec.layers},       {"tokens", taps.spec.all_tokens ? "all" : "last"},
+          {"first_token", taps.first_token},  {"token_count", taps.token_count},
+          {"hidden_size", taps.hidden_size},  {"bytes", taps.bytes},
+          {"stored_bytes", taps.stored_bytes}};
+}
+
 Json ToJson(const client::Session& session) {
   Json json = {{"name", session.name},
                {"model_fingerprint", session.model_fingerprint},
@@ -212,6 +219,7 @@ Json ToJson(const client::Session& session) {
   SetTime(&json, "expire_time", session.expire_time);
   json["pages"] = session.pages;
   json["parked"] = session.parked;
+  if (session.taps) json["taps"] = ToJson(*session.taps);
   if (!session.token_ids.empty()) json["token_ids"] = session.token_ids;
   if (!session.text.empty()) json["text"] = session.text;
   return json;
@@ -230,6 +238,7 @@ Json ToJson(const client::Node& node) {
   SetTime(&json, "update_time", node.update_time);
   json["sampling"] = ToJson(node.sampling);
   json["storage"] = ToJson(node.storage);
+  if (node.taps) json["taps"] = ToJson(*node.taps);
   json["lacks"] = node.lacks;
   if (!node.token_ids.empty()) json["token_ids"] = node.token_ids;
   if (!node.text.empty()) json["text"] = node.text;

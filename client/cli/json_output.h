@@ -24,6 +24,7 @@ Json ToJson(const client::SamplingParameters& sampling);
 Json ToJson(const client::TokenProbability& token);
 Json ToJson(const client::Token& token);
 Json ToJson(const client::Proof& proof);
+Json ToJson(const client::Taps& taps);
 Json ToJson(const client::Session& session);
 Json ToJson(const client::Edge& edge);
 Json ToJson(const client::Storage& storage);

@@ -38,7 +38,8 @@ Json EngineToJson(const client::EngineInfo& engine) {
           {"parkings", engine.parkings},
           {"unparkings", engine.unparkings},
           {"memory_waits", engine.memory_waits},
-          {"memory_refusals", engine.memory_refusals}};
+          {"memory_refusals", engine.memory_refusals},
+          {"tap_bytes", engine.tap_bytes}};
 }
 
 Json StoreToJson(const client::StoreInfo& store) {
@@ -56,7 +57,8 @@ Json LimitsToJson(const client::Limits& limits) {
           {"max_message_bytes", limits.max_message_bytes},
           {"max_queued_requests", limits.max_queued_requests},
           {"default_lease_seconds", absl::ToDoubleSeconds(limits.default_lease)},
-          {"max_lease_seconds", absl::ToDoubleSeconds(limits.max_lease)}};
+          {"max_lease_seconds", absl::ToDoubleSeconds(limits.max_lease)},
+          {"max_tap_bytes_per_session", limits.max_tap_bytes_per_session}};
 }
 
 }  // namespace

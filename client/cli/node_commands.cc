@@ -30,6 +30,13 @@ std::string TextOf(const std::string& text, const std::string& tail, const Conso
   return OneLine(tail, console.unicode);
 }
 
+std::string TapsText(const client::Taps& taps) {
+  std::string text = absl::StrCat("layers ", absl::StrJoin(taps.spec.layers, ","), " of ", taps.token_count,
+                                  " tokens from ", taps.first_token, ", ", HumanBytes(taps.bytes));
+  if (taps.stored_bytes > 0) absl::StrAppend(&text, ", stored ", HumanBytes(taps.stored_bytes));
+  return text;
+}
+
 Fields NodeFields(const client::Node& node, const Console& console) {
   const client::Storage& storage = node.storage;
   const auto or_dash = [&console](const std::string& text) {
@@ -51,6 +58,7 @@ Fields NodeFields(const client::Node& node, const Console& console) {
       {"lacks", node.lacks.empty() ? "- (complete)" : absl::StrJoin(node.lacks, ", ")},
       {"model", node.model_fingerprint},
       {"etag", node.etag}};
+  if (node.taps) fields.emplace_back("taps", TapsText(*node.taps));
   for (const client::Block& block : node.blocks) {
     fields.emplace_back(
         "block", absl::StrCat(block.id, "  tokens ", block.first_token, " to ", block.first_token + block.token_count,
@@ -71,6 +79,7 @@ Fields SessionFields(const client::Session& session, const Console& console) {
       {"made", absl::StrCat(HumanTime(session.create_time), " (", HumanAge(session.create_time, console.now()), ")")},
       {"lease", absl::StrCat("to ", HumanTime(session.expire_time))},
       {"model", session.model_fingerprint}};
+  if (session.taps) fields.emplace_back("taps", TapsText(*session.taps));
   if (!session.text.empty()) fields.emplace_back("text", TextOf(session.text, "", console));
   return fields;
 }

@@ -142,6 +142,18 @@ absl::Status TestingConnection::DeleteSession(const client::DeleteSessionRequest
   return failure;
 }
 
+absl::StatusOr<client::HiddenStates> TestingConnection::ReadTaps(const client::ReadTapsRequest& request,
+                                                                 const CallOptions& call) {
+  tap_reads.push_back(request);
+  if (!failure.ok()) return failure;
+  return client::HiddenStates{.layers = {3, 7},
+                              .first_token = 5,
+                              .token_count = 2,
+                              .hidden_size = 2,
+                              .model_fingerprint = "abc",
+                              .values = {3, 4, 6, 8, 0, 1, 1, 0}};
+}
+
 absl::StatusOr<client::Node> TestingConnection::GetNode(const client::GetNodeRequest& request,
                                                         const CallOptions& call) {
   options.push_back(call);

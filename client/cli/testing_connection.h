@@ -29,6 +29,8 @@ class TestingConnection : public client::Connection {
   absl::StatusOr<client::ListSessionsResponse> ListSessions(const client::ListSessionsRequest& request,
                                                             const client::CallOptions& call) override;
   absl::Status DeleteSession(const client::DeleteSessionRequest& request, const client::CallOptions& call) override;
+  absl::StatusOr<client::HiddenStates> ReadTaps(const client::ReadTapsRequest& request,
+                                                const client::CallOptions& call) override;
   absl::StatusOr<client::Node> GetNode(const client::GetNodeRequest& request, const client::CallOptions& call) override;
   absl::StatusOr<client::ListNodesResponse> ListNodes(const client::ListNodesRequest& request,
                                                       const client::CallOptions& call) override;
@@ -58,6 +60,7 @@ class TestingConnection : public client::Connection {
   std::vector<client::RestoreRequest> restores;
   std::vector<client::BranchRequest> branches;
   std::vector<client::ScoreRequest> scores;
+  std::vector<client::ReadTapsRequest> tap_reads;
   std::vector<client::UpdateNodeRequest> updates;
   std::vector<client::DeleteNodeRequest> deleted_nodes;
   std::vector<std::string> deleted_sessions;

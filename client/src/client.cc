@@ -55,6 +55,10 @@ absl::Status Client::DeleteSession(const DeleteSessionRequest& request, const Ca
   return connection_->DeleteSession(request, options);
 }
 
+absl::StatusOr<HiddenStates> Client::ReadTaps(const ReadTapsRequest& request, const CallOptions& options) const {
+  return connection_->ReadTaps(request, options);
+}
+
 absl::StatusOr<Node> Client::GetNode(const GetNodeRequest& request, const CallOptions& options) const {
   return connection_->GetNode(request, options);
 }

@@ -9,6 +9,7 @@
 #include "client/src/error_details.h"
 #include "client/src/retry.h"
 #include "client/src/stub.h"
+#include "client/src/tap_collector.h"
 
 namespace quicksave::client {
 namespace {
@@ -87,6 +88,21 @@ class GrpcConnection : public Connection {
       // An attempt whose answer was lost may have deleted it.
       return attempt > 1 && absl::IsNotFound(status) ? absl::OkStatus() : status;
     }));
+  }
+
+  absl::StatusOr<HiddenStates> ReadTaps(const ReadTapsRequest& request, const CallOptions& options) override {
+    const v1::ReadTapsRequest message = ToProto(request);
+    const CallLimits limits = Resolve(options, options_.timeout);
+    TapCollector collector;
+    const absl::Status last = RunWithRetries(options_.retry, limits, SystemRetryClock(), [&](int) {
+      collector = TapCollector();
+      return stub_.ReadTaps(message, limits,
+                            [&](const v1::ReadTapsResponse& response) { return collector.Add(response); });
+    });
+    // The call was cancelled because of what the collector found.
+    if (!collector.status().ok()) return collector.status();
+    if (!last.ok()) return Explain(last);
+    return std::move(collector).Finish();
   }
 
   absl::StatusOr<Node> GetNode(const GetNodeRequest& request, const CallOptions& options) override {

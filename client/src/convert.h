@@ -46,6 +46,7 @@ v1::BranchRequest ToProto(const BranchRequest& from);
 v1::ScoreRequest ToProto(const ScoreRequest& from);
 v1::GetSessionRequest ToProto(const GetSessionRequest& from);
 v1::ListSessionsRequest ToProto(const ListSessionsRequest& from);
+v1::ReadTapsRequest ToProto(const ReadTapsRequest& from);
 v1::DeleteSessionRequest ToProto(const DeleteSessionRequest& from);
 
 ListNodesResponse FromProto(const v1::ListNodesResponse& from);

@@ -43,7 +43,8 @@ EngineInfo EngineFromProto(const v1::EngineInfo& from) {
           .parkings = from.parkings(),
           .unparkings = from.unparkings(),
           .memory_waits = from.memory_waits(),
-          .memory_refusals = from.memory_refusals()};
+          .memory_refusals = from.memory_refusals(),
+          .tap_bytes = from.tap_bytes()};
 }
 
 StoreInfo StoreFromProto(const v1::StoreInfo& from) {
@@ -61,7 +62,8 @@ Limits LimitsFromProto(const v1::Limits& from) {
           .max_message_bytes = from.max_message_bytes(),
           .max_queued_requests = from.max_queued_requests(),
           .default_lease = FromProto(from.default_lease()),
-          .max_lease = FromProto(from.max_lease())};
+          .max_lease = FromProto(from.max_lease()),
+          .max_tap_bytes_per_session = from.max_tap_bytes_per_session()};
 }
 
 }  // namespace

@@ -65,6 +65,22 @@ const Proof kProofValue = {.tokens_reused = 1,
                                       .check = absl::Nanoseconds(4),
                                       .total = absl::Seconds(5) + absl::Nanoseconds(6)}};
 
+constexpr char kTaps[] = R"pb(spec {
+                                layers: [ 3, 10 ]
+                                tokens: TOKENS_ALL
+                              }
+                              first_token: 1
+                              token_count: 2
+                              hidden_size: 3
+                              bytes: 4
+                              stored_bytes: 5)pb";
+const Taps kTapsValue = {.spec = {.layers = {3, 10}, .all_tokens = true},
+                         .first_token = 1,
+                         .token_count = 2,
+                         .hidden_size = 3,
+                         .bytes = 4,
+                         .stored_bytes = 5};
+
 const std::string kSession = absl::StrCat(R"pb(name: "sessions/s"
                                                model_fingerprint: "f"
                                                token_count: 7
@@ -77,7 +93,7 @@ const std::string kSession = absl::StrCat(R"pb(name: "sessions/s"
                                                text: "t"
                                                parked: true
                                                sampling {)pb",
-                                          kSampling, "}");
+                                          kSampling, "} taps {", kTaps, "}");
 const Session kSessionValue = {.name = "sessions/s",
                                .model_fingerprint = "f",
                                .token_count = 7,
@@ -89,7 +105,8 @@ const Session kSessionValue = {.name = "sessions/s",
                                .pages = 10,
                                .token_ids = {11, 12},
                                .text = "t",
-                               .parked = true};
+                               .parked = true,
+                               .taps = kTapsValue};
 
 const std::string kNode = absl::StrCat(
     R"pb(name: "nodes/n"
@@ -109,7 +126,7 @@ const std::string kNode = absl::StrCat(
          text_tail: "xt"
          blocks { id: "b" first_token: 128 token_count: 7 raw_bytes: 8 stored_bytes: 9 }
          sampling {)pb",
-    kSampling, "}");
+    kSampling, "} taps {", kTaps, "}");
 // Field by field: GCC 12 warns wrongly about an aggregate this large.
 Node MakeNode() {
   Node node;
@@ -136,6 +153,7 @@ Node MakeNode() {
   node.text = "text";
   node.text_tail = "xt";
   node.blocks = {{.id = "b", .first_token = 128, .token_count = 7, .raw_bytes = 8, .stored_bytes = 9}};
+  node.taps = kTapsValue;
   return node;
 }
 const Node kNodeValue = MakeNode();
@@ -318,6 +336,7 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
       unparkings: 12
       memory_waits: 13
       memory_refusals: 14
+      tap_bytes: 15
     }
     store { nodes: 1 blocks: 2 block_bytes: 3 free_disk_bytes: 4 format_version: 5 }
     limits {
@@ -328,6 +347,7 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
       max_queued_requests: 5
       default_lease { seconds: 6 }
       max_lease { seconds: 7 }
+      max_tap_bytes_per_session: 8
     })pb");
   const ServerStatus expected = {
       .server = {.version = "1", .start_time = absl::FromUnixSeconds(2), .durability = "sync"},
@@ -359,7 +379,8 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
                  .parkings = 11,
                  .unparkings = 12,
                  .memory_waits = 13,
-                 .memory_refusals = 14},
+                 .memory_refusals = 14,
+                 .tap_bytes = 15},
       .store = {.nodes = 1, .blocks = 2, .block_bytes = 3, .free_disk_bytes = 4, .format_version = 5},
       .limits = {.max_sessions = 1,
                  .max_tokens_per_call = 2,
@@ -367,7 +388,8 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
                  .max_message_bytes = 4,
                  .max_queued_requests = 5,
                  .default_lease = absl::Seconds(6),
-                 .max_lease = absl::Seconds(7)}};
+                 .max_lease = absl::Seconds(7),
+                 .max_tap_bytes_per_session = 8}};
   EXPECT_EQ(FromProto(status), expected);
   EXPECT_EQ(FromProto(Complete<v1::CollectGarbageResponse>("removed_blocks: 1 removed_bytes: 2 removed_requests: 3")),
             (CollectGarbageResponse{.removed_blocks = 1, .removed_bytes = 2, .removed_requests = 3}));

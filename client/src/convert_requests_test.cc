@@ -42,6 +42,7 @@ TEST(ConvertTest, GenerateRequestIsWrittenWhole) {
                       .sampling = kSamplingValue,
                       .stop = {.max_tokens = 1, .strings = {"END"}, .token_ids = {2}, .ignore_eos = true},
                       .constraint = Choices{{"yes", "no"}},
+                      .taps = TapSpec{.layers = {10, 3}, .all_tokens = true},
                       .top_logprobs = 3,
                       .save = SaveOptions{.labels = {{"k", "v"}}, .note = "note", .edge_type = EdgeType::kIntervention},
                       .save_every_tokens = 4,
@@ -55,6 +56,10 @@ TEST(ConvertTest, GenerateRequestIsWrittenWhole) {
                                          messages { messages { role: "user" content: "hi" } }
                                          stop { max_tokens: 1 strings: "END" token_ids: 2 ignore_eos: true }
                                          constraint { choice { texts: "yes" texts: "no" } }
+                                         taps {
+                                           layers: [ 10, 3 ]
+                                           tokens: TOKENS_ALL
+                                         }
                                          top_logprobs: 3
                                          save {
                                            labels { key: "k" value: "v" }
@@ -86,6 +91,15 @@ TEST(ConvertTest, EveryConstraintOfGenerate) {
   ExpectProto(ToProto(GenerateRequest{.constraint = Choices{}}), "constraint { choice {} }");
   ExpectProto(ToProto(GenerateRequest{.constraint = LarkGrammar{"start: /a/"}}), "constraint { lark: 'start: /a/' }");
   ExpectProto(ToProto(GenerateRequest{.sampling = {.logit_bias = {{}}}}), "sampling { logit_bias {} }");
+}
+
+TEST(ConvertTest, TapsAreWrittenWhole) {
+  ExpectProto(ToProto(GenerateRequest{.taps = TapSpec()}), "taps { tokens: TOKENS_LAST }");
+  const auto read = ToProto(
+      ReadTapsRequest{.source = FromNode{.name = "nodes/n"}, .layers = {3, 10}, .first_token = 0, .token_count = 5});
+  EXPECT_THAT(UnsetFields(read), IsEmpty());
+  ExpectProto(read, "node: 'nodes/n' layers: [3, 10] first_token: 0 token_count: 5");
+  ExpectProto(ToProto(ReadTapsRequest{.source = FromSession{.name = "sessions/s"}}), "session: 'sessions/s'");
 }
 
 TEST(ConvertTest, SnapshotServiceRequestsAreWrittenWhole) {

@@ -150,6 +150,10 @@ v1::GenerateRequest ToProto(const GenerateRequest& from) {
   SamplingToProto(from.sampling, &to);
   if (from.stop != StopConditions{}) ToProto(from.stop, to.mutable_stop());
   if (from.constraint) ConstraintToProto(*from.constraint, to.mutable_constraint());
+  if (from.taps) {
+    to.mutable_taps()->mutable_layers()->Assign(from.taps->layers.begin(), from.taps->layers.end());
+    to.mutable_taps()->set_tokens(from.taps->all_tokens ? v1::TapSpec::TOKENS_ALL : v1::TapSpec::TOKENS_LAST);
+  }
   if (from.top_logprobs) to.set_top_logprobs(*from.top_logprobs);
   if (from.save) ToProto(*from.save, to.mutable_save());
   if (from.save_every_tokens) to.set_save_every_tokens(*from.save_every_tokens);
@@ -215,6 +219,16 @@ v1::ListSessionsRequest ToProto(const ListSessionsRequest& from) {
   v1::ListSessionsRequest to;
   to.set_page_size(from.page_size);
   to.set_page_token(from.page_token);
+  return to;
+}
+
+v1::ReadTapsRequest ToProto(const ReadTapsRequest& from) {
+  v1::ReadTapsRequest to;
+  if (const auto* session = std::get_if<FromSession>(&from.source)) to.set_session(session->name);
+  if (const auto* node = std::get_if<FromNode>(&from.source)) to.set_node(node->name);
+  to.mutable_layers()->Assign(from.layers.begin(), from.layers.end());
+  if (from.first_token) to.set_first_token(*from.first_token);
+  if (from.token_count) to.set_token_count(*from.token_count);
   return to;
 }
 

@@ -54,6 +54,20 @@ absl::Time TimeOrUnknown(bool present, const google::protobuf::Timestamp& from) 
   return present ? FromProto(from) : absl::InfinitePast();
 }
 
+// Those of a session or a node.
+template <typename Resource>
+std::optional<Taps> TapsFromProto(const Resource& from) {
+  if (!from.has_taps()) return std::nullopt;
+  const v1::Taps& taps = from.taps();
+  return Taps{.spec = {.layers = {taps.spec().layers().begin(), taps.spec().layers().end()},
+                       .all_tokens = taps.spec().tokens() == v1::TapSpec::TOKENS_ALL},
+              .first_token = taps.first_token(),
+              .token_count = taps.token_count(),
+              .hidden_size = taps.hidden_size(),
+              .bytes = taps.bytes(),
+              .stored_bytes = taps.stored_bytes()};
+}
+
 }  // namespace
 
 absl::Duration FromProto(const google::protobuf::Duration& from) {
@@ -158,7 +172,8 @@ Session FromProto(const v1::Session& from) {
           .pages = from.pages(),
           .token_ids = {from.token_ids().begin(), from.token_ids().end()},
           .text = from.text(),
-          .parked = from.parked()};
+          .parked = from.parked(),
+          .taps = TapsFromProto(from)};
 }
 
 Node FromProto(const v1::Node& from) {
@@ -176,7 +191,8 @@ Node FromProto(const v1::Node& from) {
           .lacks = {from.lacks().begin(), from.lacks().end()},
           .token_ids = {from.token_ids().begin(), from.token_ids().end()},
           .text = from.text(),
-          .text_tail = from.text_tail()};
+          .text_tail = from.text_tail(),
+          .taps = TapsFromProto(from)};
   for (const v1::Edge& edge : from.parents()) to.parents.push_back(EdgeFromProto(edge));
   for (const v1::Block& block : from.blocks()) {
     to.blocks.push_back({.id = block.id(),

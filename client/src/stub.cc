@@ -116,6 +116,27 @@ absl::StatusOr<Response> Unary(ServiceStub& stub, Prepare<ServiceStub, Request, 
   return response;
 }
 
+template <typename Response>
+absl::Status Stream(InFlight& call, const std::unique_ptr<grpc::ClientAsyncReader<Response>>& reader,
+                    absl::FunctionRef<bool(const Response&)> on_event) {
+  reader->StartCall(reader.get());
+  bool more = call.Await();
+  bool refused = false;
+  while (more && !refused) {
+    Response event;
+    reader->Read(&event, reader.get());
+    more = call.Await();
+    if (more && !on_event(event)) {
+      call.context()->TryCancel();
+      refused = true;
+    }
+  }
+  grpc::Status status;
+  reader->Finish(&status, reader.get());
+  call.Await();
+  return refused ? absl::CancelledError("cancelled by the caller") : FromGrpc(status);
+}
+
 }  // namespace
 
 struct Stub::Services {
@@ -136,23 +157,15 @@ Stub::~Stub() = default;
 absl::Status Stub::Generate(const v1::GenerateRequest& request, const CallLimits& limits,
                             absl::FunctionRef<bool(const v1::GenerateResponse&)> on_event) {
   InFlight call(limits, services_->bearer_token);
-  const auto reader = services_->snapshot.PrepareAsyncGenerate(call.context(), request, call.queue());
-  reader->StartCall(reader.get());
-  bool more = call.Await();
-  bool refused = false;
-  while (more && !refused) {
-    v1::GenerateResponse event;
-    reader->Read(&event, reader.get());
-    more = call.Await();
-    if (more && !on_event(event)) {
-      call.context()->TryCancel();
-      refused = true;
-    }
-  }
-  grpc::Status status;
-  reader->Finish(&status, reader.get());
-  call.Await();
-  return refused ? absl::CancelledError("cancelled by the caller") : FromGrpc(status);
+  return Stream<v1::GenerateResponse>(
+      call, services_->snapshot.PrepareAsyncGenerate(call.context(), request, call.queue()), on_event);
+}
+
+absl::Status Stub::ReadTaps(const v1::ReadTapsRequest& request, const CallLimits& limits,
+                            absl::FunctionRef<bool(const v1::ReadTapsResponse&)> on_event) {
+  InFlight call(limits, services_->bearer_token);
+  return Stream<v1::ReadTapsResponse>(
+      call, services_->snapshot.PrepareAsyncReadTaps(call.context(), request, call.queue()), on_event);
 }
 
 absl::StatusOr<v1::SnapshotResponse> Stub::Call(const v1::SnapshotRequest& request, const CallLimits& limits) {

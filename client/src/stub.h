@@ -29,6 +29,10 @@ class Stub {
   absl::Status Generate(const v1::GenerateRequest& request, const CallLimits& limits,
                         absl::FunctionRef<bool(const v1::GenerateResponse&)> on_event);
 
+  // The same for ReadTaps.
+  absl::Status ReadTaps(const v1::ReadTapsRequest& request, const CallLimits& limits,
+                        absl::FunctionRef<bool(const v1::ReadTapsResponse&)> on_event);
+
   absl::StatusOr<v1::SnapshotResponse> Call(const v1::SnapshotRequest& request, const CallLimits& limits);
   absl::StatusOr<v1::RestoreResponse> Call(const v1::RestoreRequest& request, const CallLimits& limits);
   absl::StatusOr<v1::BranchResponse> Call(const v1::BranchRequest& request, const CallLimits& limits);

@@ -13,9 +13,44 @@
 #include "server/archive/node_record.h"
 #include "server/archive/node_saver.h"
 #include "server/archive/stopwatch.h"
+#include "server/archive/tap_blocks.h"
 
 namespace quicksave::server {
 namespace {
+
+// Reads the hidden states of a node's first `tokens` tokens.
+class TapLoader {
+ public:
+  TapLoader(const NodeReader& reader, const storage::NodeRecord& record, int tokens)
+      : reader_(reader), record_(record), extent_(TapExtentOf(record, tokens)) {
+    if (!extent_.on()) return;
+    taps_ = engine::Taps(extent_.spec, extent_.hidden_size);
+    rows_ = taps_.Append(extent_.first_token, extent_.token_count);
+    pieces_ = PlanTapPieces(TapExtentOf(record));
+    for (size_t i = 0; i < pieces_.size(); ++i) {
+      if (pieces_[i].first_token < extent_.first_token + extent_.token_count) wanted_.push_back(static_cast<int>(i));
+    }
+  }
+
+  int count() const { return static_cast<int>(wanted_.size()); }
+  absl::Status Load(int i, ReadCost& cost) const {
+    const TapPiece& piece = pieces_[wanted_[i]];
+    const auto values = reader_.ReadTaps(piece, record_.contents().tap_blocks(wanted_[i]).block(), cost);
+    if (!values.ok()) return values.status();
+    ScatterPiece(piece, *values, absl::MakeConstSpan(rows_).subspan(piece.first_token - extent_.first_token));
+    return absl::OkStatus();
+  }
+  engine::Taps taps() && { return std::move(taps_); }
+
+ private:
+  const NodeReader& reader_;
+  const storage::NodeRecord& record_;
+  const engine::TapExtent extent_;
+  engine::Taps taps_;
+  std::vector<float*> rows_;
+  std::vector<TapPiece> pieces_;
+  std::vector<int> wanted_;
+};
 
 // Pages for `tokens` tokens, content undefined.
 std::vector<engine::PageRef> TakePages(engine::PageReservation& reservation, int tokens) {
@@ -31,6 +66,14 @@ int BlocksFor(const storage::NodeRecord& record, int tokens) {
     return ref.first_token() < static_cast<uint32_t>(tokens);
   });
   return static_cast<int>(end - blocks.begin());
+}
+
+absl::Status CheckTapBytes(const storage::NodeRecord& record, int tokens, int64_t limit) {
+  const int64_t bytes = TapExtentOf(record, tokens).bytes();
+  if (bytes <= limit) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "max_tap_bytes_per_session: nodes/", record.node_id(), " has ", bytes, " bytes of hidden states, the limit is ",
+      limit, "; they can be read without restoring it, and a server with a greater limit restores it"));
 }
 
 absl::Status CheckReferences(const storage::Store& store, const storage::NodeRecord& record) {
@@ -86,6 +129,7 @@ absl::StatusOr<RestoredState> Archive::Restore(const std::string& tenant, const 
     return absl::OutOfRangeError(
         absl::StrCat("nodes/", node_id, " has ", count, " tokens; at_token must be 1 to ", count, ", not ", tokens));
   }
+  if (absl::Status status = CheckTapBytes(*record, tokens, d_.max_tap_bytes); !status.ok()) return status;
   absl::StatusOr<engine::PageReservation> reservation =
       reserve ? reserve(tokens) : d_.pool->Reserve(engine::PagesFor(tokens));
   if (!reservation.ok()) return reservation.status();
@@ -104,7 +148,10 @@ absl::Status Archive::Load(int tokens, engine::PageReservation reservation, Rest
   const NodeReader reader(d_, *coder_, record);
   std::vector<absl::Duration> load(blocks);
   std::shared_ptr<const engine::Logits> logits;
+  TapLoader taps(reader, record, tokens);
   const auto work = [&](int i, ReadCost& cost) -> absl::Status {
+    if (i < taps.count()) return taps.Load(i, cost);
+    i -= taps.count();
     if (i == blocks) {
       auto read = reader.ReadLogits(d_.model.vocab_size, cost);
       if (!read.ok()) return read.status();
@@ -121,7 +168,8 @@ absl::Status Archive::Load(int tokens, engine::PageReservation reservation, Rest
     return absl::OkStatus();
   };
   ReadCost cost;
-  if (absl::Status status = reader.ForEach(blocks + (whole ? 1 : 0), work, cost); !status.ok()) return status;
+  if (absl::Status status = reader.ForEach(taps.count() + blocks + (whole ? 1 : 0), work, cost); !status.ok())
+    return status;
   RestoreReport& report = restored.report;
   report.bytes_read = cost.bytes;
   report.bytes_restored = static_cast<int64_t>(ShapeOfBlock(d_.pool->shape(), 1).bytes()) * tokens +
@@ -134,9 +182,16 @@ absl::Status Archive::Load(int tokens, engine::PageReservation reservation, Rest
   state.sampling = SamplingOf(record);
   state.text = TextStateOf(record, tokens);
   state.constraint = ConstraintOf(record, tokens);
+  state.taps = std::move(taps).taps();
   state.origin = OriginOf(record);
   state.origin_tokens = tokens;
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<float>> Archive::ReadTaps(const storage::NodeRecord& record, int index) const {
+  ReadCost cost;
+  return NodeReader(d_, *coder_, record)
+      .ReadTaps(PlanTapPieces(TapExtentOf(record))[index], record.contents().tap_blocks(index).block(), cost);
 }
 
 absl::StatusOr<VerifiedNode> Archive::Verify(const std::string& tenant, const std::string& node_id) {
@@ -150,14 +205,20 @@ absl::StatusOr<VerifiedNode> Archive::Verify(const std::string& tenant, const st
   }
   const NodeReader reader(d_, *coder_, *record);
   const int blocks = record->contents().blocks_size();
+  const std::vector<TapPiece> taps = PlanTapPieces(TapExtentOf(*record));
   const auto work = [&](int i, ReadCost& cost) -> absl::Status {
+    if (i > blocks) {
+      const int tap = i - blocks - 1;
+      return reader.ReadTaps(taps[tap], record->contents().tap_blocks(tap).block(), cost).status();
+    }
     if (i == blocks) return reader.ReadLogits(same_model ? d_.model.vocab_size : 0, cost).status();
     return reader.ReadBlock(record->contents().blocks(i), cost).status();
   };
   ReadCost cost;
-  if (absl::Status status = reader.ForEach(blocks + 1, work, cost); !status.ok()) return status;
+  const int tap_blocks = static_cast<int>(taps.size());
+  if (absl::Status status = reader.ForEach(blocks + 1 + tap_blocks, work, cost); !status.ok()) return status;
   if (absl::Status status = CheckReferences(*d_.store, *record); !status.ok()) return status;
-  return VerifiedNode{.blocks = blocks, .bytes_read = cost.bytes};
+  return VerifiedNode{.blocks = blocks + tap_blocks, .bytes_read = cost.bytes};
 }
 
 }  // namespace quicksave::server

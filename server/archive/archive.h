@@ -27,6 +27,7 @@ struct ModelIdentity {
   std::string fingerprint;
   std::string numerics;  // engine::NumericsVersion
   int vocab_size = 0;
+  int hidden_size = 0;
 };
 
 struct SaveRequest {
@@ -44,7 +45,7 @@ struct SaveRequest {
 
 // Times are summed over threads, but for commit and total.
 struct SaveReport {
-  int64_t written_bytes = 0;  // new blocks, logits and record
+  int64_t written_bytes = 0;  // new blocks, logits, hidden states and record
   int64_t encoded_bytes = 0;  // raw bytes of K and V that were encoded
   int new_blocks = 0;
   int shared_blocks = 0;
@@ -63,7 +64,7 @@ struct SavedNode {
 
 // Times are summed over threads, but for total.
 struct RestoreReport {
-  int64_t bytes_read = 0;      // blocks and logits, as stored
+  int64_t bytes_read = 0;      // blocks, logits and hidden states, as stored
   int64_t bytes_restored = 0;  // K, V and logits
   std::string codec;
   absl::Duration read;    // from the store, with its checksum
@@ -81,7 +82,7 @@ struct RestoredState {
 };
 
 struct VerifiedNode {
-  int blocks = 0;
+  int blocks = 0;          // those of hidden states included
   int64_t bytes_read = 0;  // blocks and logits, as stored
 };
 
@@ -95,6 +96,8 @@ class Archive {
     engine::PagePool* pool;
     WorkerPool* workers;
     ModelIdentity model;
+    // Most bytes of hidden states that a restored state may have.
+    int64_t max_tap_bytes = int64_t{256} << 20;
   };
   // Registers the codecs that need no profile, unless they are registered, and the model's stored profile of the exact
   // codec, when there is one. DATA_LOSS when that profile is damaged. What is given must outlive the archive.
@@ -122,10 +125,14 @@ class Archive {
   // into pages and checked against their identity, in parallel. NOT_FOUND; OUT_OF_RANGE for at_token;
   // FAILED_PRECONDITION for a node of another model or numerics, saying which, or one that lacks something; DATA_LOSS
   // naming node and part; UNIMPLEMENTED when a newer program encoded a block; RESOURCE_EXHAUSTED when there are no
-  // pages.
+  // pages, or the hidden states are more than max_tap_bytes.
   // With `reserve`, the pages come from what it returns; its errors.
   absl::StatusOr<RestoredState> Restore(const std::string& tenant, const std::string& node_id,
                                         std::optional<int> at_token, const ReservePages& reserve = nullptr);
+
+  // The values [tokens, hidden_size] of block `index` of a consistent record's hidden states, of whatever model.
+  // DATA_LOSS naming node and part; UNIMPLEMENTED; NOT_FOUND when the node was deleted meanwhile.
+  absl::StatusOr<std::vector<float>> ReadTaps(const storage::NodeRecord& record, int index) const;
 
   // Reads and decodes everything that a node, of whatever model, refers to. NOT_FOUND; DATA_LOSS names the part that is
   // not whole; UNIMPLEMENTED.

@@ -60,6 +60,33 @@ absl::StatusOr<std::shared_ptr<const engine::Logits>> NodeReader::ReadLogits(int
   return LogitsFromBytes(*bytes);
 }
 
+absl::StatusOr<std::vector<float>> NodeReader::ReadTaps(const TapPiece& piece, const storage::BlockRef& ref,
+                                                        ReadCost& cost) const {
+  const auto name = [&] {
+    return absl::StrCat("hidden states of layer ", piece.layer, ", tokens ", piece.first_token, " to ",
+                        piece.first_token + piece.token_count, " (block ", absl::BytesToHexString(ref.id()), ")");
+  };
+  Stopwatch watch;
+  const absl::StatusOr<std::string> bytes =
+      d_.store->ReadBlock(record_.tenant(), record_.model_fingerprint(), storage::IdOf(ref));
+  cost.read += watch.Lap();
+  if (!bytes.ok()) return Explain(bytes.status(), name());
+  cost.bytes += static_cast<int64_t>(bytes->size());
+  if (ref.codec() != compressor::kRowBlockCodec) {
+    return Explain(absl::UnimplementedError(absl::StrCat("this program does not read ", ref.codec())), name());
+  }
+  const absl::StatusOr<compressor::BlockId> id = compressor::Digest128::FromBytes(ref.id());
+  if (!id.ok()) return Explain(absl::DataLossError(id.status().message()), name());
+  std::vector<float> values(piece.shape().values());
+  const absl::Status decoded = compressor::DecodeRowBlock(*bytes, piece.shape(), *id, absl::MakeSpan(values));
+  cost.decode += watch.Lap();
+  if (absl::IsDataLoss(decoded)) {
+    d_.store->ReportDamaged(record_.tenant(), record_.model_fingerprint(), storage::IdOf(ref));
+  }
+  if (!decoded.ok()) return Explain(decoded, name());
+  return values;
+}
+
 absl::Status NodeReader::ForEach(int count, absl::FunctionRef<absl::Status(int, ReadCost&)> work,
                                  ReadCost& cost) const {
   std::vector<ReadCost> costs(count);

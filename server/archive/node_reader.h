@@ -3,12 +3,14 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/archive/archive.h"
 #include "server/archive/block_coder.h"
+#include "server/archive/tap_blocks.h"
 
 namespace quicksave::server {
 
@@ -32,6 +34,10 @@ class NodeReader {
 
   // The next-token logits; `vocab_size` 0 takes any number. Errors as ReadBlock.
   absl::StatusOr<std::shared_ptr<const engine::Logits>> ReadLogits(int vocab_size, ReadCost& cost) const;
+
+  // The values [tokens, hidden_size] of a piece of the hidden states, which `ref` names. Errors as ReadBlock.
+  absl::StatusOr<std::vector<float>> ReadTaps(const TapPiece& piece, const storage::BlockRef& ref,
+                                              ReadCost& cost) const;
 
   // Does work(i, cost) for all i in [0, count) on the worker pool, until one fails; adds the costs to `cost`. Returns
   // the error of the lowest index that has one.

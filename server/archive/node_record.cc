@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/archive/block_plan.h"
+#include "server/archive/tap_blocks.h"
 #include "storage/error_reason.h"
 
 namespace quicksave::server {
@@ -72,8 +73,8 @@ void SetText(const TextState& from, storage::v1::TextState& text) {
   text.set_held_back(from.held_text);
 }
 
-absl::Status Inconsistent(const storage::NodeRecord& record, std::string_view what) {
-  return absl::DataLossError(absl::StrCat("nodes/", record.node_id(), ": its record is damaged: ", std::string(what)));
+absl::Status Inconsistent(const storage::NodeRecord& record, absl::string_view what) {
+  return absl::DataLossError(absl::StrCat("nodes/", record.node_id(), ": its record is damaged: ", what));
 }
 
 }  // namespace
@@ -95,6 +96,7 @@ storage::NodeRecord MakeRecord(const SaveRequest& request, const ModelIdentity& 
   record.mutable_annotations()->set_note(request.note);
   record.set_text_tail(request.text_tail);
   SetSampler(state.sampling, *record.mutable_sampler());
+  SetTaps(state.taps.extent(), record);
   storage::NodeContents& contents = *record.mutable_contents();
   contents.mutable_token_ids()->Assign(state.sequence.tokens().begin(), state.sequence.tokens().end());
   SetText(state.text, *contents.mutable_text());
@@ -143,6 +145,7 @@ absl::Status CheckConsistent(const storage::NodeRecord& record) {
     next = end;
   }
   if (next != count) return Inconsistent(record, absl::StrCat("blocks hold ", next, " of ", count, " tokens"));
+  if (absl::Status taps = CheckTaps(record); !taps.ok()) return Inconsistent(record, taps.message());
   const storage::v1::TextState& text = contents.text();
   if (text.detokenizer_prefix_offset() < 0 || text.detokenizer_emitted_bytes() < 0 ||
       text.detokenizer_read_offset() < text.detokenizer_prefix_offset() ||
@@ -171,6 +174,10 @@ absl::Status CheckFitsModel(const storage::NodeRecord& record, const ModelIdenti
     if (id >= static_cast<uint32_t>(model.vocab_size)) {
       return Inconsistent(record, absl::StrCat("biased token id ", id, " is not in the vocabulary"));
     }
+  }
+  const engine::TapExtent taps = TapExtentOf(record);
+  if (taps.on() && (taps.hidden_size != model.hidden_size || !engine::Validate(taps.spec, shape.layers).ok())) {
+    return Inconsistent(record, "its hidden states are not the model's");
   }
   const uint64_t token_bytes = shape.page_bytes() / engine::cpu::kPageTokens;
   for (const storage::BlockRef& ref : record.contents().blocks()) {

@@ -34,6 +34,7 @@ absl::StatusOr<SavedNode> NodeSaver::Save() {
   if (absl::Status status = CheckState(); !status.ok()) return status;
   if (absl::Status status = Plan(); !status.ok()) return status;
   if (absl::Status status = CutBlocks(); !status.ok()) return status;
+  if (absl::Status status = taps_.Cut(); !status.ok()) return status;
   storage::NodeCommit commit = MakeCommit();
   Stopwatch watch;
   absl::StatusOr<storage::NodeRecord> record = Commit(commit);
@@ -161,6 +162,8 @@ storage::NodeCommit NodeSaver::MakeCommit() {
       commit.blocks.push_back({.id = cut.block.id, .bytes = std::move(cut.block.bytes)});
     }
   }
+  new_blocks_ = static_cast<int>(commit.blocks.size());
+  taps_.AddTo(commit);
   commit.state.push_back({.name = kLogitsState, .bytes = LogitsToBytes(*request_.state.sequence.next_logits())});
   commit.request = request_.request;
   return commit;
@@ -196,8 +199,8 @@ SavedNode NodeSaver::Finish(storage::NodeRecord record, const storage::NodeCommi
     saved.report.encode += cuts_[i].encode;
     if (cuts_[i].encoded_bytes > 0) saved.report.encoded_bytes += origin->blocks.back().raw_bytes;
   }
-  saved.report.new_blocks = static_cast<int>(commit.blocks.size());
-  saved.report.shared_blocks = static_cast<int>(plan_.size() - commit.blocks.size());
+  saved.report.new_blocks = new_blocks_;
+  saved.report.shared_blocks = static_cast<int>(plan_.size()) - new_blocks_;
   saved.report.written_bytes = static_cast<int64_t>(record.new_stored_bytes() + commit.state.front().bytes.size() +
                                                     commit.record.ByteSizeLong());
   saved.origin = std::move(origin);

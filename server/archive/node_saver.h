@@ -9,6 +9,7 @@
 #include "server/archive/archive.h"
 #include "server/archive/block_coder.h"
 #include "server/archive/block_plan.h"
+#include "server/archive/tap_blocks.h"
 
 namespace quicksave::server {
 
@@ -17,7 +18,7 @@ class NodeSaver {
  public:
   // All arguments must outlive it.
   NodeSaver(const Archive::Dependencies& dependencies, BlockCoder& coder, const SaveRequest& request)
-      : d_(dependencies), coder_(coder), request_(request) {}
+      : d_(dependencies), coder_(coder), request_(request), taps_(dependencies, request.tenant, request.state.taps) {}
 
   // See Archive::Save.
   absl::StatusOr<SavedNode> Save();
@@ -56,6 +57,8 @@ class NodeSaver {
   std::vector<PlannedBlock> plan_;
   // For each planned block; unused where it is the origin's.
   std::vector<Cut> cuts_;
+  int new_blocks_ = 0;
+  TapSaver taps_;
 };
 
 }  // namespace quicksave::server

@@ -38,13 +38,13 @@ absl::StatusOr<std::string> ParkingLot::Park(const SessionState& state) {
   return saved->record.node_id();
 }
 
-absl::StatusOr<engine::Sequence> ParkingLot::Unpark(const std::string& name, engine::PageReservation& pages) {
+absl::StatusOr<ParkedState> ParkingLot::Unpark(const std::string& name, engine::PageReservation& pages) {
   const auto reserve = [&pages](int tokens) -> absl::StatusOr<engine::PageReservation> {
     return pages.Split(engine::PagesFor(tokens));
   };
   absl::StatusOr<RestoredState> restored = archive_->Restore(kTenant, name, std::nullopt, reserve);
   if (!restored.ok()) return restored.status();
-  return std::move(restored->state.sequence);
+  return ParkedState{std::move(restored->state.sequence), std::move(restored->state.taps)};
 }
 
 void ParkingLot::Drop(const std::string& name) {

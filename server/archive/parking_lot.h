@@ -19,7 +19,7 @@ class ParkingLot : public StateParker {
   absl::Status Clear();
 
   absl::StatusOr<std::string> Park(const SessionState& state) override;
-  absl::StatusOr<engine::Sequence> Unpark(const std::string& name, engine::PageReservation& pages) override;
+  absl::StatusOr<ParkedState> Unpark(const std::string& name, engine::PageReservation& pages) override;
   void Drop(const std::string& name) override;
 
  private:

@@ -21,6 +21,11 @@ class EvaluateJob : public Job {
   EvaluateJob(engine::Sequence sequence, std::vector<int32_t> tokens, engine::LogitsWanted wanted, Consumer consumer)
       : sequence_(std::move(sequence)), tokens_(std::move(tokens)), wanted_(wanted), consumer_(std::move(consumer)) {}
 
+  // Captures hidden states of what is fed.
+  void set_taps(engine::Taps taps) { taps_ = std::move(taps); }
+  // Those, after the end.
+  const engine::Taps& captured() const { return taps_; }
+
   // Asked before each step whether the caller has given up, in addition to Cancel.
   void set_cancelled(std::function<bool()> cancelled) { asks_cancelled_ = std::move(cancelled); }
   bool cancelled() const override { return Job::cancelled() || (asks_cancelled_ != nullptr && asks_cancelled_()); }
@@ -29,6 +34,7 @@ class EvaluateJob : public Job {
   int count() const { return static_cast<int>(tokens_.size()); }
 
   engine::Sequence& sequence() override { return sequence_; }
+  engine::Taps* taps() override { return taps_.on() ? &taps_ : nullptr; }
   int backlog() const override { return static_cast<int>(tokens_.size() - fed_); }
   Feed Next(int budget) override {
     feeding_ = std::min<size_t>(budget, tokens_.size() - fed_);
@@ -55,6 +61,7 @@ class EvaluateJob : public Job {
 
  private:
   engine::Sequence sequence_;
+  engine::Taps taps_;
   const std::vector<int32_t> tokens_;
   const engine::LogitsWanted wanted_;
   const Consumer consumer_;

@@ -28,11 +28,28 @@ GenerateJob::GenerateJob(SessionState state, GenerateOptions options, const text
       listener_(std::move(listener)),
       constraint_(std::move(constraint)),
       length_(state_.sequence.length()) {
-  if (!options_.input.empty() || state_.sequence.next_logits() != nullptr || length() == 0) return;
-  // Rewound: the last token is fed again for its logits, which are a function of the tokens alone.
+  if (options_.input.empty() && length() > 0) PutBackLastToken();
+  tap_extent_ = state_.taps.extent();
+  const bool goes_on = tap_extent_.first_token + tap_extent_.token_count == state_.sequence.length();
+  if (tap_extent_.token_count == 0 || !goes_on) tap_extent_.first_token = state_.sequence.length();
+}
+
+void GenerateJob::PutBackLastToken() {
+  const bool rewound = state_.sequence.next_logits() == nullptr;
+  if (!rewound && (!state_.taps.on() || state_.taps.Has(length() - 1))) return;
+  // Logits and hidden states are a function of the tokens alone.
   whole_ = state_.sequence;
+  keeps_text_ = !rewound;
   options_.input = {state_.sequence.tokens().back()};
   state_.sequence.Truncate(length() - 1);
+}
+
+engine::TapExtent GenerateJob::tap_extent() const {
+  engine::TapExtent extent = tap_extent_;
+  if (!extent.on()) return extent;
+  if (!extent.spec.all_tokens) extent.first_token = std::max(0, length() - 1);
+  extent.token_count = std::max(0, length() - extent.first_token);
+  return extent;
 }
 
 SessionState GenerateJob::Capture() const {
@@ -43,6 +60,7 @@ SessionState GenerateJob::Capture() const {
 
 void GenerateJob::Begin() {
   start_ = absl::Now();
+  if (keeps_text_) return;
   if (!options_.input.empty()) {
     state_.text.held_text.clear();
   } else if (state_.text.detokenizer.prefix_offset == length()) {
@@ -79,7 +97,7 @@ void GenerateJob::Consume(absl::Span<const float> logits) {
   whole_.reset();
   if (fed_input_ < options_.input.size()) {
     fed_input_ += feeding_;
-    SkipInputText();
+    if (!keeps_text_ || state_.text.detokenizer.prefix_offset == length()) SkipInputText();
   }
   if (logits.empty()) return;
   // Only now is the token given out by Decide part of the state, so only now is its text.

@@ -75,10 +75,13 @@ class GenerateJob : public Job {
   int max_appended() const { return static_cast<int>(options_.input.size()) + options_.max_appended; }
   // Tokens of its sequence now. Any thread.
   int length() const { return length_.load(std::memory_order_relaxed); }
+  // What is captured of it now. Any thread.
+  engine::TapExtent tap_extent() const;
   // The state at a step boundary: on the engine thread, or before the job is submitted.
   SessionState Capture() const;
 
   engine::Sequence& sequence() override { return state_.sequence; }
+  engine::Taps* taps() override { return state_.taps.on() ? &state_.taps : nullptr; }
   int backlog() const override;
   bool paused() const override { return listener_->Full() || AwaitsConstraint(); }
   Feed Next(int budget) override;
@@ -93,6 +96,8 @@ class GenerateJob : public Job {
   bool AwaitsConstraint() const;
   // What the first Next does.
   void Begin();
+  // Takes the last token away to feed it again, when its logits or hidden states are missing.
+  void PutBackLastToken();
   // The input that the state has now is no part of the answer, whether more of it follows or not.
   void SkipInputText();
   // Gives out what was held back and need not be any more.
@@ -110,6 +115,8 @@ class GenerateJob : public Job {
   SessionState state_;
   // The sequence as it was given, while its last token waits to be fed again.
   std::optional<engine::Sequence> whole_;
+  // It is fed again for its hidden states only: the text is as it was.
+  bool keeps_text_ = false;
   GenerateOptions options_;
   const text::Tokenizer* tokenizer_;
   text::StopMatcher stops_;
@@ -127,6 +134,8 @@ class GenerateJob : public Job {
   absl::Status error_;  // why it could not go on
   GenerateResult result_;
   std::atomic<int> length_;
+  // As of the start, but for the count.
+  engine::TapExtent tap_extent_;
   absl::Time start_ = absl::InfinitePast();
   absl::Time prefilled_ = absl::InfinitePast();
 };

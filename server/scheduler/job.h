@@ -11,6 +11,7 @@
 #include "server/engine/model/decoder.h"
 #include "server/engine/page_pool.h"
 #include "server/engine/sequence.h"
+#include "server/engine/taps.h"
 
 namespace quicksave::server {
 
@@ -31,6 +32,8 @@ class Job {
 
   // The sequence that is fed.
   virtual engine::Sequence& sequence() = 0;
+  // Where hidden states of what is fed go; null when none are captured.
+  virtual engine::Taps* taps() { return nullptr; }
   // Tokens that are waiting to be fed: 1 while decoding. Jobs with one come before those with many.
   virtual int backlog() const = 0;
   // Whether to leave the job out of this step, because its reader is slow.

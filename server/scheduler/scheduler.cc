@@ -123,8 +123,11 @@ bool Scheduler::Step() {
 
   std::vector<engine::Slice> slices;
   for (const Fed& part : fed) {
-    slices.push_back(
-        {.tokens = part.feed.tokens, .first_position = part.position, .pages = part.pages, .logits = part.feed.logits});
+    slices.push_back({.tokens = part.feed.tokens,
+                      .first_position = part.position,
+                      .pages = part.pages,
+                      .logits = part.feed.logits,
+                      .taps = {part.tap_layers, part.tap_rows}});
   }
   const absl::Time start = absl::Now();
   absl::Span<const float> logits = decoder_->Forward(slices);
@@ -242,6 +245,10 @@ int Scheduler::FeedJob(const std::shared_ptr<Job>& job, int budget, std::vector<
   Fed part{job, feed, {}, sequence.length()};
   sequence.Append(feed.tokens, job->reservation);
   for (const engine::PageRef& page : sequence.pages()) part.pages.push_back(page.data());
+  if (engine::Taps* const taps = job->taps(); taps != nullptr) {
+    part.tap_rows = taps->Append(part.position, static_cast<int>(feed.tokens.size()));
+    part.tap_layers = taps->layers();
+  }
   fed.push_back(std::move(part));
   job->last_step = step_;
   return count;

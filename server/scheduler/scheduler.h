@@ -75,6 +75,8 @@ class Scheduler {
     Job::Feed feed;
     std::vector<std::byte*> pages;
     int position;
+    absl::Span<const int> tap_layers = {};
+    std::vector<float*> tap_rows = {};
   };
 
   void Loop();

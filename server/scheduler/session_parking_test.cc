@@ -28,14 +28,14 @@ class MemoryParker : public StateParker {
     ++attempts;
     if (fail) return absl::ResourceExhaustedError("the disk is full");
     const std::string name = std::to_string(++last_);
-    Parked parked{state.sequence.tokens(), *state.sequence.next_logits(), {}};
+    Parked parked{state.sequence.tokens(), *state.sequence.next_logits(), {}, state.taps};
     for (const engine::PageRef& page : state.sequence.pages()) {
       parked.pages.emplace_back(reinterpret_cast<const char*>(page.data()), page.size());
     }
     parked_.emplace(name, std::move(parked));
     return name;
   }
-  absl::StatusOr<engine::Sequence> Unpark(const std::string& name, engine::PageReservation& pages) override {
+  absl::StatusOr<ParkedState> Unpark(const std::string& name, engine::PageReservation& pages) override {
     absl::MutexLock lock(&mutex_);
     const auto it = parked_.find(name);
     if (it == parked_.end()) return absl::NotFoundError(name);
@@ -44,8 +44,9 @@ class MemoryParker : public StateParker {
       taken.push_back(pages.Take());
       std::memcpy(taken.back().data(), bytes.data(), bytes.size());
     }
-    return engine::Sequence(it->second.tokens, std::move(taken),
-                            std::make_shared<const engine::Logits>(it->second.logits));
+    return ParkedState{engine::Sequence(it->second.tokens, std::move(taken),
+                                        std::make_shared<const engine::Logits>(it->second.logits)),
+                       it->second.taps};
   }
   void Drop(const std::string& name) override {
     absl::MutexLock lock(&mutex_);
@@ -64,6 +65,7 @@ class MemoryParker : public StateParker {
     std::vector<int32_t> tokens;
     engine::Logits logits;
     std::vector<std::string> pages;
+    engine::Taps taps;
   };
   mutable absl::Mutex mutex_;
   int last_ = 0;
@@ -146,6 +148,29 @@ TEST_F(ParkingTest, AParkedSessionIsDescribedAndCapturedAsIfItWereNot) {
   EXPECT_EQ(captured.pages.pages(), 3);
   EXPECT_FALSE(table_.Info(id)->parked);
   EXPECT_EQ(parker_.size(), 0u);
+}
+
+TEST_F(ParkingTest, HiddenStatesArePartOfWhatIsParked) {
+  SessionState state = NewState(1);
+  state.taps = engine::Taps({.layers = {1}, .all_tokens = true}, environment_.decoder->config().hidden_size);
+  state = environment_.Generate(state, Options(TextTokens(10, 3), 5)).state;
+  const engine::TapExtent extent = state.taps.extent();
+  ASSERT_EQ(extent.token_count, 15);
+  const std::string id = AddOne(state);
+  EXPECT_EQ(table_.Info(id)->taps, extent);
+  EXPECT_EQ(table_.counters().tap_bytes, extent.bytes());
+  ASSERT_TRUE(table_.MakeRoom());
+  EXPECT_EQ(table_.Info(id)->taps, extent);
+  EXPECT_EQ(table_.counters().tap_bytes, 0);
+  const TakenSession captured = table_.Capture(id, {}, [](int) { return 0; }).value();
+  for (int token = 25; token < 40; ++token) EXPECT_TRUE(engine::SameTaps(captured.state.taps, state.taps, token));
+  // While it generates it is described as far as it has come.
+  TakenSession taken = table_.Take(id, std::nullopt, {}, [](int length) { return PagesToGrow(length, 5); }).value();
+  const auto listener = std::make_shared<RecordingListener>();
+  const EngineHold hold(environment_.scheduler.get());
+  const auto job = environment_.NewJob(std::move(taken.state), Options({}, 5), listener);
+  table_.SetJob(id, job);
+  EXPECT_EQ(table_.Info(id)->taps, extent);
 }
 
 TEST_F(ParkingTest, TheSessionThatWasLeftAloneForLongestGoesFirst) {

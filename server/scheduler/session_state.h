@@ -8,6 +8,7 @@
 
 #include "server/engine/sampler.h"
 #include "server/engine/sequence.h"
+#include "server/engine/taps.h"
 #include "server/text/constraint.h"
 #include "server/text/detokenizer.h"
 
@@ -54,6 +55,8 @@ struct SessionState {
   engine::SamplingParameters sampling;
   TextState text;
   ConstraintState constraint;
+  // Hidden states; off when none are captured.
+  engine::Taps taps;
   // Null for a state that has no node.
   std::shared_ptr<const Origin> origin;
   // The first tokens of the state that are the origin's: min(node_token_count, the token it was rewound to).

@@ -81,7 +81,10 @@ std::vector<SessionInfo> SessionTable::List(uint64_t after, size_t limit, uint64
 }
 
 absl::StatusOr<SessionInfo> SessionTable::AddTaken(const SessionState& state, absl::Duration lease) {
-  SessionState rest = {.sampling = state.sampling, .origin = state.origin, .origin_tokens = state.origin_tokens};
+  SessionState rest = {.sampling = state.sampling,
+                       .taps = state.taps.WithoutValues(),
+                       .origin = state.origin,
+                       .origin_tokens = state.origin_tokens};
   std::vector<SessionState> states = {std::move(rest)};
   absl::StatusOr<std::vector<SessionInfo>> added = AddAll(std::move(states), lease, /*running=*/true);
   if (!added.ok()) return added.status();
@@ -135,8 +138,10 @@ absl::StatusOr<TakenSession> SessionTable::Take(const std::string& id, std::opti
   Renew(entry);
   entry.running = true;
   taken.state = std::move(entry.state);
-  entry.state = {
-      .sampling = taken.state.sampling, .origin = taken.state.origin, .origin_tokens = taken.state.origin_tokens};
+  entry.state = {.sampling = taken.state.sampling,
+                 .taps = taken.state.taps.WithoutValues(),
+                 .origin = taken.state.origin,
+                 .origin_tokens = taken.state.origin_tokens};
   return taken;
 }
 
@@ -172,14 +177,15 @@ absl::Status SessionTable::Unpark(const std::string& id, Entry& entry, engine::P
   entry.moving = true;
   const std::string name = entry.parked_as;
   mutex_.Unlock();
-  absl::StatusOr<engine::Sequence> sequence = parker_->Unpark(name, pages);
+  absl::StatusOr<ParkedState> parked = parker_->Unpark(name, pages);
   mutex_.Lock();
   const absl::StatusOr<Entry*> found = Find(id);
   // Delete has dropped what was parked.
   if (!found.ok()) return found.status();
   (*found)->moving = false;
-  if (!sequence.ok()) return sequence.status();
-  (*found)->state.sequence = *std::move(sequence);
+  if (!parked.ok()) return parked.status();
+  (*found)->state.sequence = std::move(parked->sequence);
+  (*found)->state.taps = std::move(parked->taps);
   (*found)->parked_as.clear();
   --counters_.parked;
   ++counters_.unparkings;
@@ -245,7 +251,9 @@ bool SessionTable::ParkOne() {
   }
   (*found)->parked_as = *std::move(name);
   (*found)->parked_tokens = state.sequence.length();
+  (*found)->parked_taps = state.taps.extent();
   (*found)->state.sequence = engine::Sequence();
+  (*found)->state.taps = engine::Taps();
   ++counters_.parked;
   ++counters_.parkings;
   return true;
@@ -369,7 +377,11 @@ SessionTable::Entry SessionTable::Remove(std::map<std::string, Entry>::iterator 
 
 SessionTable::Counters SessionTable::counters() const {
   absl::MutexLock lock(&mutex_);
-  return counters_;
+  Counters counters = counters_;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.parked_as.empty()) counters.tap_bytes += Describe(id, entry).taps.bytes();
+  }
+  return counters;
 }
 
 int SessionTable::size() const {
@@ -401,15 +413,18 @@ SessionInfo SessionTable::Describe(const std::string& id, const Entry& entry) {
                    .pages = static_cast<int>(entry.state.sequence.pages().size()),
                    .node_tokens = entry.state.origin_tokens,
                    .sampling = entry.state.sampling,
+                   .taps = entry.state.taps.extent(),
                    .create_time = entry.create_time,
                    .expire_time = entry.expire_time};
   if (entry.job != nullptr) {
     info.token_count = entry.job->length();
     info.pages = engine::PagesFor(info.token_count);
+    info.taps = entry.job->tap_extent();
   }
   if (!entry.parked_as.empty()) {
     info.parked = true;
     info.token_count = entry.parked_tokens;
+    info.taps = entry.parked_taps;
   }
   if (entry.state.origin != nullptr) info.node_id = entry.state.origin->node_id;
   return info;

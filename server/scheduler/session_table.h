@@ -35,6 +35,7 @@ struct SessionInfo {
   std::string node_id;  // empty without one
   int node_tokens = 0;  // tokens in common with it
   engine::SamplingParameters sampling;
+  engine::TapExtent taps;
   absl::Time create_time;
   absl::Time expire_time;
 };
@@ -67,6 +68,7 @@ class SessionTable {
     int parked = 0;          // sessions that are parked now
     int64_t parkings = 0;    // since the start
     int64_t unparkings = 0;  // since the start
+    int64_t tap_bytes = 0;   // of hidden states in memory
   };
   // How many pages to reserve for what is to be done with a sequence of a length.
   using Growth = absl::FunctionRef<int(int length)>;
@@ -133,6 +135,7 @@ class SessionTable {
     std::shared_ptr<GenerateJob> job;  // null while idle, or until SetJob
     std::string parked_as;             // the parker's name; empty when in memory
     int parked_tokens = 0;
+    engine::TapExtent parked_taps;
     bool moving = false;                           // being parked or brought back
     absl::Time park_after = absl::InfinitePast();  // parking it failed, and is not tried again before
     int wanted = 0;                                // calls that wait for memory to work with it

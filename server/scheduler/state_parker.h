@@ -9,14 +9,20 @@
 
 namespace quicksave::server {
 
-// Where the K, V and logits of idle sessions go when memory is short. Thread-safe; methods block.
+// What parking takes out of memory.
+struct ParkedState {
+  engine::Sequence sequence;
+  engine::Taps taps;
+};
+
+// Where the K, V, logits and hidden states of idle sessions go when memory is short. Thread-safe; methods block.
 class StateParker {
  public:
   virtual ~StateParker() = default;
-  // Stores the sequence of a state that has tokens and next-token logits, and names it.
+  // Stores sequence and hidden states of a state that has tokens and next-token logits, and names it.
   virtual absl::StatusOr<std::string> Park(const SessionState& state) = 0;
-  // Brings the sequence back, bit for bit, into pages taken from `pages`. It stays parked.
-  virtual absl::StatusOr<engine::Sequence> Unpark(const std::string& name, engine::PageReservation& pages) = 0;
+  // Brings them back, bit for bit, the sequence into pages taken from `pages`. They stay parked.
+  virtual absl::StatusOr<ParkedState> Unpark(const std::string& name, engine::PageReservation& pages) = 0;
   // Forgets a parked state.
   virtual void Drop(const std::string& name) = 0;
 };

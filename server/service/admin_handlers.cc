@@ -51,6 +51,7 @@ void Describe(const Core& core, v1::EngineInfo* info) {
   info->set_parked_sessions(sessions.parked);
   info->set_parkings(sessions.parkings);
   info->set_unparkings(sessions.unparkings);
+  info->set_tap_bytes(sessions.tap_bytes);
   const PageBroker::Counters memory = core.broker->counters();
   info->set_memory_waits(memory.waited);
   info->set_memory_refusals(memory.refused);
@@ -70,6 +71,7 @@ void Describe(const Core& core, v1::Limits* limits) {
   limits->set_default_max_tokens(core.limits.default_max_tokens);
   limits->set_max_message_bytes(core.limits.max_message_bytes);
   limits->set_max_queued_requests(core.limits.max_queued_requests);
+  limits->set_max_tap_bytes_per_session(core.limits.max_tap_bytes_per_session);
   ToProto(core.sessions->options().default_lease, limits->mutable_default_lease());
   ToProto(core.sessions->options().max_lease, limits->mutable_max_lease());
 }

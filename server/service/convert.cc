@@ -9,6 +9,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/archive/node_record.h"
+#include "server/archive/tap_blocks.h"
+#include "server/service/tap_request.h"
 
 namespace quicksave::server {
 namespace {
@@ -98,6 +100,7 @@ void ToProto(const SessionInfo& info, const Core& core, v1::Session* out) {
     out->set_node_token_count(info.node_tokens);
   }
   ToProto(info.sampling, out->mutable_sampling());
+  TapsToProto(info.taps, out);
   ToProto(info.create_time, out->mutable_create_time());
   ToProto(info.expire_time, out->mutable_expire_time());
 }
@@ -145,6 +148,8 @@ void ToProto(const storage::NodeRecord& record, const Core& core, v1::NodeView v
   for (const storage::v1::StateRef& state : record.state()) {
     if (state.name() == "logits") storage->set_logits_bytes(static_cast<int64_t>(state.size_bytes()));
   }
+  TapsToProto(TapExtentOf(record), out);
+  if (record.has_taps()) out->mutable_taps()->set_stored_bytes(static_cast<int64_t>(record.taps().stored_bytes()));
   *out->mutable_lacks() = record.lacks();
   out->set_text_tail(record.text_tail());
   ToProto(SamplingOf(record), out->mutable_sampling());

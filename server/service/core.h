@@ -29,6 +29,8 @@ struct ServiceLimits {
   int max_concurrent_calls = 1024;
   // Jobs that compute or wait for it, as the scheduler was told.
   int max_queued_requests = 256;
+  // Hidden states of one session.
+  int64_t max_tap_bytes_per_session = int64_t{256} << 20;
 };
 
 // Everything that the handlers work with. Made once when the model is loaded; outlives all calls.

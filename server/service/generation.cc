@@ -11,6 +11,7 @@
 #include "server/service/restore.h"
 #include "server/service/saving.h"
 #include "server/service/start_state.h"
+#include "server/service/tap_request.h"
 #include "storage/error_reason.h"
 
 namespace quicksave::server {
@@ -81,6 +82,7 @@ absl::Status Generation::Validate() const {
       CheckTokenIds(core_, stop.token_ids()),
       CheckSaveOptions(request_.save()),
       FromProto(request_.sampling(), {}, core_.identity.vocab_size).status(),
+      FromProto(request_.taps(), core_.decoder->config().layers).status(),
       text::StopMatcher::Create({stop.strings().begin(), stop.strings().end()}).status(),
       Lease(core_, request_.has_lease(), request_.lease()).status(),
   };
@@ -172,6 +174,8 @@ absl::StatusOr<TakenSession> Generation::StartEmpty(std::vector<int32_t>& input,
   absl::StatusOr<engine::PageReservation> pages = core_.broker->Reserve(growth(0), Call());
   if (!pages.ok()) return pages.status();
   TakenSession taken{{}, *std::move(pages)};
+  // What is shared is not computed, so nothing of it could be captured.
+  if (CapturesAllTokens(request_)) return taken;
   // Found after the wait for memory, so that nobody waits while holding some; what it makes superfluous goes back.
   taken.state.sequence = core_.sessions->SharedPrefix(input);
   const int shared = taken.state.sequence.length();
@@ -228,11 +232,16 @@ absl::Status Generation::Launch(TakenSession taken, std::vector<int32_t> input) 
   }
   const engine::SamplingParameters sampling = state.sampling;
   const ConstraintState constraint = state.constraint;
+  const engine::Taps taps = state.taps;
   if (status.ok()) status = ResumeConstraint(!input.empty(), state);
   if (status.ok()) {
     const auto wanted = FromProto(request_.sampling(), sampling, core_.identity.vocab_size);
     status = wanted.status();
     if (wanted.ok()) state.sampling = *wanted;
+  }
+  if (status.ok()) {
+    const int input_tokens = static_cast<int>(input.size());
+    status = ResumeTaps(core_, request_, input_tokens + MaxAppended(length, input.size()), state);
   }
   std::shared_ptr<GenerateJob> job;
   if (status.ok()) {
@@ -249,6 +258,7 @@ absl::Status Generation::Launch(TakenSession taken, std::vector<int32_t> input) 
   if (!status.ok()) {
     state.sampling = sampling;  // NOLINT(bugprone-use-after-move): as above
     state.constraint = constraint;
+    state.taps = taps;
     core_.sessions->GiveBack(session_, std::move(state));
   }
   return status;

@@ -18,29 +18,41 @@ namespace {
 struct Replayed {
   engine::Sequence sequence;
   engine::Logits logits;  // after the last token
+  engine::Taps taps;      // what the stored state has
 };
 
 // Computes a state from nothing but its token ids.
-absl::StatusOr<Replayed> Replay(Core& core, const CallContext& call, const std::vector<int32_t>& tokens,
+absl::StatusOr<Replayed> Replay(Core& core, const CallContext& call, const SessionState& stored,
                                 engine::PageReservation pages) {
   Replayed replayed;
   const auto job = std::make_shared<EvaluateJob>(
-      engine::Sequence(), tokens, engine::LogitsWanted::kLast,
+      engine::Sequence(), stored.sequence.tokens(), engine::LogitsWanted::kLast,
       [&replayed](size_t, absl::Span<const float> logits) { replayed.logits.assign(logits.begin(), logits.end()); });
   job->client = call.client;
   job->deadline = call.deadline;
   job->set_cancelled(call.cancelled);
   job->reservation = std::move(pages);
+  if (const engine::TapExtent extent = stored.taps.extent(); extent.token_count > 0) {
+    job->set_taps(engine::Taps(extent.spec, extent.hidden_size, extent.first_token));
+  }
   if (absl::Status status = core.scheduler->Run(job, job->count()); !status.ok()) return status;
   replayed.sequence = job->sequence();
+  replayed.taps = job->captured();
   return replayed;
 }
 
-// DATA_LOSS, naming the first token that differs, unless every bit of K, V and logits is the same.
-absl::Status Compare(const std::string& node, const engine::Sequence& stored, const Replayed& replayed) {
+// DATA_LOSS, naming the first token that differs, unless every bit of K, V, logits and hidden states is the same.
+absl::Status Compare(const std::string& node, const SessionState& state, const Replayed& replayed) {
+  const engine::Sequence& stored = state.sequence;
   for (int position = 0; position < stored.length(); ++position) {
     if (engine::SameKeyValues(stored, replayed.sequence, position)) continue;
     return absl::DataLossError(absl::StrCat(node, ": the stored K and V of token ", position,
+                                            " are not what the model computes from the stored token ids"));
+  }
+  const engine::TapExtent taps = state.taps.extent();
+  for (int token = taps.first_token; token < taps.first_token + taps.token_count; ++token) {
+    if (engine::SameTaps(state.taps, replayed.taps, token)) continue;
+    return absl::DataLossError(absl::StrCat(node, ": the stored hidden states of token ", token,
                                             " are not what the model computes from the stored token ids"));
   }
   const engine::Logits& logits = *stored.next_logits();
@@ -69,9 +81,9 @@ absl::StatusOr<int> CheckByReplay(Core& core, const CallContext& call, const std
   if (stored.next_logits() == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat(node, " has no stored logits to compare with"));
   }
-  const absl::StatusOr<Replayed> replayed = Replay(core, call, stored.tokens(), std::move(pages));
+  const absl::StatusOr<Replayed> replayed = Replay(core, call, restored->state, std::move(pages));
   if (!replayed.ok()) return replayed.status();
-  if (absl::Status status = Compare(node, stored, *replayed); !status.ok()) return status;
+  if (absl::Status status = Compare(node, restored->state, *replayed); !status.ok()) return status;
   return stored.length();
 }
 

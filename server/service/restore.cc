@@ -18,11 +18,13 @@ namespace {
 struct Evaluated {
   engine::Sequence sequence;  // shares all pages but that of the last token
   std::shared_ptr<const engine::Logits> logits;
+  engine::Taps taps;  // of the last token, when the state captures hidden states
 };
 
-// Feeds the last token of a sequence again, on a copy.
-absl::StatusOr<Evaluated> EvaluateLastToken(Core& core, const engine::Sequence& sequence, const CallContext& call) {
-  Evaluated evaluated{sequence, nullptr};
+// Feeds the last token of a state again, on a copy.
+absl::StatusOr<Evaluated> EvaluateLastToken(Core& core, const SessionState& state, const CallContext& call) {
+  const engine::Sequence& sequence = state.sequence;
+  Evaluated evaluated{sequence, nullptr, {}};
   evaluated.sequence.Truncate(sequence.length() - 1);
   const auto job = std::make_shared<EvaluateJob>(
       std::move(evaluated.sequence), std::vector<int32_t>{sequence.tokens().back()}, engine::LogitsWanted::kLast,
@@ -32,12 +34,22 @@ absl::StatusOr<Evaluated> EvaluateLastToken(Core& core, const engine::Sequence& 
   job->client = call.client;
   job->deadline = call.deadline;
   job->set_cancelled(call.cancelled);
+  if (const engine::TapExtent extent = state.taps.extent(); extent.on()) {
+    job->set_taps(engine::Taps({.layers = extent.spec.layers}, extent.hidden_size));
+  }
   absl::StatusOr<engine::PageReservation> pages = core.broker->ReserveFew(job->sequence().PagesToAppend(1), call);
   if (!pages.ok()) return pages.status();
   job->reservation = *std::move(pages);
   if (absl::Status status = core.scheduler->Run(job, 1); !status.ok()) return status;
   evaluated.sequence = job->sequence();
+  evaluated.taps = job->captured();
   return evaluated;
+}
+
+// A state that captures its last token's hidden states has them again, after a rewind.
+void CompleteTaps(const Evaluated& evaluated, SessionState& state) {
+  const engine::TapExtent extent = state.taps.extent();
+  if (extent.on() && !extent.spec.all_tokens && extent.token_count == 0) state.taps = evaluated.taps;
 }
 
 void CompareLogits(const engine::Logits& stored, const engine::Logits& now, v1::DistributionCheck* check) {
@@ -60,7 +72,7 @@ void CompareLogits(const engine::Logits& stored, const engine::Logits& now, v1::
 
 absl::Status Prove(Core& core, const std::string& node, SessionState& state, const CallContext& call,
                    v1::DistributionCheck* check) {
-  absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state.sequence, call);
+  absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state, call);
   if (!evaluated.ok()) return evaluated.status();
   const int last = state.sequence.length() - 1;
   if (!engine::SameKeyValues(state.sequence, evaluated->sequence, last)) {
@@ -69,6 +81,13 @@ absl::Status Prove(Core& core, const std::string& node, SessionState& state, con
         absl::DataLossError(absl::StrCat(node, ": the K and V restored for token ", last,
                                          " are not what the model computes there from the restored tokens before it")));
   }
+  if (state.taps.Has(last) && !engine::SameTaps(state.taps, evaluated->taps, last)) {
+    return storage::WithReason(
+        "PROOF_FAILED",
+        absl::DataLossError(absl::StrCat(node, ": the hidden states restored for token ", last,
+                                         " are not what the model computes there from the restored tokens before it")));
+  }
+  CompleteTaps(*evaluated, state);
   if (state.sequence.next_logits() == nullptr) {
     check->set_outcome(v1::DistributionCheck::OUTCOME_KV_IDENTICAL);
     state.sequence.set_next_logits(std::move(evaluated->logits));
@@ -127,8 +146,9 @@ absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node
 absl::Status EnsureLogits(Core& core, SessionState& state, const CallContext& call) {
   if (state.sequence.next_logits() != nullptr) return absl::OkStatus();
   if (state.sequence.length() == 0) return absl::FailedPreconditionError("the session has no tokens yet");
-  absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state.sequence, call);
+  absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state, call);
   if (!evaluated.ok()) return evaluated.status();
+  CompleteTaps(*evaluated, state);
   state.sequence.set_next_logits(std::move(evaluated->logits));
   return absl::OkStatus();
 }

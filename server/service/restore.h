@@ -26,9 +26,9 @@ using Growth = SessionTable::Growth;
 inline int NoGrowth(int) { return 0; }
 
 // Restores `node` ("nodes/..."), rewound to `at_token` when that is set, and unless `skip_check`, evaluates its last
-// token again over the restored K and V and compares: K and V of that token in every layer, and the logits when they
-// are stored. Every bit must be the same, because a state is a pure function of its tokens; otherwise DATA_LOSS. Other
-// errors are those of Archive::Restore, PageBroker::Reserve and Scheduler::Run.
+// token again over the restored K and V and compares: K and V of that token in every layer, its hidden states when they
+// are stored, and the logits when they are. Every bit must be the same, because a state is a pure function of its
+// tokens; otherwise DATA_LOSS. Other errors are those of Archive::Restore, PageBroker::Reserve and Scheduler::Run.
 absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node, std::optional<int> at_token,
                                              bool skip_check, const CallContext& call, Growth growth = NoGrowth);
 

@@ -2,6 +2,7 @@
 
 #include "server/service/generate_reactor.h"
 #include "server/service/snapshot_handlers.h"
+#include "server/service/tap_reactor.h"
 
 namespace quicksave::server {
 
@@ -48,6 +49,11 @@ grpc::ServerUnaryReactor* SnapshotServiceImpl::DeleteSession(grpc::CallbackServe
                                                              const v1::DeleteSessionRequest* request,
                                                              v1::DeleteSessionResponse* response) {
   return runner_->Run(CallKind::kLight, context, "DeleteSession", request, response, server::DeleteSession);
+}
+
+grpc::ServerWriteReactor<v1::ReadTapsResponse>* SnapshotServiceImpl::ReadTaps(grpc::CallbackServerContext* context,
+                                                                              const v1::ReadTapsRequest* request) {
+  return new TapReactor(runner_, context, *request);
 }
 
 }  // namespace quicksave::server

@@ -28,6 +28,9 @@ class SnapshotServiceImpl final : public v1::SnapshotService::CallbackService {
   grpc::ServerUnaryReactor* DeleteSession(grpc::CallbackServerContext* context, const v1::DeleteSessionRequest* request,
                                           v1::DeleteSessionResponse* response) override;
 
+  grpc::ServerWriteReactor<v1::ReadTapsResponse>* ReadTaps(grpc::CallbackServerContext* context,
+                                                           const v1::ReadTapsRequest* request) override;
+
  private:
   CallRunner* const runner_;
 };

@@ -136,6 +136,32 @@ check_sessions() {
   refuse SnapshotService/GetSession "{\"name\": \"$RESTORED\"}" NotFound
 }
 
+check_taps() {
+  call SnapshotService/Generate \
+    '{"prompt": "Once upon a time", "stop": {"max_tokens": 3}, "save": {}, "keep_session": true,
+      "taps": {"layers": [10, 0, 30], "tokens": "TOKENS_ALL"}}'
+  local session node
+  session="$(get '.[-1].finished.session')"
+  node="$(get '.[] | .saved.node.name // empty')"
+  expect '[.[].saved.node.taps // empty] | .[0] | .spec.layers == [0, 10, 30] and .token_count == 7 and .hidden_size == 576'
+  expect '[.[].saved.node.taps // empty] | .[0] | .bytes == "48384" and (.stored_bytes | tonumber) > 0'
+  call SnapshotService/ReadTaps "{\"node\": \"$node\", \"layers\": [10], \"first_token\": 2, \"token_count\": 4}"
+  expect '.[0].header | .dtype == "F32" and .layers == [10] and .token_count == 4 and .total_bytes == "9216"'
+  expect '[.[1:][].chunk.data | @base64d | length] | length > 0'
+  expect '.[1].chunk | .layer == 10 and .first_token == 2 and .crc32c > 0'
+  local stored
+  stored="$(get '.[1].chunk.data')"
+  call SnapshotService/ReadTaps "{\"session\": \"$session\", \"layers\": [10], \"first_token\": 2, \"token_count\": 4}"
+  expect ".[1].chunk.data == \"$stored\""
+  call SnapshotService/GetSession "{\"name\": \"$session\"}"
+  expect '.[0].session.taps.spec.tokens == "TOKENS_ALL"'
+  refuse SnapshotService/ReadTaps "{\"node\": \"$node\", \"layers\": [11]}" InvalidArgument
+  refuse SnapshotService/ReadTaps "{\"node\": \"$NODE\"}" FailedPrecondition
+  refuse SnapshotService/Generate '{"prompt": "a", "taps": {"layers": [32]}}' InvalidArgument
+  call SnapshotService/DeleteSession "{\"name\": \"$session\"}"
+  call GraphService/DeleteNode "{\"name\": \"$node\"}"
+}
+
 check_graph() {
   call GraphService/GetNode "{\"name\": \"$NODE\", \"view\": \"NODE_VIEW_FULL\"}"
   expect '.[0].node | .labels.topic == "france" and .note == "asked once" and (.token_ids | length) == .token_count'
@@ -176,6 +202,7 @@ wait_until_ready
 check_reflection
 check_generation
 check_sessions
+check_taps
 check_graph
 check_admin
 check_end

@@ -57,6 +57,8 @@ std::vector<NameField> NameFields() {
       {"SnapshotService/Score", "node: '$0'" + scored, "node", false},
       {"SnapshotService/GetSession", "name: '$0'", "name", true},
       {"SnapshotService/DeleteSession", "name: '$0'", "name", true},
+      {"SnapshotService/ReadTaps", "session: '$0'", "session", true},
+      {"SnapshotService/ReadTaps", "node: '$0'", "node", false},
       {"GraphService/GetNode", "name: '$0'", "name", false},
       {"GraphService/UpdateNode", "node {name: '$0' note: 'x'} update_mask {paths: 'note'}", "name", false},
       {"GraphService/DeleteNode", "name: '$0'", "name", false},
@@ -157,6 +159,11 @@ std::vector<BadRequest> BadGenerates() {
            {"save {} save_every_tokens: 0", "save_every_tokens"},
            {"save {} save_every_tokens: -4", "save_every_tokens"},
            {"at_token: 1", "at_token"},
+           {"taps {layers: 32}", "taps.layers: 32"},
+           {"taps {layers: 4294967295}", "taps.layers"},
+           {"taps {layers: 3 layers: 4 layers: 3}", "taps.layers: 3 is named twice"},
+           {absl::StrCat("taps {", Repeat("layers: 1 ", 1000), "}"), "taps.layers"},
+           {"taps {layers: 3 tokens: 9}", "taps.tokens"},
            {"request_id: '3f0c1c52-1a60-4f0e-9d3b-0f6a52a9d0ff'", "request_id"}}) {
     requests.push_back({"SnapshotService/Generate", absl::StrCat("session: '$0' ", rest), name});
   }
@@ -191,6 +198,14 @@ std::vector<BadRequest> BadOthers() {
       {"SnapshotService/Score", "session: '$0' continuations {text: 'a'} top_k: -1", "top_k"},
       {"SnapshotService/Score", "session: '$0' continuations {text: 'a'} top_k: 1001", "top_k"},
       {"SnapshotService/Score", "session: '$0' continuations {text: 'a'} at_token: 1", "at_token"},
+      {"SnapshotService/ReadTaps", "", "session"},
+      {"SnapshotService/ReadTaps", "node: '$1' layers: 5", "layers"},
+      {"SnapshotService/ReadTaps", "node: '$1' layers: 4294967295", "layers"},
+      {"SnapshotService/ReadTaps", "node: '$1' layers: 4 layers: 4", "layers"},
+      {"SnapshotService/ReadTaps", "session: '$0' first_token: -1", "tokens"},
+      {"SnapshotService/ReadTaps", "session: '$0' first_token: 2147483647", "tokens"},
+      {"SnapshotService/ReadTaps", "session: '$0' token_count: 0", "tokens"},
+      {"SnapshotService/ReadTaps", "session: '$0' token_count: 2147483647", "tokens"},
       {"SnapshotService/ListSessions", "page_size: -1", "page_size"},
       {"SnapshotService/ListSessions", "page_size: 1001", "page_size"},
       {"SnapshotService/ListSessions", "page_token: 'x y'", "page"},
@@ -216,6 +231,11 @@ class BadInputTest : public ::testing::Test {
   static void SetUpTestSuite() {
     caller_ = new WireCaller(kServer->process().endpoint());
     session_ = new std::string(NewSession(kServer->client(), std::string("Some words to work on")).value());
+    const absl::StatusOr<Generation> tapped =
+        Generate(kServer->client(), {.start = client::FromSession{*session_},
+                                     .stop = {.max_tokens = 0},
+                                     .taps = client::TapSpec{.layers = {4, 9}, .all_tokens = true}});
+    ASSERT_TRUE(tapped.ok()) << tapped.status();
     node_ = new std::string(kServer->client().Snapshot({.session = *session_})->node.name);
   }
 
@@ -336,6 +356,8 @@ std::vector<std::pair<std::string, std::string>> ValidRequests() {
       {"SnapshotService/GetSession", "name: '$0' view: SESSION_VIEW_FULL"},
       {"SnapshotService/ListSessions", ""},
       {"SnapshotService/DeleteSession", "name: 'sessions/0'"},
+      {"SnapshotService/ReadTaps", "session: '$0'"},
+      {"SnapshotService/ReadTaps", "node: '$1'"},
       {"GraphService/GetNode", "name: '$1' view: NODE_VIEW_FULL"},
       {"GraphService/ListNodes", ""},
       {"GraphService/UpdateNode", "node {name: '$1' note: 'x'} update_mask {paths: 'note'}"},

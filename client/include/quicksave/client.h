@@ -71,6 +71,11 @@ class Client {
   // Ends a session; what was saved of it stays. NOT_FOUND when there is none of that name.
   absl::Status DeleteSession(const DeleteSessionRequest& request, const CallOptions& options = {}) const;
 
+  // Reads the hidden states that a session or a node has, see GenerateRequest::taps. A node's are read without
+  // restoring it. FAILED_PRECONDITION, reason NOT_TAPPED, when nothing was captured; INVALID_ARGUMENT for layers or
+  // tokens that were not; DATA_LOSS when stored or received bytes are damaged.
+  absl::StatusOr<HiddenStates> ReadTaps(const ReadTapsRequest& request, const CallOptions& options = {}) const;
+
   // Returns one node. NOT_FOUND when there is none of that name.
   absl::StatusOr<Node> GetNode(const GetNodeRequest& request, const CallOptions& options = {}) const;
 

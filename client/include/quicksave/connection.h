@@ -36,6 +36,7 @@ class Connection {
   virtual absl::StatusOr<ListSessionsResponse> ListSessions(const ListSessionsRequest& request,
                                                             const CallOptions& options) = 0;
   virtual absl::Status DeleteSession(const DeleteSessionRequest& request, const CallOptions& options) = 0;
+  virtual absl::StatusOr<HiddenStates> ReadTaps(const ReadTapsRequest& request, const CallOptions& options) = 0;
 
   virtual absl::StatusOr<Node> GetNode(const GetNodeRequest& request, const CallOptions& options) = 0;
   virtual absl::StatusOr<ListNodesResponse> ListNodes(const ListNodesRequest& request, const CallOptions& options) = 0;

@@ -72,6 +72,10 @@ struct GenerateRequest {
   // restored with it, until its text is complete, the model ends its turn, or a generation brings input or another
   // constraint; so one without input and constraint goes on inside it.
   std::optional<Constraint> constraint;
+  // Hidden states to capture, see Client::ReadTaps. They stay with the session, and are saved and restored with it.
+  // Unset goes on with what the session captures; another spec drops what it has, one without layers ends it. Without
+  // input the state's last token is evaluated once more, if need be, to have its hidden states.
+  std::optional<TapSpec> taps;
   // Return log-probabilities with this many alternatives for each token, 0 to 100; unset returns none.
   std::optional<int32_t> top_logprobs;
   // Save the final state as a node.
@@ -275,6 +279,35 @@ struct ListSessionsResponse {
   bool operator==(const ListSessionsResponse&) const = default;
 };
 
+struct ReadTapsRequest {
+  // Whose hidden states to read; nothing else of FromNode than its name is used.
+  Start source;
+  // Layers to read, each once; none reads all that were captured.
+  std::vector<uint32_t> layers;
+  // First token to read; unset takes the first that has hidden states.
+  std::optional<int32_t> first_token;
+  // Tokens to read, at least 1; unset takes all from there on.
+  std::optional<int32_t> token_count;
+};
+
+// Hidden states of some tokens at some layers.
+struct HiddenStates {
+  // The layers, ascending, counted as TapSpec says.
+  std::vector<uint32_t> layers;
+  // Position of the first token.
+  int32_t first_token = 0;
+  // Number of tokens.
+  int32_t token_count = 0;
+  // Width of the residual stream.
+  int32_t hidden_size = 0;
+  // Fingerprint of the model that computed them.
+  std::string model_fingerprint;
+  // Elements [layers, token_count, hidden_size], with the bits that the engine computed.
+  std::vector<float> values;
+
+  bool operator==(const HiddenStates&) const = default;
+};
+
 struct DeleteSessionRequest {
   // The session, `sessions/{session}`.
   std::string name;
@@ -394,7 +427,7 @@ struct VerifyNodeRequest {
 };
 
 struct VerifyNodeResponse {
-  // Blocks read, decoded and checked.
+  // Blocks read, decoded and checked, those of hidden states included.
   int32_t blocks_checked = 0;
   // Bytes read from the store.
   int64_t bytes_read = 0;

@@ -85,6 +85,8 @@ struct EngineInfo {
   int64_t memory_waits = 0;
   // Calls refused for want of KV memory since the start.
   int64_t memory_refusals = 0;
+  // Bytes of hidden states that live sessions hold in memory.
+  int64_t tap_bytes = 0;
 
   bool operator==(const EngineInfo&) const = default;
 };
@@ -119,6 +121,8 @@ struct Limits {
   absl::Duration default_lease;
   // Longest lease.
   absl::Duration max_lease;
+  // Most bytes of hidden states that one session may hold.
+  int64_t max_tap_bytes_per_session = 0;
 
   bool operator==(const Limits&) const = default;
 };

@@ -186,6 +186,37 @@ struct Proof {
   bool operator==(const Proof&) const = default;
 };
 
+// Hidden states to capture with a session: the residual stream at chosen places of the model. Layers are counted as in
+// `hidden_states` of Hugging Face transformers: 0 is the embeddings, i the residual stream after i layers, and the
+// number of layers, L, what follows the final norm. Besides, L + 1 is the residual stream after the last layer.
+struct TapSpec {
+  // The layers, 0 to the model's layers + 1, each once. None ends capturing.
+  std::vector<uint32_t> layers;
+  // Keep those of every token that is evaluated from here on, input and generated ones; otherwise of the last token of
+  // the state only.
+  bool all_tokens = false;
+
+  bool operator==(const TapSpec&) const = default;
+};
+
+// Hidden states that a session or a node has: fp32, as the engine computed them, for consecutive tokens.
+struct Taps {
+  // What is captured; the layers ascend.
+  TapSpec spec;
+  // Position of the first token whose hidden states are there.
+  int32_t first_token = 0;
+  // Tokens whose hidden states are there.
+  int32_t token_count = 0;
+  // Width of the residual stream.
+  int32_t hidden_size = 0;
+  // Bytes of the hidden states.
+  int64_t bytes = 0;
+  // Of a node: stored bytes of them, those shared with other nodes included.
+  int64_t stored_bytes = 0;
+
+  bool operator==(const Taps&) const = default;
+};
+
 // A live decoding state in the server's memory: tokens, KV pages, next-token logits, sampler.
 // It dies with the server, with its lease or by DeleteSession; a Node does not.
 struct Session {
@@ -213,6 +244,8 @@ struct Session {
   std::string text;
   // Its K and V are parked in the store, because others needed the memory; the next call brings them back.
   bool parked = false;
+  // Hidden states that it captures and has.
+  std::optional<Taps> taps;
 
   bool operator==(const Session&) const = default;
 };
@@ -324,13 +357,15 @@ struct Node {
   std::string text_tail;
   // Blocks of the state in order; View::kFull only.
   std::vector<Block> blocks;
+  // Hidden states that were saved with it.
+  std::optional<Taps> taps;
 
   bool operator==(const Node&) const = default;
 };
 
 // What a save did.
 struct SaveReport {
-  // Stored bytes that were new: blocks, logits and record.
+  // Stored bytes that were new: blocks, logits, hidden states and record.
   int64_t written_bytes = 0;
   // Bytes of K and V that were encoded for it.
   int64_t encoded_bytes = 0;

@@ -22,6 +22,7 @@ namespace quicksave::server {
 
 inline constexpr char kTenant[] = "tests";
 inline constexpr int kVocab = 512;
+inline constexpr int kHiddenSize = 24;
 
 // A deterministic stand-in for a model.
 class FakeModel {
@@ -61,7 +62,8 @@ class ArchiveEnvironment {
 
   const engine::KvShape shape;
   const FakeModel fake;
-  const ModelIdentity model{.fingerprint = "model-a", .numerics = "numerics-1", .vocab_size = kVocab};
+  const ModelIdentity model{
+      .fingerprint = "model-a", .numerics = "numerics-1", .vocab_size = kVocab, .hidden_size = kHiddenSize};
   const std::filesystem::path folder;
   const std::unique_ptr<engine::PagePool> pool;
   WorkerPool workers{3};

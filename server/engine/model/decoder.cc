@@ -16,6 +16,7 @@ absl::Span<const float> Decoder::Forward(absl::Span<const Slice> slices) {
   const cpu::ScopedFlushDenormals flush;
   Prepare(slices);
   Embed(slices);
+  if (tapped_) Capture(slices, 0);
   for (const Layer& layer : layers_) {
     Normalise(rows_, layer.attention_norm);
     Apply(layer.query_key_value, normal_, rows_, query_key_value_);
@@ -30,6 +31,7 @@ absl::Span<const float> Decoder::Forward(absl::Span<const Slice> slices) {
     Activate();
     Apply(layer.down, activated_, rows_, product_);
     AddToResidual(layer.after_mlp_norm);
+    if (tapped_) Capture(slices, layer.index + 1);
   }
   return Head(slices);
 }
@@ -51,6 +53,7 @@ size_t Decoder::weight_bytes() const {
 void Decoder::Prepare(absl::Span<const Slice> slices) {
   positions_.clear();
   items_.clear();
+  tapped_ = false;
   int longest = 0;
   for (const Slice& slice : slices) {
     const int first_row = static_cast<int>(positions_.size());
@@ -62,6 +65,7 @@ void Decoder::Prepare(absl::Span<const Slice> slices) {
       }
     }
     longest = std::max(longest, slice.first_position + rows);
+    tapped_ = tapped_ || !slice.taps.rows.empty();
   }
   rows_ = static_cast<int>(positions_.size());
   const size_t rows = positions_.size();
@@ -142,6 +146,26 @@ void Decoder::Attend(const Layer& layer) {
                      scratch_[lane].data(), attended_.data() + row * width, width);
     }
   });
+}
+
+void Decoder::Capture(absl::Span<const Slice> slices, int layers_done) {
+  const size_t width = config_.hidden_size;
+  const bool last = layers_done == config_.layers;
+  const float* row = residual_.data();
+  for (const Slice& slice : slices) {
+    const absl::Span<const int> layers = slice.taps.layers;
+    for (size_t i = 0; i < slice.tokens.size(); ++i, row += width) {
+      if (slice.taps.rows.empty() || slice.taps.rows[i] == nullptr) continue;
+      for (size_t k = 0; k < layers.size(); ++k) {
+        float* to = slice.taps.rows[i] + k * width;
+        if (last && layers[k] == layers_done) {
+          cpu::RmsNorm(row, final_norm_.data(), 1, config_.hidden_size, config_.rms_norm_epsilon, to);
+        } else if (layers[k] == (last ? layers_done + 1 : layers_done)) {
+          std::copy_n(row, width, to);
+        }
+      }
+    }
+  }
 }
 
 absl::Span<const float> Decoder::Head(absl::Span<const Slice> slices) {

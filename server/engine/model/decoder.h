@@ -24,6 +24,12 @@ namespace quicksave::engine {
 // Which rows of a slice need logits.
 enum class LogitsWanted { kNone, kLast, kAll };
 
+// Where hidden states of a slice's tokens go. Nothing is captured where `rows` is empty.
+struct SliceTaps {
+  absl::Span<const int> layers;        // as in TapSpec
+  absl::Span<float* const> rows = {};  // for each token [layers, hidden_size], or null
+};
+
 // One sequence's part of a forward pass: consecutive tokens, one while decoding, many while prefilling. The decoder
 // does not tell them apart.
 struct Slice {
@@ -31,13 +37,14 @@ struct Slice {
   int first_position = 0;              // tokens before these are in the pages already
   absl::Span<std::byte* const> pages;  // of the whole sequence; the new tokens' slots are written
   LogitsWanted logits = LogitsWanted::kLast;
+  SliceTaps taps = {};
 };
 
 // The frozen model: a decoder-only transformer with weights in one of three formats and bf16 KV, fp32 elsewhere. What
 // ModelConfig says is all that it knows of the model's family. One thread at a time.
 //
-// K, V and logits of a row are a pure function of the tokens up to it: not of the batch, the chunks, the pages or the
-// number of threads.
+// K, V, logits and hidden states of a row are a pure function of the tokens up to it: not of the batch, the chunks, the
+// pages or the number of threads.
 class Decoder {
  public:
   // Loads a Hugging Face directory. Errors are those of LoadModelConfig and SafetensorsModel, and UNIMPLEMENTED for
@@ -53,8 +60,9 @@ class Decoder {
   size_t weight_bytes() const;
   KvShape kv_shape() const { return {config_.layers, config_.kv_heads, config_.head_dim}; }
 
-  // Writes K and V of all slices' tokens into their pages. Returns the logits of the wanted rows, in order: [wanted
-  // rows, vocab_size]. Tokens are ids of the vocabulary, positions below context_length: the caller has checked them.
+  // Writes K and V of all slices' tokens into their pages, and the hidden states where slices want them. Returns the
+  // logits of the wanted rows, in order: [wanted rows, vocab_size]. Tokens are ids of the vocabulary, positions below
+  // context_length: the caller has checked them.
   absl::Span<const float> Forward(absl::Span<const Slice> slices);
 
  private:
@@ -95,6 +103,8 @@ class Decoder {
   void RotateQueriesAndKeys(const Layer& layer);
   void StoreKeysAndValues(absl::Span<const Slice> slices, const Layer& layer);
   void Attend(const Layer& layer);
+  // Gives the slices the hidden states after so many layers, when some slice wants hidden states.
+  void Capture(absl::Span<const Slice> slices, int layers_done);
   void Apply(const Linear& linear, const std::vector<float>& x, int rows, std::vector<float>& y);
   void Normalise(int rows, const std::vector<float>& weight);
   void Activate();
@@ -122,6 +132,7 @@ class Decoder {
 
   // One forward pass's activations, kept so that a step allocates nothing. All fp32, [rows, width].
   int rows_ = 0;
+  bool tapped_ = false;  // some slice wants hidden states
   std::vector<int32_t> positions_;
   std::vector<float> residual_;
   std::vector<float> normal_;  // of the residual stream

@@ -72,6 +72,13 @@ TEST_P(DecoderFamiliesTest, TheEnginesLogitsKeysAndValuesAreNearTheReferences) {
       EXPECT_LT(Compare(LayerOf(sequence, shape, layer, false), expected.keys[layer]).rms, kRmsBound) << layer;
       EXPECT_LT(Compare(LayerOf(sequence, shape, layer, true), expected.values[layer]).rms, kRmsBound) << layer;
     }
+    const Taps taps = CaptureTaps(**decoder, **pool, tokens, AllTapLayers((*decoder)->config()));
+    ASSERT_EQ(taps.layers().size(), expected.hidden_states.size());
+    for (size_t layer = 0; layer < expected.hidden_states.size(); ++layer) {
+      const double relative = RelativeRms(TapRows(taps, static_cast<int>(layer)), expected.hidden_states[layer]);
+      std::cout << "  layer " << layer << ": relative rms " << relative << "\n";
+      EXPECT_LT(relative, layer == 0 ? 1e-6 : kRmsBound) << layer;
+    }
   }
 }
 

@@ -1,5 +1,5 @@
-// K, V and logits are a pure function of the token ids: whatever the chunks, the batch, the threads, the pages, the
-// instruction set.
+// K, V, logits and hidden states are a pure function of the token ids: whatever the chunks, the batch, the threads, the
+// pages, the instruction set.
 #include <algorithm>
 #include <iostream>
 #include <memory>
@@ -21,8 +21,15 @@ namespace {
 struct State {
   std::vector<float> logits;  // of all tokens
   std::vector<uint16_t> kv;
+  Taps taps;  // of all layers and tokens
 
-  friend bool operator==(const State& a, const State& b) { return SameBits(a.logits, b.logits) && a.kv == b.kv; }
+  friend bool operator==(const State& a, const State& b) {
+    if (a.taps.extent() != b.taps.extent()) return false;
+    for (int token = 0; token < a.taps.extent().token_count; ++token) {
+      if (!SameTaps(a.taps, b.taps, token)) return false;
+    }
+    return SameBits(a.logits, b.logits) && a.kv == b.kv;
+  }
 };
 
 // "plain", or a family of tests/reference/families, most of whose texts are longer than its windows of 24 tokens.
@@ -49,6 +56,7 @@ class DecoderPropertyTest : public testing::TestWithParam<std::string> {
     State state;
     state.logits = FeedTokens(*decoder_, *pool_, sequence, tokens, LogitsWanted::kAll, count);
     state.kv = KeyValueBits(sequence);
+    state.taps = CaptureTaps(*decoder_, *pool_, tokens, AllTapLayers(decoder_->config()));
     return state;
   }
 
@@ -56,6 +64,8 @@ class DecoderPropertyTest : public testing::TestWithParam<std::string> {
   std::vector<State> Mixed(Decoder& decoder, const std::vector<std::vector<int32_t>>& texts) {
     std::vector<Sequence> sequences(texts.size());
     std::vector<State> states(texts.size());
+    const TapSpec spec{.layers = AllTapLayers(decoder.config()), .all_tokens = true};
+    for (State& state : states) state.taps = Taps(spec, decoder.config().hidden_size);
     const auto done = [&](size_t i) { return sequences[i].length() == static_cast<int>(texts[i].size()); };
     for (;;) {
       std::vector<size_t> order;
@@ -67,7 +77,7 @@ class DecoderPropertyTest : public testing::TestWithParam<std::string> {
       for (const size_t i : order) {
         const size_t chunk = random_() % 2 == 0 ? 1 : 1 + random_() % 60;
         const auto part = absl::MakeConstSpan(texts[i]).subspan(sequences[i].length(), chunk);
-        fed.push_back(AppendSlice(*pool_, sequences[i], part, LogitsWanted::kAll));
+        fed.push_back(AppendSlice(*pool_, sequences[i], part, LogitsWanted::kAll, &states[i].taps));
       }
       std::vector<Slice> slices;
       for (const FedSlice& part : fed) slices.push_back(part.slice);
@@ -166,6 +176,34 @@ TEST_P(DecoderPropertyTest, LogitsAreThoseOfTheRowsThatWereAskedFor) {
                        absl::MakeConstSpan(whole_last.logits).subspan(size_t(8) * vocab)));
   EXPECT_TRUE(SameBits(absl::MakeConstSpan(got).subspan(vocab), Whole(texts[0]).logits));
   EXPECT_TRUE(decoder_->Forward({}).empty());
+}
+
+TEST_P(DecoderPropertyTest, HiddenStatesAreThoseThatWereAskedForAndChangeNothingElse) {
+  const std::vector<std::vector<int32_t>> texts = {RandomTokens(40, 300, 1), RandomTokens(33, 300, 2),
+                                                   RandomTokens(9, 300, 3)};
+  const int hidden = decoder_->config().hidden_size;
+  const int layers = decoder_->config().layers;
+  std::vector<Sequence> sequences(3);
+  Taps some({.layers = {1, layers}, .all_tokens = true}, hidden);
+  Taps last({.layers = {0, layers + 1}}, hidden);
+  // Logits of the last token move rows of the residual stream, which comes after they were captured.
+  const FedSlice a = AppendSlice(*pool_, sequences[0], texts[0], LogitsWanted::kLast, &some);
+  const FedSlice b = AppendSlice(*pool_, sequences[1], texts[1], LogitsWanted::kAll);
+  const FedSlice c = AppendSlice(*pool_, sequences[2], texts[2], LogitsWanted::kNone, &last);
+  const absl::Span<const float> span = decoder_->Forward({a.slice, b.slice, c.slice});
+  const std::vector<float> logits(span.begin(), span.end());
+  const State first = Whole(texts[0]);
+  EXPECT_EQ(TapRows(some, 0), TapRows(first.taps, 1));
+  EXPECT_EQ(TapRows(some, 1), TapRows(first.taps, layers));
+  const State third = Whole(texts[2]);
+  ASSERT_EQ(last.extent().first_token, 8);
+  EXPECT_TRUE(SameBits(last.Row(0, 8), third.taps.Row(0, 8)));
+  EXPECT_TRUE(SameBits(last.Row(1, 8), third.taps.Row(layers + 1, 8)));
+  const int vocab = model_.options().vocab_size;
+  EXPECT_TRUE(SameBits(absl::MakeConstSpan(logits).subspan(0, vocab),
+                       absl::MakeConstSpan(first.logits).subspan(size_t(39) * vocab)));
+  EXPECT_TRUE(SameBits(absl::MakeConstSpan(logits).subspan(vocab), Whole(texts[1]).logits));
+  EXPECT_EQ(KeyValueBits(sequences[0]), first.kv);
 }
 
 TEST_P(DecoderPropertyTest, EveryInstructionSetGivesTheSameBits) {

@@ -110,11 +110,14 @@ at::Tensor Attend(const at::Tensor& query, const at::Tensor& key, const at::Tens
   return scores.masked_fill(unseen, -std::numeric_limits<float>::infinity()).softmax(-1).matmul(value);
 }
 
-// x of [heads, tokens, head_dim] as rows of tokens.
-std::vector<float> TokenRows(const at::Tensor& x) {
-  const at::Tensor rows = x.transpose(0, 1).contiguous();
+// x as rows of its last dimension.
+std::vector<float> Rows(const at::Tensor& x) {
+  const at::Tensor rows = x.contiguous();
   return {rows.const_data_ptr<float>(), rows.const_data_ptr<float>() + rows.numel()};
 }
+
+// x of [heads, tokens, head_dim] as rows of tokens.
+std::vector<float> TokenRows(const at::Tensor& x) { return Rows(x.transpose(0, 1)); }
 
 // Reads tensors of the Hugging Face naming as fp32; remembers the first error.
 class WeightReader {
@@ -226,6 +229,7 @@ ReferenceDecoder::Output ReferenceDecoder::Run(absl::Span<const int32_t> tokens)
   for (size_t i = 0; i < weights_->layers.size(); ++i) {
     const LayerWeights& layer = weights_->layers[i];
     const LayerOptions& options = config_.layer_options[i];
+    output.hidden_states.push_back(Rows(residual));
     const auto head = [&](const at::Tensor& y, int heads, const at::Tensor& norm) {
       return Rotate(RmsNorm(SplitHeads(y, heads), norm, epsilon), angles[options.rope]);
     };
@@ -246,7 +250,10 @@ ReferenceDecoder::Output ReferenceDecoder::Run(absl::Span<const int32_t> tokens)
     const at::Tensor activated = (is_gelu ? at::gelu(gate, "tanh") : at::silu(gate)).mul(layer.up(y));
     residual = residual.add(RmsNorm(layer.down(activated), layer.after_mlp_norm, epsilon));
   }
-  const at::Tensor plain = at::linear(RmsNorm(residual, weights_->final_norm, epsilon), weights_->head);
+  const at::Tensor final = RmsNorm(residual, weights_->final_norm, epsilon);
+  output.hidden_states.push_back(Rows(final));
+  output.hidden_states.push_back(Rows(residual));
+  const at::Tensor plain = at::linear(final, weights_->head);
   const at::Tensor logits = SoftCap(plain, config_.logit_soft_cap).contiguous();
   output.logits.assign(logits.const_data_ptr<float>(), logits.const_data_ptr<float>() + logits.numel());
   return output;

@@ -31,6 +31,9 @@ class ReferenceDecoder {
     // One entry a layer: [tokens, kv_heads, head_dim], the keys after RoPE.
     std::vector<std::vector<float>> keys;
     std::vector<std::vector<float>> values;
+    // Layers + 2 entries [tokens, hidden_size]: the embeddings, the residual stream after each layer but the last, what
+    // follows the final norm (so far as transformers has it), and the residual stream after the last layer.
+    std::vector<std::vector<float>> hidden_states;
   };
 
   // Logits, keys and values of all tokens, from position 0 on. Tokens are ids of the vocabulary, at least one and at

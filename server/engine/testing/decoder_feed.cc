@@ -1,18 +1,48 @@
 #include "server/engine/testing/decoder_feed.h"
 
 #include <cstring>
+#include <numeric>
 #include <random>
 
 namespace quicksave::engine {
 
-FedSlice AppendSlice(PagePool& pool, Sequence& sequence, absl::Span<const int32_t> tokens, LogitsWanted wanted) {
+FedSlice AppendSlice(PagePool& pool, Sequence& sequence, absl::Span<const int32_t> tokens, LogitsWanted wanted,
+                     Taps* taps) {
   PageReservation reservation = pool.Reserve(sequence.PagesToAppend(static_cast<int>(tokens.size()))).value();
   const int position = sequence.length();
   sequence.Append(tokens, reservation);
   FedSlice fed;
   for (const PageRef& page : sequence.pages()) fed.pages.push_back(page.data());
   fed.slice = {.tokens = tokens, .first_position = position, .pages = fed.pages, .logits = wanted};
+  if (taps != nullptr) {
+    fed.tap_rows = taps->Append(position, static_cast<int>(tokens.size()));
+    fed.slice.taps = {taps->layers(), fed.tap_rows};
+  }
   return fed;
+}
+
+std::vector<int> AllTapLayers(const ModelConfig& config) {
+  std::vector<int> layers(config.layers + 2);
+  std::iota(layers.begin(), layers.end(), 0);
+  return layers;
+}
+
+Taps CaptureTaps(Decoder& decoder, PagePool& pool, absl::Span<const int32_t> tokens, const std::vector<int>& layers) {
+  Sequence sequence;
+  Taps taps({.layers = layers, .all_tokens = true}, decoder.config().hidden_size);
+  const FedSlice fed = AppendSlice(pool, sequence, tokens, LogitsWanted::kNone, &taps);
+  decoder.Forward({fed.slice});
+  return taps;
+}
+
+std::vector<float> TapRows(const Taps& taps, int layer) {
+  const TapExtent extent = taps.extent();
+  std::vector<float> rows;
+  for (int token = extent.first_token; token < extent.first_token + extent.token_count; ++token) {
+    const absl::Span<const float> row = taps.Row(layer, token);
+    rows.insert(rows.end(), row.begin(), row.end());
+  }
+  return rows;
 }
 
 std::vector<float> FeedTokens(Decoder& decoder, PagePool& pool, Sequence& sequence, absl::Span<const int32_t> tokens,

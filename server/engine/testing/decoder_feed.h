@@ -11,17 +11,30 @@
 #include "server/engine/model/decoder.h"
 #include "server/engine/page_pool.h"
 #include "server/engine/sequence.h"
+#include "server/engine/taps.h"
 
 namespace quicksave::engine {
 
-// A slice and the table of pages that it points to.
+// A slice and the tables of pages and rows that it points to.
 struct FedSlice {
   std::vector<std::byte*> pages;
+  std::vector<float*> tap_rows;
   Slice slice;
 };
 
-// Appends tokens to a sequence, which makes them a slice of a forward pass. `tokens` must live until then.
-FedSlice AppendSlice(PagePool& pool, Sequence& sequence, absl::Span<const int32_t> tokens, LogitsWanted wanted);
+// Appends tokens to a sequence, which makes them a slice of a forward pass; `taps`, if any, get their hidden states.
+// `tokens` must live until then.
+FedSlice AppendSlice(PagePool& pool, Sequence& sequence, absl::Span<const int32_t> tokens, LogitsWanted wanted,
+                     Taps* taps = nullptr);
+
+// The layers of all hidden states that a model has.
+std::vector<int> AllTapLayers(const ModelConfig& config);
+
+// The hidden states of a text's tokens at these layers, computed in one forward pass.
+Taps CaptureTaps(Decoder& decoder, PagePool& pool, absl::Span<const int32_t> tokens, const std::vector<int>& layers);
+
+// The rows of a layer of the spec, one after the other.
+std::vector<float> TapRows(const Taps& taps, int layer);
 
 // Feeds tokens in chunks, one forward pass each. Returns the logits of the wanted rows [rows, vocabulary]; kLast means
 // the last of all tokens.

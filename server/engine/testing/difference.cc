@@ -22,6 +22,10 @@ Difference Compare(absl::Span<const float> a, absl::Span<const float> b) {
   return difference;
 }
 
+double RelativeRms(absl::Span<const float> a, absl::Span<const float> b) {
+  return Compare(a, b).rms / Compare(b, std::vector<float>(b.size(), 0)).rms;
+}
+
 std::vector<float> LayerOf(const Sequence& sequence, const KvShape& shape, int layer, bool values) {
   const std::vector<uint16_t> bits = KeyValueBits(sequence);
   const size_t half = size_t(shape.kv_heads) * shape.head_dim;

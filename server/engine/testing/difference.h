@@ -18,6 +18,9 @@ struct Difference {
 // Element by element. Spans of different lengths differ infinitely.
 Difference Compare(absl::Span<const float> a, absl::Span<const float> b);
 
+// Root of the mean square difference, over that of `b`.
+double RelativeRms(absl::Span<const float> a, absl::Span<const float> b);
+
 // K or V of one layer as the reference gives them: [tokens, kv_heads, head_dim].
 std::vector<float> LayerOf(const Sequence& sequence, const KvShape& shape, int layer, bool values);
 
