@@ -129,12 +129,8 @@ absl::Status RunCommand(const GlobalFlags& flags, const CommandBody& body, Conso
   return body(context);
 }
 
-// What was wrong with the arguments, which may be whole files.
 std::string UsageError(const CLI::App*, const CLI::Error& error) {
-  constexpr size_t kMostBytes = 500;
-  std::string what = error.what();
-  if (what.size() > kMostBytes) what = what.substr(0, kMostBytes) + "...";
-  return WithoutControls(what) + "\nRun with --help for more information.\n";
+  return WithoutControls(Shortened(error.what())) + "\nRun with --help for more information.\n";
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ std::string ErrorText(const absl::Status& status, const Console& console) {
   const std::string reason = client::ErrorReason(status);
   const bool tells_more = !reason.empty() && reason != code;
   std::string text = absl::StrCat(code, tells_more ? absl::StrCat(" (", reason, ")") : "", ": ",
-                                  OneLine(status.message(), console.unicode));
+                                  OneLine(Shortened(status.message()), console.unicode));
   const std::string advice = Advice(status);
   if (!advice.empty()) absl::StrAppend(&text, absl::EndsWith(text, ".") ? " " : ". ", advice);
   return absl::StrCat(console.StyledForErr("quicksave: ", Style::kRed), text, "\n");

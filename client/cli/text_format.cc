@@ -176,6 +176,11 @@ std::string OneLine(absl::string_view text, bool unicode) {
   return line;
 }
 
+std::string Shortened(absl::string_view text) {
+  constexpr size_t kMostBytes = 1000;
+  return text.size() <= kMostBytes ? std::string(text) : absl::StrCat(text.substr(0, kMostBytes), "...");
+}
+
 std::string WithoutControls(absl::string_view text) {
   std::string clean;
   for (const Character& character : Characters(text)) {

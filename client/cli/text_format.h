@@ -27,6 +27,8 @@ std::string HumanTime(absl::Time time);
 // Returns the text as one printable line: line ends and other control characters become escapes such as \n, and invalid
 // UTF-8 becomes U+FFFD (or ?). Without `unicode`, what is not ASCII becomes ?.
 std::string OneLine(absl::string_view text, bool unicode);
+// Returns a message that may quote whole files, cut after a thousand bytes, and a mark.
+std::string Shortened(absl::string_view text);
 // Returns the text for a terminal: line ends and tabs stay, other control characters, which could steer it, become
 // U+FFFD.
 std::string WithoutControls(absl::string_view text);
