@@ -69,7 +69,7 @@ int Run(const std::string& kv_file, const std::string& directory) {
       shape.tokens = tokens;
       const std::vector<uint16_t> values = Cut(blocks[blocks.size() / 2], shape);
       const std::string name = "exact_v1_" + std::string(kind) + "_" + std::to_string(tokens) + ".qsbk";
-      Write(directory + "/" + name, Get(EncodeBlock(registry, "exact", {shape, values}, {})));
+      Write(std::string(directory).append("/").append(name), Get(EncodeBlock(registry, "exact", {shape, values}, {})));
       ids.append(name).append(" ").append(ComputeBlockId({shape, values}).ToHex()).append("\n");
     }
     if (std::string_view(kind) == "builtin" && !registry.Register(NewExactCodec(profile)).ok()) return 1;

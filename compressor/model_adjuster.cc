@@ -38,8 +38,8 @@ inline WordLanes Widen(const ByteLanes& bytes, size_t half) {
   return __builtin_convertvector(lanes, WordLanes);
 }
 
-// The lane-wise sum of the rows of 16 bytes that begin at rows[stride * indices[i]].
-template <size_t stride>
+// The lane-wise sum of the rows of 16 bytes that begin at rows[kStride * indices[i]].
+template <size_t kStride>
 std::array<uint16_t, kLanes> SumRows(const uint8_t* rows, absl::Span<const uint16_t> indices) {
   WordLanes low = {};
   WordLanes high = {};
@@ -50,18 +50,18 @@ std::array<uint16_t, kLanes> SumRows(const uint8_t* rows, absl::Span<const uint1
   };
   for (; i + 4 <= indices.size(); i += 4) {
     const uint16_t* const four = indices.data() + i;
-    add((Row(rows, stride, four[0]) + Row(rows, stride, four[1])) +
-        (Row(rows, stride, four[2]) + Row(rows, stride, four[3])));
+    add((Row(rows, kStride, four[0]) + Row(rows, kStride, four[1])) +
+        (Row(rows, kStride, four[2]) + Row(rows, kStride, four[3])));
   }
-  for (; i < indices.size(); ++i) add(Row(rows, stride, indices[i]));
+  for (; i < indices.size(); ++i) add(Row(rows, kStride, indices[i]));
   std::array<uint16_t, kLanes> sums;
   std::memcpy(sums.data(), &low, sizeof(low));
   std::memcpy(sums.data() + kLanes / 2, &high, sizeof(high));
   return sums;
 }
 
-template <size_t n>
-size_t Cheapest(const std::array<uint16_t, n>& costs, size_t count) {
+template <size_t kCount>
+size_t Cheapest(const std::array<uint16_t, kCount>& costs, size_t count) {
   return static_cast<size_t>(std::min_element(costs.begin(), costs.begin() + static_cast<ptrdiff_t>(count)) -
                              costs.begin());
 }

@@ -29,12 +29,12 @@ size_t DecodeGroupsPortable(RansCursor& cursor, const DecodeTable* tables, const
                             uint8_t* symbols) {
   size_t group = 0;
   for (; group < groups && cursor.words_left() >= kWordsForGroup; ++group) {
-    for (size_t j = 0; j < kStreams; ++j) {
-      uint32_t state = cursor.states[j];
+    for (uint32_t& stream : cursor.states) {
+      uint32_t state = stream;
       *symbols++ = PopSymbol(state, tables[*table_of++]);
       // No branch: whether a word is due is as good as random.
       const uint32_t low = state < kStateLow ? 1 : 0;
-      cursor.states[j] = state << (16 * low) | (cursor.PeekWord() & (0 - low));
+      stream = state << (16 * low) | (cursor.PeekWord() & (0 - low));
       cursor.next += sizeof(uint16_t) * low;
     }
   }

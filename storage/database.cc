@@ -246,17 +246,33 @@ absl::Status Database::Write(Batch* batch, Room room) {
   }
   std::shared_ptr<const Instance> instance = this->instance();
   absl::Status status = FromRocksDb(instance->db()->Write(write_options_, &batch->batch_), "store");
-  // RocksDB refuses every write after the disk was full. Nothing of a refused batch was applied.
+  instance = nullptr;
   if (absl::IsResourceExhausted(status)) {
-    const std::weak_ptr<const Instance> failed = std::exchange(instance, nullptr);
-    if (Reopen(failed)) status = FromRocksDb(this->instance()->db()->Write(write_options_, &batch->batch_), "store");
+    // RocksDB refuses every write after the disk was full. Some of a refused batch may be in its log, so the batch that
+    // met this first may be tried again, and later ones may not: they did not know of it.
+    if (!refused() && Reopen()) {
+      status = FromRocksDb(this->instance()->db()->Write(write_options_, &batch->batch_), "store");
+    }
   }
   if (absl::IsUnavailable(status)) {
     status = absl::UnavailableError(absl::StrCat(status.message(), "; restart the server when the disk is well"));
   }
   absl::MutexLock lock(&mutex_);
   write_error_ = status;
+  refused_ = refused_ || absl::IsResourceExhausted(status);
   return status;
+}
+
+bool Database::Recover() {
+  if (!refused() || !Reopen()) return false;
+  absl::MutexLock lock(&mutex_);
+  refused_ = false;
+  return true;
+}
+
+bool Database::refused() const {
+  absl::MutexLock lock(&mutex_);
+  return refused_;
 }
 
 absl::Status Database::CheckFreeSpace() const {
@@ -271,29 +287,39 @@ absl::Status Database::CheckFreeSpace() const {
 
 // DB::Resume is there for this, and waits for ever when a flush had been scheduled before the disk was full:
 // RocksDB 7.8 then leaves that flush in its queue, and counts one less than there are from then on.
-bool Database::Reopen(const std::weak_ptr<const Instance>& failed) {
+bool Database::Reopen() {
   absl::MutexLock lock(&mutex_);
-  const auto open = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return instance_ != nullptr; };
-  mutex_.Await(absl::Condition(&open));
-  if (instance_ != failed.lock()) return true;  // Somebody else did it.
-  if (!CanFlush(*instance_)) return false;
-  std::shared_ptr<const Instance> old = std::move(instance_);
+  if (absl::Now() < reopen_after_ || !CanFlush(*instance_)) return false;
+  // One reference is the member's. Others may come until it is taken away, and are short then.
+  const auto await_readers = [this](absl::Duration longest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const absl::Time end = absl::Now() + longest;
+    while (instance_.use_count() > 1 && absl::Now() < end) {
+      mutex_.Unlock();
+      absl::SleepFor(absl::Milliseconds(1));
+      mutex_.Lock();
+    }
+  };
+  await_readers(kLongestRead);
+  // With the lock held nobody takes a new reference.
+  if (instance_.use_count() > 1) {
+    reopen_after_ = absl::Now() + kLongestRead;
+    return false;
+  }
+  instance_ = nullptr;
   mutex_.Unlock();
-  const absl::Time end = absl::Now() + kLongestRead;
-  while (old.use_count() > 1 && absl::Now() < end) absl::SleepFor(absl::Milliseconds(1));
-  const bool alone = old.use_count() == 1;
-  std::shared_ptr<const Instance> opened = alone ? OpenAgain(std::move(old)) : std::move(old);
+  std::shared_ptr<const Instance> opened = OpenAgain();
   mutex_.Lock();
   instance_ = std::move(opened);
-  return alone;
+  return true;
 }
 
-std::shared_ptr<const Instance> Database::OpenAgain(std::shared_ptr<const Instance> old) const {
-  old.reset();
-  const absl::Time end = absl::Now() + kLongestOpening;
+std::shared_ptr<const Instance> Database::OpenAgain() const {
+  absl::Time end = absl::Now() + kLongestOpening;
   for (;;) {
     absl::StatusOr<std::shared_ptr<const Instance>> opened = Instance::Open(options_);
     if (opened.ok()) return *std::move(opened);
+    // The disk filled up again: there is nothing to do but to wait.
+    if (absl::IsResourceExhausted(opened.status())) end = absl::Now() + kLongestOpening;
     if (absl::Now() > end) {
       ABSL_RAW_LOG(FATAL, "cannot open the store again after its disk was full: %s",
                    opened.status().ToString().c_str());
@@ -318,8 +344,9 @@ absl::Status Database::Compact() {
   options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
   options.blob_garbage_collection_policy = rocksdb::BlobGarbageCollectionPolicy::kForce;
   options.blob_garbage_collection_age_cutoff = 1.0;
-  const std::shared_ptr<const Instance> instance = this->instance();
-  for (rocksdb::ColumnFamilyHandle* handle : instance->handles()) {
+  for (size_t family = 0; family < kFamilyCount; ++family) {
+    const std::shared_ptr<const Instance> instance = this->instance();
+    rocksdb::ColumnFamilyHandle* const handle = instance->handles()[family];
     absl::Status status = FromRocksDb(instance->db()->CompactRange(options, handle, nullptr, nullptr), "compaction");
     if (!status.ok()) return status;
   }

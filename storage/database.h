@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "google/protobuf/message_lite.h"
 #include "rocksdb/db.h"
@@ -105,6 +106,10 @@ class Database {
   // Carries out the batch: durable as the store's options say. RESOURCE_EXHAUSTED; UNAVAILABLE. The caller holds no
   // scan and no snapshot, for which it might wait.
   absl::Status Write(Batch* batch, Room room);
+  // To be called before what a batch depends on is read: where a batch was refused because the disk was full, goes on
+  // if there is space again. True when it did: then the refused batch may have been applied after all. One writer at a
+  // time.
+  bool Recover();
 
   // Compacts every family and takes all garbage out of the blob files.
   absl::Status Compact();
@@ -126,10 +131,11 @@ class Database {
   absl::Status ReadFormatOnDisk() const;
   absl::Status InitializeFormat();
   absl::Status CheckFreeSpace() const;
-  // Closes `failed`, in which RocksDB refuses to write since the disk was full, and opens it anew. Waits for those who
-  // read; false when they take too long, or when there is no space to write out what is in memory.
-  bool Reopen(const std::weak_ptr<const Instance>& failed) ABSL_LOCKS_EXCLUDED(mutex_);
-  std::shared_ptr<const Instance> OpenAgain(std::shared_ptr<const Instance> old) const;
+  bool refused() const;
+  // Closes what is open, in which RocksDB refuses to write since the disk was full, and opens it anew. Waits for those
+  // who read; false when they take too long, or when there is no space to write out what is in memory.
+  bool Reopen();
+  std::shared_ptr<const Instance> OpenAgain() const;
   bool CanFlush(const Instance& instance) const;
 
   const StoreOptions options_;
@@ -139,6 +145,8 @@ class Database {
   mutable absl::Mutex mutex_;
   std::shared_ptr<const Instance> instance_ ABSL_GUARDED_BY(mutex_);  // null while it is opened anew
   absl::Status write_error_ ABSL_GUARDED_BY(mutex_);
+  bool refused_ ABSL_GUARDED_BY(mutex_) = false;  // a batch, since the instance was opened
+  absl::Time reopen_after_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };
 
 }  // namespace quicksave::storage

@@ -219,6 +219,27 @@ TEST_F(FaultInjectionTest, DiskThatIsFullForMomentsLosesNothing) {
   ExpectConsistent(store.get());
 }
 
+TEST_F(FaultInjectionTest, WhatWasRefusedAndIsInTheLogAllTheSameIsCounted) {
+  options_.durability = Durability::kSync;
+  std::unique_ptr<Store> store = Open();
+  ASSERT_TRUE(store->CommitNode(TestCommit("before", {}, {1})).ok());
+  acknowledged_.insert("before");
+  system_->SetFullAtSync(true);
+  EXPECT_EQ(store->CommitNode(TestCommit("refused", {}, {1, 2})).status().code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(store->CommitNode(TestCommit("refused-too", {}, {3})).status().code(), StatusCode::kResourceExhausted);
+  system_->SetFullAtSync(false);
+  // Computed with what came back in mind.
+  EXPECT_TRUE(store->DeleteNode(kTenant, "before").ok());
+  acknowledged_.clear();
+  EXPECT_TRUE(store->CommitNode(TestCommit("after", {}, {2})).ok());
+  acknowledged_.insert("after");
+  EXPECT_TRUE(store->GetNode(kTenant, "refused").ok()) << "the test proves nothing otherwise";
+  ExpectConsistent(store.get());
+  store.reset();
+  store = Open();
+  ExpectConsistent(store.get());
+}
+
 TEST_F(FaultInjectionTest, NearlyFullDiskRefusesCommitsAndAllowsDeletes) {
   options_.min_free_disk_bytes = 1000;
   std::unique_ptr<Store> store = Open();

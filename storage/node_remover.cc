@@ -257,6 +257,7 @@ absl::Status FindGarbage(const Database& database, std::string* cursor, std::vec
 absl::Status CollectSome(std::string* cursor, WriterState* state, GarbageReport* report)
     ABSL_LOCKS_EXCLUDED(state->mutex) {
   absl::MutexLock lock(&state->mutex);
+  if (absl::Status begun = state->Begin(); !begun.ok()) return begun;
   std::vector<std::string> garbage;
   absl::Status found = FindGarbage(*state->database, cursor, &garbage);
   Removal removal(state->database, state->usage);
@@ -277,6 +278,7 @@ absl::Status CollectSome(std::string* cursor, WriterState* state, GarbageReport*
 absl::StatusOr<DeleteReport> DeleteNode(absl::string_view tenant, absl::string_view node_id,
                                         const DeleteOptions& options, WriterState* state) {
   absl::MutexLock lock(&state->mutex);
+  if (absl::Status begun = state->Begin(); !begun.ok()) return begun;
   absl::StatusOr<std::vector<std::string>> doomed = Doomed(*state->database, tenant, node_id, options);
   if (!doomed.ok()) return doomed.status();
   DeleteReport report;

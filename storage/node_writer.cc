@@ -216,6 +216,7 @@ void ReplaceLabels(const NodeRecord& before, const NodeRecord& after, Batch* bat
 absl::StatusOr<NodeRecord> CommitNode(const NodeCommit& commit, WriterState* state) {
   if (absl::Status valid = ValidateCommit(commit); !valid.ok()) return valid;
   absl::MutexLock lock(&state->mutex);
+  if (absl::Status begun = state->Begin(); !begun.ok()) return begun;
   Batch batch(state->database);
   Commit change(commit, *state->database, state->damaged, state->usage, &batch);
   if (absl::Status possible = change.Check(); !possible.ok()) return possible;
@@ -232,6 +233,7 @@ absl::StatusOr<NodeRecord> CommitNode(const NodeCommit& commit, WriterState* sta
 absl::StatusOr<NodeRecord> UpdateNode(absl::string_view tenant, absl::string_view node_id, const UpdateOptions& options,
                                       absl::FunctionRef<absl::Status(NodeAnnotations&)> mutator, WriterState* state) {
   absl::MutexLock lock(&state->mutex);
+  if (absl::Status begun = state->Begin(); !begun.ok()) return begun;
   const RequestIdentity* const request = options.request ? &options.request->identity : nullptr;
   if (absl::Status status = CheckUnanswered(*state->database, tenant, request); !status.ok()) return status;
   absl::StatusOr<NodeRecord> before = ReadHead(*state->database, tenant, node_id);

@@ -32,6 +32,7 @@ absl::Status PutProfile(absl::string_view model_fingerprint, absl::string_view c
   }
   const std::string key = ProfileKey(model_fingerprint, codec, profile.id);
   absl::MutexLock lock(&state->mutex);
+  if (absl::Status begun = state->Begin(); !begun.ok()) return begun;
   absl::StatusOr<std::string> stored = state->database->Get(Family::kProfiles, key, what);
   if (!stored.ok() && !absl::IsNotFound(stored.status())) return stored.status();
   if (stored.ok() && *stored != profile.bytes) {

@@ -18,6 +18,7 @@ std::string NameOf(absl::string_view tenant, absl::string_view method, absl::str
 // Forgets the oldest, up to a number; returns how many.
 absl::StatusOr<uint64_t> ForgetSome(absl::string_view end, WriterState* state) {
   absl::MutexLock lock(&state->mutex);
+  if (absl::Status begun = state->Begin(); !begun.ok()) return begun;
   Batch batch(state->database);
   uint64_t count = 0;
   std::unique_ptr<Scan> scan = state->database->NewScan(Family::kRequestIds, kRequestTimePrefix);

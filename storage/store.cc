@@ -53,7 +53,10 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const StoreOptions& options) 
   absl::StatusOr<std::unique_ptr<Database>> database = Database::Open(options);
   if (!database.ok()) return database.status();
   auto parts = std::make_unique<Parts>(*std::move(database), options);
-  if (absl::Status loaded = parts->writers.Load(); !loaded.ok()) return loaded;
+  {
+    absl::MutexLock lock(&parts->writers.mutex);
+    if (absl::Status begun = parts->writers.Begin(); !begun.ok()) return begun;
+  }
   return std::unique_ptr<Store>(new Store(std::move(parts)));
 }
 

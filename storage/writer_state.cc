@@ -23,10 +23,15 @@ void SubtractBlock(const v1::BlockEntry& entry, v1::UsageEntry* usage) {
 WriterState::WriterState(Database* db, std::function<absl::Time()> time_source)
     : database(db), clock(time_source ? std::move(time_source) : absl::Now) {}
 
-absl::Status WriterState::Load() {
-  absl::MutexLock lock(&mutex);
-  const absl::Status status = database->GetMessage(Family::kDefault, kUsageKey, "totals of the store", &usage);
-  return absl::IsNotFound(status) ? absl::OkStatus() : status;
+absl::Status WriterState::Begin() {
+  if (database->Recover()) usage_is_known = false;
+  if (usage_is_known) return absl::OkStatus();
+  v1::UsageEntry read;
+  absl::Status status = database->GetMessage(Family::kDefault, kUsageKey, "totals of the store", &read);
+  if (!status.ok() && !absl::IsNotFound(status)) return status;
+  usage = std::move(read);
+  usage_is_known = true;
+  return absl::OkStatus();
 }
 
 v1::UsageEntry WriterState::Totals() {

@@ -24,8 +24,9 @@ void SubtractBlock(const v1::BlockEntry& entry, v1::UsageEntry* usage);
 struct WriterState {
   WriterState(Database* db, std::function<absl::Time()> time_source);
 
-  // Reads the totals. Call once, before everything else.
-  absl::Status Load() ABSL_LOCKS_EXCLUDED(mutex);
+  // To be called first by everyone who writes, and once when the store is opened: goes on after a full disk, and reads
+  // the totals if they may be other ones.
+  absl::Status Begin() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 
   // The totals as of now.
   v1::UsageEntry Totals() ABSL_LOCKS_EXCLUDED(mutex);
@@ -44,6 +45,7 @@ struct WriterState {
 
   absl::Mutex mutex;
   v1::UsageEntry usage ABSL_GUARDED_BY(mutex);
+  bool usage_is_known ABSL_GUARDED_BY(mutex) = false;
   int64_t last_time_us ABSL_GUARDED_BY(mutex) = 0;
 };
 

@@ -12,7 +12,7 @@ namespace quicksave::engine {
 
 // Which hidden states to capture. Layers are counted as in `hidden_states` of Hugging Face transformers: 0 is the
 // embeddings, i the residual stream after i layers, and the number of layers, L, what follows the final norm (as the
-// head takes it: rounded to bf16). Besides, L + 1 is the residual stream after the last layer.
+// head takes it: rounded to bf16 with weights in bf16). Besides, L + 1 is the residual stream after the last layer.
 struct TapSpec {
   std::vector<int> layers;  // ascending
   bool all_tokens = false;  // else only the state's last token

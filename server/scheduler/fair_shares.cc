@@ -20,7 +20,7 @@ void FairShares::Leave(const std::string& client) {
 }
 
 void FairShares::Serve(const std::vector<std::shared_ptr<Job>>& jobs,
-                       absl::FunctionRef<double(const std::shared_ptr<Job>&)> offer) {
+                       absl::FunctionRef<std::optional<double>(const std::shared_ptr<Job>&)> offer) {
   struct Line {
     std::string client;
     std::deque<std::shared_ptr<Job>> jobs;
@@ -35,14 +35,16 @@ void FairShares::Serve(const std::vector<std::shared_ptr<Job>>& jobs,
     const auto served = [this](const Line& line) { return shares_.at(line.client).served; };
     const auto next = std::min_element(lines.begin(), lines.end(),
                                        [&](const Line& a, const Line& b) { return served(a) < served(b); });
-    const std::shared_ptr<Job> job = std::move(next->jobs.front());
-    next->jobs.pop_front();
-    const double taken = offer(job);
-    if (taken < 0) return;
+    const std::optional<double> cost = offer(next->jobs.front());
+    if (!cost) break;
     // The offered job may have been the client's last one, and have ended.
-    if (const auto share = shares_.find(next->client); share != shares_.end()) share->second.served += taken;
+    if (const auto share = shares_.find(next->client); share != shares_.end()) share->second.served += *cost;
+    next->jobs.pop_front();
     if (next->jobs.empty()) lines.erase(next);
   }
+  double most = 0;
+  for (const auto& [client, share] : shares_) most = std::max(most, share.served);
+  for (auto& [client, share] : shares_) share.served = std::max(share.served, most - kMostBehind);
 }
 
 }  // namespace quicksave::server

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,8 +36,8 @@ class FairSharesTest : public testing::Test {
   // The clients in the order in which their jobs are offered, each of which costs `cost`.
   std::vector<std::string> Served(size_t count, double cost = 1) {
     std::vector<std::string> served;
-    shares_.Serve(jobs_, [&](const std::shared_ptr<Job>& job) -> double {
-      if (served.size() == count) return -1;
+    shares_.Serve(jobs_, [&](const std::shared_ptr<Job>& job) -> std::optional<double> {
+      if (served.size() == count) return std::nullopt;
       served.push_back(job->client);
       return cost;
     });
@@ -65,6 +66,19 @@ TEST_F(FairSharesTest, WhoComesLateHasNoClaimToWhatOthersHad) {
   Served(1, /*cost=*/1000);
   Add("b");
   EXPECT_THAT(Served(3), ElementsAre("a", "b", "a"));
+}
+
+TEST_F(FairSharesTest, WhoWantedLittleForLongCannotKeepOthersWaiting) {
+  Add("idle");
+  const std::vector<std::shared_ptr<Job>> idle = jobs_;
+  jobs_.clear();
+  Add("busy");
+  for (int i = 0; i < 1000; ++i) Served(1, /*cost=*/100);
+  jobs_.push_back(idle[0]);
+  std::vector<std::string> served;
+  for (int i = 0; i < 30; ++i) served.push_back(Served(1, /*cost=*/100).front());
+  EXPECT_EQ(std::count(served.begin(), served.begin() + 20, "idle"), 20);
+  EXPECT_EQ(std::count(served.begin() + 20, served.end(), "idle"), 5);
 }
 
 TEST(FairSchedulerTest, OnePromptIsNotHeldUpByAnothersMany) {

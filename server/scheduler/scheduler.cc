@@ -155,17 +155,22 @@ int Scheduler::FeedJobs(std::vector<std::shared_ptr<Job>> jobs, std::vector<Fed>
   const std::vector<std::shared_ptr<Job>> prefilling(std::make_move_iterator(prefill),
                                                      std::make_move_iterator(jobs.end()));
   jobs.erase(prefill, jobs.end());
-  std::stable_sort(jobs.begin(), jobs.end(), [](const auto& a, const auto& b) { return a->last_step < b->last_step; });
+  // Jobs with nothing left to feed come first: they only end.
+  std::stable_sort(jobs.begin(), jobs.end(), [](const auto& a, const auto& b) {
+    return std::pair(a->backlog(), a->last_step) < std::pair(b->backlog(), b->last_step);
+  });
   int decode_rows = 0;
-  shares_.Serve(jobs, [&](const std::shared_ptr<Job>& job) -> double {
-    if (decode_rows == options_.decode_rows) return -1;
+  shares_.Serve(jobs, [&](const std::shared_ptr<Job>& job) -> std::optional<double> {
+    // What has nothing left to feed ends, and takes no room.
+    if (decode_rows == options_.decode_rows && job->backlog() > 0) return std::nullopt;
     const int taken = FeedJob(job, 1, fed);
     decode_rows += taken;
     return kDecodeCost * taken;
   });
   int rows_left = decode_rows == 0 ? options_.prefill_rows : options_.mixed_prefill_rows;
-  shares_.Serve(prefilling, [&](const std::shared_ptr<Job>& job) -> double {
-    if (rows_left == 0) return -1;
+  shares_.Serve(prefilling, [&](const std::shared_ptr<Job>& job) -> std::optional<double> {
+    // What starved in a step with more room takes more than is left.
+    if (rows_left <= 0) return std::nullopt;
     const int taken = FeedJob(job, rows_left, fed);
     rows_left -= taken;
     return taken;
@@ -185,7 +190,7 @@ void Scheduler::EndJobs(std::vector<std::shared_ptr<Job>>& jobs) {
     const absl::Status status = WhyEnd(*job, rows + backlog);
     if (!status.ok()) {
       Remove(job, status);
-    } else if (backlog > 1 && !job->paused()) {
+    } else if (backlog > 1 && !job->paused() && !job->starved_feed) {
       rows += backlog;
     }
     return !status.ok();

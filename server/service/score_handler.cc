@@ -83,11 +83,12 @@ absl::Status ScoreOne(Core& core, const CallContext& call, ProvenState& start, c
   job->client = call.client;
   job->deadline = call.deadline;
   job->set_cancelled(call.cancelled);
+  const int pages = start.pages.pages();
   job->reservation = std::move(start.pages);
   absl::Status status = core.scheduler->Run(job, job->count());
-  // The next continuation takes the same pages.
+  // The next continuation takes the same pages. The scheduler may have added some.
   job->sequence().Release(job->reservation);
-  start.pages = std::move(job->reservation);
+  start.pages = job->reservation.Split(pages);
   return status;
 }
 

@@ -16,7 +16,7 @@ constexpr char kDomain[] = "quicksave";
 // A message that begins with the name of a limit or a resource and a colon says what it is about: "max_sessions: ...".
 std::string Subject(absl::string_view message) {
   const size_t colon = message.find(": ");
-  if (colon == absl::string_view::npos || colon > 63) return "";
+  if (colon > 63) return "";  // or there is none
   const absl::string_view subject = message.substr(0, colon);
   for (const char c : subject) {
     const bool word = absl::ascii_islower(c) || absl::ascii_isdigit(c) || absl::StrContains("_/-", c);

@@ -34,7 +34,7 @@ class FaultFile : public rocksdb::FSWritableFileOwnerWrapper {
   using rocksdb::FSWritableFileOwnerWrapper::Append;
   IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
                   rocksdb::IODebugContext* debug) override {
-    IOStatus status = system_.Change(true);
+    IOStatus status = system_.Change(FaultFileSystem::Need::kSpace);
     const rocksdb::Slice part(data.data(), status.ok() ? data.size() : data.size() / 2);
     IOStatus appended = target()->Append(part, options, debug);
     size_ += part.size();
@@ -56,7 +56,7 @@ class FaultFile : public rocksdb::FSWritableFileOwnerWrapper {
 
  private:
   IOStatus AfterChange(IOStatus done) {
-    if (IOStatus status = system_.Change(false); !status.ok()) return status;
+    if (IOStatus status = system_.Change(FaultFileSystem::Need::kSpaceAtSync); !status.ok()) return status;
     if (done.ok()) system_.Synced(name_, size_);
     return done;
   }
@@ -89,6 +89,11 @@ void FaultFileSystem::SetFull(bool full) {
   full_ = full;
 }
 
+void FaultFileSystem::SetFullAtSync(bool full) {
+  absl::MutexLock lock(&mutex_);
+  full_at_sync_ = full;
+}
+
 void FaultFileSystem::SetFreeBytes(uint64_t bytes) {
   absl::MutexLock lock(&mutex_);
   free_bytes_ = bytes;
@@ -111,7 +116,7 @@ void FaultFileSystem::CutPower() {
 IOStatus FaultFileSystem::NewWritableFile(const std::string& name, const rocksdb::FileOptions& options,
                                           std::unique_ptr<rocksdb::FSWritableFile>* result,
                                           rocksdb::IODebugContext* debug) {
-  if (IOStatus status = Change(true); !status.ok()) return status;
+  if (IOStatus status = Change(Need::kSpace); !status.ok()) return status;
   std::unique_ptr<rocksdb::FSWritableFile> file;
   if (IOStatus status = target()->NewWritableFile(name, options, &file, debug); !status.ok()) return status;
   Synced(name, 0);
@@ -121,7 +126,7 @@ IOStatus FaultFileSystem::NewWritableFile(const std::string& name, const rocksdb
 
 IOStatus FaultFileSystem::RenameFile(const std::string& from, const std::string& to, const rocksdb::IOOptions& options,
                                      rocksdb::IODebugContext* debug) {
-  if (IOStatus status = Change(false); !status.ok()) return status;
+  if (IOStatus status = Change(Need::kNothing); !status.ok()) return status;
   IOStatus status = target()->RenameFile(from, to, options, debug);
   absl::MutexLock lock(&mutex_);
   if (auto found = synced_.find(from); status.ok() && found != synced_.end()) {
@@ -133,7 +138,7 @@ IOStatus FaultFileSystem::RenameFile(const std::string& from, const std::string&
 
 IOStatus FaultFileSystem::DeleteFile(const std::string& name, const rocksdb::IOOptions& options,
                                      rocksdb::IODebugContext* debug) {
-  if (IOStatus status = Change(false); !status.ok()) return status;
+  if (IOStatus status = Change(Need::kNothing); !status.ok()) return status;
   {
     absl::MutexLock lock(&mutex_);
     synced_.erase(name);
@@ -144,14 +149,15 @@ IOStatus FaultFileSystem::DeleteFile(const std::string& name, const rocksdb::IOO
 IOStatus FaultFileSystem::GetFreeSpace(const std::string&, const rocksdb::IOOptions&, uint64_t* free,
                                        rocksdb::IODebugContext*) {
   absl::MutexLock lock(&mutex_);
-  *free = full_ ? 0 : free_bytes_;
+  *free = full_ || full_at_sync_ ? 0 : free_bytes_;
   return IOStatus::OK();
 }
 
-IOStatus FaultFileSystem::Change(bool takes_space) {
+IOStatus FaultFileSystem::Change(Need need) {
   absl::MutexLock lock(&mutex_);
   const int64_t number = changes_++;
-  if (full_ && takes_space) return IOStatus::NoSpace("injected: the disk is full");
+  const bool full = (full_ && need == Need::kSpace) || (full_at_sync_ && need == Need::kSpaceAtSync);
+  if (full) return IOStatus::NoSpace("injected: the disk is full");
   const bool fails = fail_at_ >= 0 && (fail_once_ ? number == fail_at_ : number >= fail_at_);
   return fails ? IOStatus::IOError("injected") : IOStatus::OK();
 }

@@ -30,6 +30,8 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   void Heal();
   // While full, creating and appending fail with NoSpace, and no space is free.
   void SetFull(bool full);
+  // While so, no space is free, and only syncing says so, as on some network file systems.
+  void SetFullAtSync(bool full);
   // What GetFreeSpace answers.
   void SetFreeBytes(uint64_t bytes);
   // Changes counted so far.
@@ -51,8 +53,9 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
  private:
   friend class FaultFile;
 
+  enum class Need { kNothing, kSpace, kSpaceAtSync };
   // Counts a change and says whether it fails.
-  rocksdb::IOStatus Change(bool takes_space);
+  rocksdb::IOStatus Change(Need need);
   void Synced(const std::string& name, uint64_t bytes);
 
   mutable absl::Mutex mutex_;
@@ -60,6 +63,7 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   int64_t fail_at_ ABSL_GUARDED_BY(mutex_) = -1;
   bool fail_once_ ABSL_GUARDED_BY(mutex_) = false;
   bool full_ ABSL_GUARDED_BY(mutex_) = false;
+  bool full_at_sync_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t free_bytes_ ABSL_GUARDED_BY(mutex_) = uint64_t{1} << 40;
   std::map<std::string, uint64_t> synced_ ABSL_GUARDED_BY(mutex_);
 };

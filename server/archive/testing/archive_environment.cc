@@ -51,7 +51,7 @@ void FakeModel::ForEachElement(const engine::Sequence& sequence, int first_token
       auto* keys = reinterpret_cast<uint16_t*>(page + shape_.key_offset(layer));
       auto* values = reinterpret_cast<uint16_t*>(page + shape_.value_offset(layer));
       for (int i = 0; i < dims; ++i) {
-        const uint64_t channel = Mix(static_cast<uint64_t>(layer * dims + i));
+        const uint64_t channel = Mix(static_cast<uint64_t>(layer) * dims + i);
         const uint64_t seed = hashes[token] ^ channel;
         const int head = i / shape_.head_dim;
         const int dim = i % shape_.head_dim;

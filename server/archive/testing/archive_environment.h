@@ -51,7 +51,7 @@ class ArchiveEnvironment {
 
   // Closes everything but pages and opens it again, as a new process would.
   void Reopen();
-  absl::StatusOr<std::unique_ptr<Archive>> OpenArchive(const ModelIdentity& model);
+  absl::StatusOr<std::unique_ptr<Archive>> OpenArchive(const ModelIdentity& identity);
 
   SessionState NewState(const std::vector<int32_t>& tokens);
   // Goes on from `state`, as generation does.

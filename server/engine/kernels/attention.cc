@@ -147,7 +147,7 @@ void Softmax(Queries& queries, int q) {
   }
   const auto top = hn::MaxOfLanes(d, largest);
   hn::Vec<Floats> partial[kParts];
-  for (int part = 0; part < kParts; ++part) partial[part] = hn::Zero(d);
+  for (auto& sum : partial) sum = hn::Zero(d);
   for (int page = queries.first_page; page <= queries.last_page; ++page) {
     float* scores = queries.ScoresOf(page, q);
     for (int part = 0; part < kParts; ++part) {

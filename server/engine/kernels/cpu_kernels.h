@@ -82,8 +82,7 @@ enum class Rounding { kBf16, kNone };
 
 // y[i] = rounded(x[i] / sqrt(mean(x^2) + epsilon)) * ... : normalises each row of x[rows, width] and scales by
 // weight[width], then rounds. The squares are summed in 16 interleaved partial sums, added pairwise.
-void RmsNorm(const float* x, const float* weight, int rows, int width, float epsilon, float* y,
-             Rounding rounding = Rounding::kBf16);
+void RmsNorm(const float* x, const float* weight, int rows, int width, float epsilon, float* y, Rounding rounding);
 
 // Normalises each group of `width` elements in x[rows, x_stride] in place and scales it by weight[width]: as RmsNorm,
 // but not rounded. For the heads of queries and keys, and for what a layer adds to the residual stream.

@@ -223,7 +223,7 @@ std::vector<float> Int8Matrix::Output(int output) const {
     const int8_t* group = panel(output / kPanel) + size_t(i / kGroup) * kGroupBytes;
     uint16_t scale_bits;
     std::memcpy(&scale_bits, group + lane * sizeof(scale_bits), sizeof(scale_bits));
-    const int step = group[kScaleBytes + size_t{2} * lane + size_t(i % kGroup / 2) * 2 * kPanel + i % 2];
+    const int8_t step = group[kScaleBytes + size_t{2} * lane + size_t(i % kGroup / 2) * 2 * kPanel + i % 2];
     weights[i] = static_cast<float>(step) * Bf16ToFloat(scale_bits);
   }
   return weights;

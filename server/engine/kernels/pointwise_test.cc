@@ -44,7 +44,7 @@ TEST(RmsNormTest, IsThatOfASlowReference) {
     const std::vector<float> weight = RandomFloats(width, 1, width + 1);
     const std::vector<float> y = OnAll([&] {
       std::vector<float> out(x.size(), kNan);
-      RmsNorm(x.data(), weight.data(), rows, width, 1e-5F, out.data());
+      RmsNorm(x.data(), weight.data(), rows, width, 1e-5F, out.data(), Rounding::kBf16);
       return out;
     });
     for (int row = 0; row < rows; ++row) {
@@ -65,9 +65,9 @@ TEST(RmsNormTest, RowsDoNotDependOnEachOther) {
   const std::vector<float> weight(64, 1.0F);
   std::vector<float> together(x.size());
   std::vector<float> alone(x.size());
-  RmsNorm(x.data(), weight.data(), 4, 64, 1e-5F, together.data());
+  RmsNorm(x.data(), weight.data(), 4, 64, 1e-5F, together.data(), Rounding::kBf16);
   for (int row = 0; row < 4; ++row) {
-    RmsNorm(x.data() + row * 64, weight.data(), 1, 64, 1e-5F, alone.data() + row * 64);
+    RmsNorm(x.data() + row * 64, weight.data(), 1, 64, 1e-5F, alone.data() + row * 64, Rounding::kBf16);
   }
   EXPECT_EQ(together, alone);
 }
@@ -75,7 +75,7 @@ TEST(RmsNormTest, RowsDoNotDependOnEachOther) {
 TEST(RmsNormTest, ZerosStayZeros) {
   const std::vector<float> x(64, 0.0F);
   std::vector<float> y(64, kNan);
-  RmsNorm(x.data(), std::vector<float>(64, 1.0F).data(), 1, 64, 1e-5F, y.data());
+  RmsNorm(x.data(), std::vector<float>(64, 1.0F).data(), 1, 64, 1e-5F, y.data(), Rounding::kBf16);
   EXPECT_EQ(y, x);
 }
 
@@ -90,7 +90,7 @@ TEST(RoundingTest, WithoutItResultsAreThoseThatAreRoundedWithIt) {
   std::vector<float> exact(x.size());
   std::vector<float> rounded(x.size());
   RmsNorm(x.data(), weight.data(), 3, 128, 1e-5F, exact.data(), Rounding::kNone);
-  RmsNorm(x.data(), weight.data(), 3, 128, 1e-5F, rounded.data());
+  RmsNorm(x.data(), weight.data(), 3, 128, 1e-5F, rounded.data(), Rounding::kBf16);
   expect_rounded(exact, rounded);
   for (const auto glu : {SwiGlu, GeGlu}) {
     glu(x.data(), 3, 64, exact.data(), Rounding::kNone);

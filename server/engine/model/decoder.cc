@@ -159,7 +159,7 @@ void Decoder::Capture(absl::Span<const Slice> slices, int layers_done) {
       for (size_t k = 0; k < layers.size(); ++k) {
         float* to = slice.taps.rows[i] + k * width;
         if (last && layers[k] == layers_done) {
-          cpu::RmsNorm(row, final_norm_.data(), 1, config_.hidden_size, config_.rms_norm_epsilon, to);
+          cpu::RmsNorm(row, final_norm_.data(), 1, config_.hidden_size, config_.rms_norm_epsilon, to, rounding());
         } else if (layers[k] == (last ? layers_done + 1 : layers_done)) {
           std::copy_n(row, width, to);
         }

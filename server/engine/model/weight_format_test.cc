@@ -2,6 +2,7 @@
 // never change, and a checkpoint's type of numbers does not matter as long as its values are the same.
 #include "server/engine/model/weight_format.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -57,6 +58,10 @@ class Engine {
     std::vector<uint16_t> kv;
     const std::vector<float> logits = Logits(tokens, chunk, &kv);
     return HashOf(logits, kv);
+  }
+
+  std::vector<float> HiddenStates(const std::vector<int32_t>& tokens, int layer) {
+    return TapRows(CaptureTaps(*decoder_, *pool_, tokens, {layer}), 0);
   }
 
   // The last of `tokens` decoded in one pass with other texts, as servers do.
@@ -130,6 +135,15 @@ TEST_P(WeightFormatTest, LogitsAreThoseOfTheReference) {
   const Difference difference = Compare(engine.Logits(tokens, 150), (*reference)->Logits(tokens));
   std::cout << WeightFormatName(GetParam().format) << ": rms " << difference.rms << "\n";
   EXPECT_LT(difference.rms, GetParam().rms_bound);
+}
+
+TEST_P(WeightFormatTest, TheLastHiddenStateIsRoundedAsTheHeadTakesIt) {
+  const TinyModel model(kOptions);
+  Engine engine(model.dir(), GetParam().format, 1);
+  const std::vector<float> states = engine.HiddenStates(RandomTokens(5, 300, 7), kOptions.layers);
+  const bool bf16 = std::all_of(states.begin(), states.end(),
+                                [](float state) { return state == cpu::Bf16ToFloat(cpu::Bf16Bits(state)); });
+  EXPECT_EQ(bf16, GetParam().format == WeightFormat::kBf16);
 }
 
 TEST_P(WeightFormatTest, ACheckpointsTypeDoesNotMatter) {

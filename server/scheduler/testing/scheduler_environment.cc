@@ -64,18 +64,18 @@ SchedulerEnvironment::SchedulerEnvironment(int pages, Scheduler::Options options
                {.shape = decoder->kv_shape(), .memory_bytes = pages * decoder->kv_shape().page_bytes(), .poison = true})
                .value()),
       broker(std::make_unique<PageBroker>(pool.get(), absl::Milliseconds(50))),
-      scheduler(std::make_unique<Scheduler>(options, decoder.get(), pool.get())) {}
+      scheduler(std::make_unique<Scheduler>(std::move(options), decoder.get(), pool.get())) {}
 
 SchedulerEnvironment::~SchedulerEnvironment() { scheduler.reset(); }
 
 const engine::TinyModel& SchedulerEnvironment::Model() {
-  static const engine::TinyModel model({.context_length = 512, .tokenizer = true, .seed = 3});
-  return model;
+  static const engine::TinyModel kModel({.context_length = 512, .tokenizer = true, .seed = 3});
+  return kModel;
 }
 
 const text::Tokenizer& SchedulerEnvironment::Tokenizer() {
-  static const std::unique_ptr<text::Tokenizer> tokenizer = text::Tokenizer::Load(Model().dir()).value();
-  return *tokenizer;
+  static const std::unique_ptr<text::Tokenizer> kTokenizer = text::Tokenizer::Load(Model().dir()).value();
+  return *kTokenizer;
 }
 
 std::shared_ptr<GenerateJob> SchedulerEnvironment::NewJob(SessionState state, GenerateOptions options,
