@@ -1,3 +1,4 @@
+#include "hwy/targets.h"
 #include "server/engine/kernels/cpu_kernels.h"
 
 // Apart from the kernels, because this file must run on a CPU that cannot run them.
@@ -5,9 +6,10 @@
 namespace quicksave::engine::cpu {
 
 bool IsSupported() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("pclmul");
+#if HWY_ARCH_X86
+  // By which Highway means BMI, FMA, F16C, AES and CLMUL too.
+  constexpr int64_t kEnough = HWY_AVX2 | HWY_AVX3 | HWY_AVX3_DL;
+  return (hwy::SupportedTargets() & kEnough) != 0;
 #else
   return true;
 #endif
