@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -163,20 +164,36 @@ TEST_F(ArchiveTapsTest, ParkingKeepsThem) {
   EXPECT_EQ(env_.store->Stats()->blocks, 0u);
 }
 
-TEST_F(ArchiveTapsTest, MoreThanTheLimitIsRefusedByName) {
+TEST_F(ArchiveTapsTest, TheCallerAdmitsTheirBytes) {
+  SessionState all = NewTapped(100, kAll);
+  SessionState last = NewTapped(100, kLast);
+  SessionState none = env_.NewState(env_.RandomTokens(100));
+  const auto admitted = [&](SessionState& state, std::optional<int> at_token) {
+    int64_t asked = -1;
+    const auto admit = [&](int64_t bytes) {
+      asked = bytes;
+      return absl::ResourceExhaustedError("no");
+    };
+    const RestoreOptions options{.at_token = at_token, .admit_taps = admit};
+    const absl::Status status = env_.archive->Restore(kTenant, env_.Save(state)->record.node_id(), options).status();
+    EXPECT_EQ(absl::IsResourceExhausted(status), asked >= 0) << status;
+    return asked;
+  };
+  EXPECT_EQ(admitted(all, std::nullopt), 100 * 3 * kHiddenSize * 4);
+  EXPECT_EQ(admitted(all, 50), 50 * 3 * kHiddenSize * 4);
+  EXPECT_EQ(admitted(last, std::nullopt), 2 * kHiddenSize * 4);
+  EXPECT_EQ(admitted(last, 50), 2 * kHiddenSize * 4) << "it will have its last token's again";
+  EXPECT_EQ(admitted(none, std::nullopt), -1);
+}
+
+TEST_F(ArchiveTapsTest, TheyCanBeLeftOut) {
   SessionState state = NewTapped(100, kAll);
-  const std::string node_id = env_.Save(state)->record.node_id();
-  const absl::StatusOr<std::unique_ptr<Archive>> small = Archive::Create({.store = env_.store.get(),
-                                                                          .codecs = env_.codecs.get(),
-                                                                          .pool = env_.pool.get(),
-                                                                          .workers = &env_.workers,
-                                                                          .model = env_.model,
-                                                                          .max_tap_bytes = 50 * 3 * kHiddenSize * 4});
-  ASSERT_TRUE(small.ok());
-  const absl::Status refused = (*small)->Restore(kTenant, node_id, std::nullopt).status();
-  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("max_tap_bytes_per_session"));
-  EXPECT_TRUE((*small)->Restore(kTenant, node_id, 50).ok());
+  const auto refuse = [](int64_t) { return absl::ResourceExhaustedError("no"); };
+  const auto restored =
+      env_.archive->Restore(kTenant, env_.Save(state)->record.node_id(), {.admit_taps = refuse, .without_taps = true});
+  ASSERT_TRUE(restored.ok()) << restored.status();
+  EXPECT_FALSE(restored->state.taps.on());
+  EXPECT_EQ(restored->state.sequence.tokens(), state.sequence.tokens());
 }
 
 TEST_F(ArchiveTapsTest, DamageIsDataLossThatNamesNodeLayerAndTokens) {
