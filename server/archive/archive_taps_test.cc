@@ -196,47 +196,141 @@ TEST_F(ArchiveTapsTest, TheyCanBeLeftOut) {
   EXPECT_EQ(restored->state.sequence.tokens(), state.sequence.tokens());
 }
 
-TEST_F(ArchiveTapsTest, DamageIsDataLossThatNamesNodeLayerAndTokens) {
-  SessionState state = NewTapped(300, kAll);
-  const std::string good = env_.Save(state)->record.node_id();
-  const storage::NodeRecord record = env_.store->GetNode(kTenant, good).value();
-  int changed = 0;
-  const auto commit_changed = [&](const std::function<void(storage::NodeCommit&)>& change) {
+// Damaged copies of a node's record.
+class ArchiveTapsDamageTest : public ArchiveTapsTest {
+ protected:
+  void TearDown() override {
+    state_ = {};
+    ArchiveTapsTest::TearDown();
+  }
+
+  void Save(const engine::TapSpec& spec) {
+    state_ = NewTapped(300, spec);
+    good_ = env_.Save(state_)->record.node_id();
+  }
+
+  // Commits a node like the good one that `change` has altered, and returns its id.
+  std::string CommitChanged(const std::function<void(storage::NodeCommit&)>& change) {
     storage::NodeCommit commit;
-    commit.record = record;
-    commit.record.set_node_id(absl::StrCat("changed-", ++changed));
-    commit.state.push_back({.name = "logits", .bytes = env_.store->GetState(kTenant, good, "logits").value()});
+    commit.record = env_.store->GetNode(kTenant, good_).value();
+    commit.record.set_node_id(absl::StrCat("changed-", ++changed_));
+    commit.state.push_back({.name = "logits", .bytes = env_.store->GetState(kTenant, good_, "logits").value()});
     change(commit);
     const absl::Status status = env_.store->CommitNode(commit).status();
     EXPECT_TRUE(status.ok()) << status;
     return commit.record.node_id();
-  };
-  const auto expect_loss = [&](const std::string& node_id, const std::string& part) {
+  }
+
+  void ExpectLoss(const std::string& node_id, const std::string& part) {
     for (const absl::Status& status : {Restore(node_id).status(), env_.archive->Verify(kTenant, node_id).status()}) {
       EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
       EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("nodes/" + node_id), HasSubstr(part)));
     }
-    EXPECT_TRUE(Agrees(Restore(good)->state, 0, 300));
+    EXPECT_TRUE(Restore(good_).ok());
+  }
+
+  SessionState state_;
+  std::string good_;
+  int changed_ = 0;
+};
+
+TEST_F(ArchiveTapsDamageTest, TokensThatAreNotTheLastAreDataLoss) {
+  Save(kLast);
+  const auto changed = [this](uint32_t first) {
+    return CommitChanged([=](storage::NodeCommit& commit) {
+      commit.record.mutable_taps()->set_first_token(first);
+      for (storage::v1::TapBlock& tap : *commit.record.mutable_contents()->mutable_tap_blocks()) {
+        tap.mutable_block()->set_first_token(first);
+      }
+    });
   };
+  EXPECT_TRUE(Restore(changed(299)).ok());
+  ExpectLoss(changed(298), "not those of its tokens");
+  ExpectLoss(changed(0), "not those of its tokens");
+}
+
+TEST_F(ArchiveTapsDamageTest, MoreTokensThanTheLastAreDataLoss) {
+  Save(kAll);
+  ExpectLoss(CommitChanged([](storage::NodeCommit& commit) {
+               commit.record.mutable_taps()->set_tokens(storage::v1::TapState::TOKENS_LAST);
+             }),
+             "not those of its tokens");
+}
+
+TEST_F(ArchiveTapsDamageTest, LayersThatDoNotAscendAreDataLossWhateverTheModel) {
+  Save(kLast);
+  for (const auto& [one, other] : {std::pair(1u, 1u), {3u, 1u}, {1u, 4096u}, {1u, 1u << 31}}) {
+    const std::string node_id = CommitChanged([one = one, other = other](storage::NodeCommit& commit) {
+      const uint32_t layers[] = {one, other};
+      for (int i : {0, 1}) {
+        commit.record.mutable_taps()->set_layers(i, layers[i]);
+        commit.record.mutable_contents()->mutable_tap_blocks(i)->set_layer(layers[i]);
+      }
+    });
+    const absl::Status status = env_.archive->Verify(kTenant, node_id).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("not those of its tokens")) << one << " " << other;
+  }
+}
+
+TEST_F(ArchiveTapsDamageTest, ARecordThatIsWrongAboutABlockDoesNotCondemnIt) {
+  Save(kAll);
+  storage::NodeRecord record = env_.store->GetNode(kTenant, good_).value();
+  record.mutable_taps()->set_token_count(299);
+  for (const int last : {2, 5, 8}) {
+    storage::BlockRef& ref = *record.mutable_contents()->mutable_tap_blocks(last)->mutable_block();
+    ref.set_token_count(43);
+    ref.set_raw_bytes(43 * kHiddenSize * 4);
+  }
+  ASSERT_TRUE(CheckTaps(record).ok());
+  const absl::Status status = env_.archive->ReadTaps(record, 2).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("has 44 rows of"));
+  EXPECT_EQ(env_.Save(state_)->record.new_stored_bytes(), 0u) << "the blocks are whole";
+}
+
+TEST_F(ArchiveTapsDamageTest, ABlockThatIsDamagedIsStoredAgain) {
+  Save(kAll);
+  storage::NodeCommit commit{.record = env_.store->GetNode(kTenant, good_).value()};
+  const auto add = [&](const storage::BlockRef& ref) {
+    const storage::BlockId id = storage::IdOf(ref);
+    commit.blocks.push_back({.id = id, .bytes = env_.store->ReadBlock(kTenant, env_.model.fingerprint, id).value()});
+  };
+  for (const storage::v1::TapBlock& tap : commit.record.contents().tap_blocks()) add(tap.block());
+  for (const storage::BlockRef& ref : commit.record.contents().blocks()) add(ref);
+  commit.blocks[4].bytes[100] ^= 1;
+  commit.state.push_back({.name = "logits", .bytes = env_.store->GetState(kTenant, good_, "logits").value()});
+  ASSERT_TRUE(env_.store->DeleteNode(kTenant, good_).ok());
+  ASSERT_TRUE(env_.store->CommitNode(commit).ok());
+  EXPECT_EQ(Restore(good_).status().code(), absl::StatusCode::kDataLoss);
+  state_.origin = nullptr;
+  state_.origin_tokens = 0;
+  EXPECT_GT(env_.Save(state_)->record.new_stored_bytes(), 0u);
+  EXPECT_TRUE(Agrees(Restore(good_)->state, 0, 300));
+}
+
+TEST_F(ArchiveTapsDamageTest, DamageIsDataLossThatNamesNodeLayerAndTokens) {
+  Save(kAll);
   // Another block's bytes, of the same shape.
-  expect_loss(commit_changed([&](storage::NodeCommit& commit) {
-                storage::BlockRef& ref = *commit.record.mutable_contents()->mutable_tap_blocks(4)->mutable_block();
-                std::string bytes = env_.store->ReadBlock(kTenant, env_.model.fingerprint, storage::IdOf(ref)).value();
-                ref.set_id("0123456789abcdef");
-                commit.blocks.push_back({.id = storage::IdOf(ref), .bytes = std::move(bytes)});
-              }),
-              "hidden states of layer 2, tokens 128 to 256");
+  ExpectLoss(CommitChanged([&](storage::NodeCommit& commit) {
+               storage::BlockRef& ref = *commit.record.mutable_contents()->mutable_tap_blocks(4)->mutable_block();
+               std::string bytes = env_.store->ReadBlock(kTenant, env_.model.fingerprint, storage::IdOf(ref)).value();
+               ref.set_id("0123456789abcdef");
+               commit.blocks.push_back({.id = storage::IdOf(ref), .bytes = std::move(bytes)});
+             }),
+             "hidden states of layer 2, tokens 128 to 256");
   // Records that contradict themselves.
-  expect_loss(commit_changed([](storage::NodeCommit& commit) { commit.record.mutable_taps()->set_token_count(200); }),
-              "hidden states");
-  expect_loss(commit_changed([](storage::NodeCommit& commit) { commit.record.mutable_taps()->set_hidden_size(8); }),
-              "hidden states");
-  expect_loss(commit_changed([](storage::NodeCommit& commit) { commit.record.mutable_taps()->set_layers(2, 7); }),
-              "hidden states");
-  expect_loss(commit_changed([](storage::NodeCommit& commit) {
-                commit.record.mutable_contents()->mutable_tap_blocks()->RemoveLast();
-              }),
-              "8 blocks of hidden states, not 9");
+  ExpectLoss(CommitChanged([](storage::NodeCommit& commit) { commit.record.mutable_taps()->set_token_count(200); }),
+             "hidden states");
+  ExpectLoss(CommitChanged([](storage::NodeCommit& commit) { commit.record.mutable_taps()->set_hidden_size(8); }),
+             "hidden states");
+  ExpectLoss(CommitChanged([](storage::NodeCommit& commit) { commit.record.mutable_taps()->set_layers(2, 7); }),
+             "hidden states");
+  ExpectLoss(CommitChanged([](storage::NodeCommit& commit) {
+               commit.record.mutable_contents()->mutable_tap_blocks()->RemoveLast();
+             }),
+             "8 blocks of hidden states, not 9");
+  EXPECT_TRUE(Agrees(Restore(good_)->state, 0, 300));
 }
 
 }  // namespace
