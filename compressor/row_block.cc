@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +17,8 @@ namespace {
 
 constexpr std::string_view kMagic = "QSRB";
 constexpr int kPlanes = 4;
+constexpr size_t kIdBytes = 16;
+constexpr size_t kChecksumBytes = sizeof(uint64_t);
 constexpr size_t kTableBytes = kSymbols * sizeof(uint16_t);
 // A plane is coded when that saves at least this share of it.
 constexpr double kWorthCoding = 0.02;
@@ -107,8 +110,10 @@ absl::Status ReadPlane(ByteReader& reader, std::vector<uint8_t>& plane) {
   return absl::OkStatus();
 }
 
-// Checks all that comes before the planes, which the reader then stands at.
-absl::Status ReadHeader(ByteReader& reader, const RowBlockShape& shape, const BlockId& id) {
+// Checks the checksum and reads what comes before the planes, which the reader then stands at.
+absl::StatusOr<RowBlockInfo> ReadHeader(std::string_view bytes, ByteReader& reader) {
+  if (bytes.size() < kChecksumBytes || !ChecksumMatches(bytes)) return Damaged("checksum mismatch");
+  reader = ByteReader(bytes.substr(0, bytes.size() - kChecksumBytes));
   if (reader.Bytes(kMagic.size()) != kMagic) return Damaged("not a row block");
   const auto version = reader.Integer<uint16_t>();
   if (version == 0) return Damaged("version 0");
@@ -119,11 +124,10 @@ absl::Status ReadHeader(ByteReader& reader, const RowBlockShape& shape, const Bl
   reader.Integer<uint16_t>();
   const auto rows = reader.Integer<uint32_t>();
   const auto width = reader.Integer<uint32_t>();
-  if (!reader.ok() || rows != static_cast<uint32_t>(shape.rows) || width != static_cast<uint32_t>(shape.width)) {
-    return Damaged(absl::StrCat("has ", rows, " rows of ", width, ", not ", shape.rows, " of ", shape.width));
-  }
-  if (reader.Bytes(16) != id.ToBytes()) return Damaged("the stored bytes are another block");
-  return absl::OkStatus();
+  const absl::StatusOr<BlockId> id = BlockId::FromBytes(reader.Bytes(kIdBytes));
+  constexpr uint32_t kMost = std::numeric_limits<int>::max();
+  if (!reader.ok() || !id.ok() || rows > kMost || width > kMost) return Damaged("impossible header");
+  return RowBlockInfo{.shape = {.rows = static_cast<int>(rows), .width = static_cast<int>(width)}, .id = *id};
 }
 
 }  // namespace
@@ -150,11 +154,21 @@ std::string EncodeRowBlock(const RowBlockShape& shape, absl::Span<const float> v
   return out;
 }
 
+absl::StatusOr<RowBlockInfo> PeekRowBlock(std::string_view bytes) {
+  ByteReader reader("");
+  return ReadHeader(bytes, reader);
+}
+
 absl::Status DecodeRowBlock(std::string_view bytes, const RowBlockShape& shape, const BlockId& id,
                             absl::Span<float> out) {
-  if (bytes.size() < sizeof(uint64_t) || !ChecksumMatches(bytes)) return Damaged("checksum mismatch");
-  ByteReader reader(bytes.substr(0, bytes.size() - sizeof(uint64_t)));
-  if (absl::Status status = ReadHeader(reader, shape, id); !status.ok()) return status;
+  ByteReader reader("");
+  const absl::StatusOr<RowBlockInfo> info = ReadHeader(bytes, reader);
+  if (!info.ok()) return info.status();
+  if (info->shape != shape) {
+    return Damaged(absl::StrCat("has ", info->shape.rows, " rows of ", info->shape.width, ", not ", shape.rows, " of ",
+                                shape.width));
+  }
+  if (info->id != id) return Damaged("the stored bytes are another block");
   std::vector<uint32_t> turned(out.size(), 0);
   std::vector<uint8_t> plane(out.size());
   for (int i = kPlanes - 1; i >= 0; --i) {

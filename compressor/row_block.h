@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "compressor/block.h"
 
@@ -39,6 +40,15 @@ BlockId ComputeRowBlockId(const RowBlockShape& shape, absl::Span<const float> va
 
 // Encodes `values` [rows, width], whose id is `id`; any bits, NaN included.
 std::string EncodeRowBlock(const RowBlockShape& shape, absl::Span<const float> values, const BlockId& id);
+
+struct RowBlockInfo {
+  RowBlockShape shape;
+  BlockId id;
+};
+
+// What a block says of itself, which need not be what its values are. DATA_LOSS unless its checksum is that of its
+// bytes; UNIMPLEMENTED when a newer program wrote it. Reads the bytes once and allocates nothing.
+absl::StatusOr<RowBlockInfo> PeekRowBlock(std::string_view bytes);
 
 // Decodes into `out` [rows, width] and checks shape, checksum and id, so that damage can make an error but never other
 // values. DATA_LOSS for damage, another block or another shape; UNIMPLEMENTED when a newer program wrote it. On error

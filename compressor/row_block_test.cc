@@ -77,6 +77,21 @@ TEST(RowBlockTest, IdentityTellsBitsAndShapeApart) {
   EXPECT_NE(ComputeRowBlockId({2, 2}, zero), ComputeRowBlockId({2, 2}, minus_zero));
 }
 
+TEST(RowBlockTest, SaysWhatItIsUnlessItIsDamaged) {
+  const RowBlockShape shape{3, 5};
+  const std::vector<float> values = Values(shape, 1);
+  const BlockId id = ComputeRowBlockId(shape, values);
+  std::string bytes = EncodeRowBlock(shape, values, id);
+  const absl::StatusOr<RowBlockInfo> info = PeekRowBlock(bytes);
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ(info->shape, shape);
+  EXPECT_EQ(info->id, id);
+  EXPECT_TRUE(absl::IsDataLoss(PeekRowBlock("").status()));
+  EXPECT_TRUE(absl::IsDataLoss(PeekRowBlock(bytes.substr(0, 12)).status()));
+  bytes[9] ^= 1;
+  EXPECT_TRUE(absl::IsDataLoss(PeekRowBlock(bytes).status()));
+}
+
 TEST(RowBlockTest, AnyFlippedBitIsDataLossNeverOtherValues) {
   const RowBlockShape shape{16, 64};
   const std::vector<float> values = Values(shape, 5);

@@ -41,7 +41,8 @@ class CoreLoader {
                      .default_max_tokens = config_.default_max_tokens,
                      .max_message_bytes = static_cast<int64_t>(config_.max_message_bytes),
                      .max_queued_requests = config_.max_queued_requests,
-                     .max_tap_bytes_per_session = static_cast<int64_t>(config_.max_tap_bytes_per_session)};
+                     .max_tap_bytes_per_session = static_cast<int64_t>(config_.max_tap_bytes_per_session),
+                     .max_tap_bytes = static_cast<int64_t>(config_.max_tap_bytes)};
     for (const auto step :
          {&CoreLoader::CheckModel, &CoreLoader::OpenStore, &CoreLoader::LoadModel, &CoreLoader::StartEngine,
           &CoreLoader::OpenArchive, &CoreLoader::WarmUp, &CoreLoader::Calibrate}) {
@@ -148,13 +149,11 @@ class CoreLoader {
     core_->callers = std::make_unique<WorkerPool>(kCallers);
     core_->waiters = std::make_unique<WorkerPool>(kWaiters);
     core_->codecs = std::make_unique<compressor::CodecRegistry>();
-    absl::StatusOr<std::unique_ptr<Archive>> archive =
-        Archive::Create({.store = core_->store.get(),
-                         .codecs = core_->codecs.get(),
-                         .pool = core_->pool.get(),
-                         .workers = core_->workers.get(),
-                         .model = core_->identity,
-                         .max_tap_bytes = core_->limits.max_tap_bytes_per_session});
+    absl::StatusOr<std::unique_ptr<Archive>> archive = Archive::Create({.store = core_->store.get(),
+                                                                        .codecs = core_->codecs.get(),
+                                                                        .pool = core_->pool.get(),
+                                                                        .workers = core_->workers.get(),
+                                                                        .model = core_->identity});
     if (!archive.ok()) return archive.status();
     core_->archive = *std::move(archive);
     core_->parking_lot = std::make_unique<ParkingLot>(core_->archive.get(), core_->store.get());

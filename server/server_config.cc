@@ -23,6 +23,7 @@ namespace {
 constexpr int kMost = 1'000'000;
 // What one commit of the store takes.
 constexpr uint64_t kMostTapBytes = uint64_t{1} << 30;
+constexpr uint64_t kMostTapBytesOfAll = uint64_t{1} << 40;
 constexpr uint64_t kMostMessageBytes = std::numeric_limits<int32_t>::max();
 
 // Help with the default and the environment variable of each option below what it does.
@@ -174,6 +175,8 @@ void AddLimitOptions(CLI::App& app, ServerConfig& config) {
       .AddSize("--max-tap-bytes-per-session", config.max_tap_bytes_per_session,
                "Most bytes of hidden states that one session may hold")
       ->check(CLI::Range(uint64_t{1024}, kMostTapBytes).description(""));
+  group.AddSize("--max-tap-bytes", config.max_tap_bytes, "Most bytes of hidden states that all sessions may hold")
+      ->check(CLI::Range(uint64_t{1024}, kMostTapBytesOfAll).description(""));
 }
 
 void AddLogOptions(CLI::App& app, ServerConfig& config) {
@@ -201,6 +204,9 @@ std::string FindContradiction(const ServerConfig& config) {
   if (config.default_lease > config.max_lease) return "--default-lease: is longer than --max-lease";
   if (config.default_max_tokens > config.max_tokens_per_call) {
     return "--default-max-tokens: is more than --max-tokens-per-call";
+  }
+  if (config.max_tap_bytes < config.max_tap_bytes_per_session) {
+    return "--max-tap-bytes: is less than --max-tap-bytes-per-session";
   }
   if (config.tls_cert.empty() != config.tls_key.empty()) return "--tls-cert: goes with --tls-key";
   if (!config.tls_client_ca.empty() && config.tls_cert.empty())

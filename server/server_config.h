@@ -45,6 +45,7 @@ struct ServerConfig {
   int max_concurrent_streams = 256;
   int max_queued_requests = 256;
   uint64_t max_tap_bytes_per_session = uint64_t{256} << 20;
+  uint64_t max_tap_bytes = uint64_t{1} << 30;
   absl::Duration drain_timeout = absl::Seconds(25);
 
   std::string log_level = "info";

@@ -68,6 +68,7 @@ TEST(ServerConfigTest, DefaultsAreComplete) {
   EXPECT_TRUE(command.config->calibrate);
   EXPECT_FALSE(command.config->log_json);
   EXPECT_GT(command.config->kv_memory_bytes, 0u);
+  EXPECT_EQ(command.config->max_tap_bytes, uint64_t{1} << 30);
   EXPECT_GE(command.config->threads, 1);
   EXPECT_GE(command.config->workers, 1);
 }
@@ -93,6 +94,13 @@ TEST(ServerConfigTest, ReadsEveryKindOfFlag) {
   EXPECT_EQ(command.config->drain_timeout, absl::Milliseconds(1500));
 }
 
+TEST(ServerConfigTest, ReadsTheLimitsOfHiddenStates) {
+  const CommandLine command = Parse({"--max-tap-bytes-per-session=32MiB", "--max-tap-bytes", "300MiB"});
+  ASSERT_TRUE(command.config.has_value()) << command.output;
+  EXPECT_EQ(command.config->max_tap_bytes_per_session, uint64_t{32} << 20);
+  EXPECT_EQ(command.config->max_tap_bytes, uint64_t{300} << 20);
+}
+
 TEST(ServerConfigTest, RefusesWhatCannotBe) {
   ExpectRefused(Parse({}, /*with_required=*/false), "--model");
   ExpectRefused(Parse({"--no-such-flag"}), "no-such-flag");
@@ -111,6 +119,8 @@ TEST(ServerConfigTest, RefusesWhatCannotBe) {
   ExpectRefused(Parse({"--max-message-bytes", "3GiB"}), "--max-message-bytes");
   ExpectRefused(Parse({"--max-tap-bytes-per-session", "100"}), "--max-tap-bytes-per-session");
   ExpectRefused(Parse({"--max-tap-bytes-per-session", "2GiB"}), "--max-tap-bytes-per-session");
+  ExpectRefused(Parse({"--max-tap-bytes", "255MiB"}), "--max-tap-bytes: is less than --max-tap-bytes-per-session");
+  ExpectRefused(Parse({"--max-tap-bytes", "lots"}), "--max-tap-bytes");
   ExpectRefused(Parse({"--log-level", "loud"}), "--log-level");
   ExpectRefused(Parse({"--listen", "50333"}), "--listen");
   ExpectRefused(Parse({"--listen", "localhost:99999"}), "--listen");

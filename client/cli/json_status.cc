@@ -58,7 +58,8 @@ Json LimitsToJson(const client::Limits& limits) {
           {"max_queued_requests", limits.max_queued_requests},
           {"default_lease_seconds", absl::ToDoubleSeconds(limits.default_lease)},
           {"max_lease_seconds", absl::ToDoubleSeconds(limits.max_lease)},
-          {"max_tap_bytes_per_session", limits.max_tap_bytes_per_session}};
+          {"max_tap_bytes_per_session", limits.max_tap_bytes_per_session},
+          {"max_tap_bytes", limits.max_tap_bytes}};
 }
 
 }  // namespace

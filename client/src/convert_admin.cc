@@ -63,7 +63,8 @@ Limits LimitsFromProto(const v1::Limits& from) {
           .max_queued_requests = from.max_queued_requests(),
           .default_lease = FromProto(from.default_lease()),
           .max_lease = FromProto(from.max_lease()),
-          .max_tap_bytes_per_session = from.max_tap_bytes_per_session()};
+          .max_tap_bytes_per_session = from.max_tap_bytes_per_session(),
+          .max_tap_bytes = from.max_tap_bytes()};
 }
 
 }  // namespace

@@ -348,6 +348,7 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
       default_lease { seconds: 6 }
       max_lease { seconds: 7 }
       max_tap_bytes_per_session: 8
+      max_tap_bytes: 9
     })pb");
   const ServerStatus expected = {
       .server = {.version = "1", .start_time = absl::FromUnixSeconds(2), .durability = "sync"},
@@ -389,7 +390,8 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
                  .max_queued_requests = 5,
                  .default_lease = absl::Seconds(6),
                  .max_lease = absl::Seconds(7),
-                 .max_tap_bytes_per_session = 8}};
+                 .max_tap_bytes_per_session = 8,
+                 .max_tap_bytes = 9}};
   EXPECT_EQ(FromProto(status), expected);
   EXPECT_EQ(FromProto(Complete<v1::CollectGarbageResponse>("removed_blocks: 1 removed_bytes: 2 removed_requests: 3")),
             (CollectGarbageResponse{.removed_blocks = 1, .removed_bytes = 2, .removed_requests = 3}));

@@ -2,6 +2,8 @@
 
 #include <bit>
 #include <cstring>
+#include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +12,21 @@
 static_assert(std::endian::native == std::endian::little, "elements are taken as they come");
 
 namespace quicksave::client {
+namespace {
+
+// What a header's sizes come to; nothing when they cannot be.
+std::optional<int64_t> TotalBytes(const v1::TapHeader& header) {
+  if (header.token_count() < 0 || header.hidden_size() < 0) return std::nullopt;
+  int64_t total = sizeof(float);
+  for (const int64_t size :
+       {int64_t{header.hidden_size()}, int64_t{header.token_count()}, int64_t{header.layers_size()}}) {
+    if (size != 0 && total > std::numeric_limits<int64_t>::max() / size) return std::nullopt;
+    total *= size;
+  }
+  return total;
+}
+
+}  // namespace
 
 bool TapCollector::Add(const v1::ReadTapsResponse& response) {
   if (response.has_header()) status_ = AddHeader(response.header());
@@ -19,12 +36,12 @@ bool TapCollector::Add(const v1::ReadTapsResponse& response) {
 }
 
 absl::Status TapCollector::AddHeader(const v1::TapHeader& header) {
+  if (has_header_) return absl::DataLossError("hidden states: a second header");
+  has_header_ = true;
   if (header.dtype() != "F32") {
     return absl::UnimplementedError(absl::StrCat("hidden states of type ", header.dtype(), ", not F32"));
   }
-  const int64_t row_bytes = int64_t{header.hidden_size()} * static_cast<int64_t>(sizeof(float));
-  if (header.token_count() < 0 || header.hidden_size() < 0 ||
-      header.total_bytes() != row_bytes * header.token_count() * header.layers_size()) {
+  if (header.total_bytes() != TotalBytes(header)) {
     return absl::DataLossError("hidden states: the header contradicts itself");
   }
   states_.layers = {header.layers().begin(), header.layers().end()};
@@ -37,9 +54,10 @@ absl::Status TapCollector::AddHeader(const v1::TapHeader& header) {
 }
 
 absl::Status TapCollector::AddChunk(const v1::TapChunk& chunk) {
+  if (!has_header_) return absl::DataLossError("hidden states: a chunk before the header");
   const std::string& data = chunk.data();
   const auto size = static_cast<int64_t>(data.size());
-  if (chunk.offset() != received_bytes_ || received_bytes_ + size > total_bytes_ || data.size() % sizeof(float) != 0) {
+  if (chunk.offset() != received_bytes_ || size > total_bytes_ - received_bytes_ || data.size() % sizeof(float) != 0) {
     return absl::DataLossError(absl::StrCat("hidden states: a chunk of ", size, " bytes at ", chunk.offset(), " after ",
                                             received_bytes_, " of ", total_bytes_));
   }
@@ -54,6 +72,7 @@ absl::Status TapCollector::AddChunk(const v1::TapChunk& chunk) {
 }
 
 absl::StatusOr<HiddenStates> TapCollector::Finish() && {
+  if (!has_header_) return absl::DataLossError("hidden states: the server sent no header");
   if (received_bytes_ == total_bytes_) return std::move(states_);
   return absl::DataLossError(
       absl::StrCat("hidden states: the server sent ", received_bytes_, " of ", total_bytes_, " bytes"));

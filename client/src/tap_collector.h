@@ -27,7 +27,8 @@ class TapCollector {
   absl::Status AddChunk(const v1::TapChunk& chunk);
 
   HiddenStates states_;
-  int64_t total_bytes_ = -1;  // before the header
+  bool has_header_ = false;
+  int64_t total_bytes_ = 0;
   int64_t received_bytes_ = 0;
   absl::Status status_;
 };

@@ -77,6 +77,24 @@ TEST(TapCollectorTest, WhatDoesNotFitIsDataLoss) {
       [](auto& messages) { messages[4].mutable_chunk()->set_crc32c(1); },
       [](auto& messages) { messages[0].mutable_header()->set_token_count(4); },
       [](auto& messages) { messages[0].mutable_header()->set_token_count(-3); },
+      // No header, a second one, one that comes late.
+      [](auto& messages) { messages.assign(1, v1::ReadTapsResponse()); },
+      [](auto& messages) { messages.push_back(messages.front()); },
+      [](auto& messages) { messages.insert(messages.begin(), messages.front()); },
+      [](auto& messages) { std::swap(messages[0], messages[1]); },
+      [](auto& messages) {
+        messages.erase(messages.begin());
+        for (auto& message : messages) message.mutable_chunk()->clear_data();
+      },
+      // Sizes whose product is 2^64.
+      [](auto& messages) {
+        messages.resize(1);
+        v1::TapHeader& header = *messages[0].mutable_header();
+        header.set_token_count(1 << 30);
+        header.set_hidden_size(1 << 30);
+        header.mutable_layers()->Resize(4, 0);
+        header.set_total_bytes(0);
+      },
   };
   for (size_t i = 0; i < damages.size(); ++i) {
     std::vector<v1::ReadTapsResponse> messages = Messages();

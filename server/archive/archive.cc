@@ -18,11 +18,11 @@
 namespace quicksave::server {
 namespace {
 
-// Reads the hidden states of a node's first `tokens` tokens.
+// Reads those of a node's hidden states that are within an extent, which begins where they do.
 class TapLoader {
  public:
-  TapLoader(const NodeReader& reader, const storage::NodeRecord& record, int tokens)
-      : reader_(reader), record_(record), extent_(TapExtentOf(record, tokens)) {
+  TapLoader(const NodeReader& reader, const storage::NodeRecord& record, const engine::TapExtent& extent)
+      : reader_(reader), record_(record), extent_(extent) {
     if (!extent_.on()) return;
     taps_ = engine::Taps(extent_.spec, extent_.hidden_size);
     rows_ = taps_.Append(extent_.first_token, extent_.token_count);
@@ -68,12 +68,9 @@ int BlocksFor(const storage::NodeRecord& record, int tokens) {
   return static_cast<int>(end - blocks.begin());
 }
 
-absl::Status CheckTapBytes(const storage::NodeRecord& record, int tokens, int64_t limit) {
-  const int64_t bytes = TapExtentOf(record, tokens).bytes();
-  if (bytes <= limit) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "max_tap_bytes_per_session: nodes/", record.node_id(), " has ", bytes, " bytes of hidden states, the limit is ",
-      limit, "; they can be read without restoring it, and a server with a greater limit restores it"));
+// A state that captures its last token gets its hidden states again, however it was rewound.
+int64_t TapBytesToBe(const engine::TapExtent& taps) {
+  return taps.spec.all_tokens ? taps.bytes() : taps.bytes_per_token();
 }
 
 absl::Status CheckReferences(const storage::Store& store, const storage::NodeRecord& record) {
@@ -116,7 +113,7 @@ absl::Status Archive::Calibrate(const std::vector<engine::Sequence>& sequences) 
 absl::StatusOr<SavedNode> Archive::Save(const SaveRequest& request) { return NodeSaver(d_, *coder_, request).Save(); }
 
 absl::StatusOr<RestoredState> Archive::Restore(const std::string& tenant, const std::string& node_id,
-                                               std::optional<int> at_token, const ReservePages& reserve) {
+                                               const RestoreOptions& options) {
   Stopwatch total;
   absl::StatusOr<storage::NodeRecord> record = d_.store->GetNode(tenant, node_id);
   if (!record.ok()) return record.status();
@@ -124,23 +121,27 @@ absl::StatusOr<RestoredState> Archive::Restore(const std::string& tenant, const 
   if (absl::Status status = CheckConsistent(*record); !status.ok()) return status;
   if (absl::Status status = CheckFitsModel(*record, d_.model, d_.pool->shape()); !status.ok()) return status;
   const int count = static_cast<int>(record->token_count());
-  const int tokens = at_token.value_or(count);
+  const int tokens = options.at_token.value_or(count);
   if (tokens < 1 || tokens > count) {
     return absl::OutOfRangeError(
         absl::StrCat("nodes/", node_id, " has ", count, " tokens; at_token must be 1 to ", count, ", not ", tokens));
   }
-  if (absl::Status status = CheckTapBytes(*record, tokens, d_.max_tap_bytes); !status.ok()) return status;
+  const engine::TapExtent taps = options.without_taps ? engine::TapExtent() : TapExtentOf(*record, tokens);
+  if (taps.on() && options.admit_taps) {
+    if (absl::Status status = options.admit_taps(TapBytesToBe(taps)); !status.ok()) return status;
+  }
   absl::StatusOr<engine::PageReservation> reservation =
-      reserve ? reserve(tokens) : d_.pool->Reserve(engine::PagesFor(tokens));
+      options.reserve ? options.reserve(tokens) : d_.pool->Reserve(engine::PagesFor(tokens));
   if (!reservation.ok()) return reservation.status();
   RestoredState restored{.record = *std::move(record)};
-  if (absl::Status status = Load(tokens, *std::move(reservation), restored); !status.ok()) return status;
+  if (absl::Status status = Load(tokens, taps, *std::move(reservation), restored); !status.ok()) return status;
   restored.report.codec = restored.record.codec();
   restored.report.total = total.Lap();
   return restored;
 }
 
-absl::Status Archive::Load(int tokens, engine::PageReservation reservation, RestoredState& restored) const {
+absl::Status Archive::Load(int tokens, const engine::TapExtent& extent, engine::PageReservation reservation,
+                           RestoredState& restored) const {
   const storage::NodeRecord& record = restored.record;
   std::vector<engine::PageRef> pages = TakePages(reservation, tokens);
   const int blocks = BlocksFor(record, tokens);
@@ -148,7 +149,7 @@ absl::Status Archive::Load(int tokens, engine::PageReservation reservation, Rest
   const NodeReader reader(d_, *coder_, record);
   std::vector<absl::Duration> load(blocks);
   std::shared_ptr<const engine::Logits> logits;
-  TapLoader taps(reader, record, tokens);
+  TapLoader taps(reader, record, extent);
   const auto work = [&](int i, ReadCost& cost) -> absl::Status {
     if (i < taps.count()) return taps.Load(i, cost);
     i -= taps.count();

@@ -81,6 +81,21 @@ struct RestoredState {
   RestoreReport report;
 };
 
+// Reserves pages for that many tokens, or more.
+using ReservePages = std::function<absl::StatusOr<engine::PageReservation>(int tokens)>;
+
+struct RestoreOptions {
+  // Keeps that many tokens only, 1 to all.
+  std::optional<int> at_token;
+  // Where the pages come from, if not from the pool; its errors.
+  ReservePages reserve;
+  // Told before anything is read how many bytes of hidden states the state has, or, where it is to have those of its
+  // last token only, will have; its errors.
+  std::function<absl::Status(int64_t bytes)> admit_taps;
+  // Leaves the hidden states out, and what the state captures.
+  bool without_taps = false;
+};
+
 struct VerifiedNode {
   int blocks = 0;          // those of hidden states included
   int64_t bytes_read = 0;  // blocks and logits, as stored
@@ -96,8 +111,6 @@ class Archive {
     engine::PagePool* pool;
     WorkerPool* workers;
     ModelIdentity model;
-    // Most bytes of hidden states that a restored state may have.
-    int64_t max_tap_bytes = int64_t{256} << 20;
   };
   // Registers the codecs that need no profile, unless they are registered, and the model's stored profile of the exact
   // codec, when there is one. DATA_LOSS when that profile is damaged. What is given must outlive the archive.
@@ -118,17 +131,13 @@ class Archive {
   // the disk is full; ABORTED when the request was answered meanwhile; the store's other errors.
   absl::StatusOr<SavedNode> Save(const SaveRequest& request);
 
-  // Reserves pages for that many tokens, or more.
-  using ReservePages = std::function<absl::StatusOr<engine::PageReservation>(int tokens)>;
-
-  // Reads a node back into pages. `at_token` keeps that many tokens only (1 to all). Blocks are read, decoded straight
+  // Reads a node back into pages. Blocks are read, decoded straight
   // into pages and checked against their identity, in parallel. NOT_FOUND; OUT_OF_RANGE for at_token;
   // FAILED_PRECONDITION for a node of another model or numerics, saying which, or one that lacks something; DATA_LOSS
   // naming node and part; UNIMPLEMENTED when a newer program encoded a block; RESOURCE_EXHAUSTED when there are no
-  // pages, or the hidden states are more than max_tap_bytes.
-  // With `reserve`, the pages come from what it returns; its errors.
+  // pages.
   absl::StatusOr<RestoredState> Restore(const std::string& tenant, const std::string& node_id,
-                                        std::optional<int> at_token, const ReservePages& reserve = nullptr);
+                                        const RestoreOptions& options);
 
   // The values [tokens, hidden_size] of block `index` of a consistent record's hidden states, of whatever model.
   // DATA_LOSS naming node and part; UNIMPLEMENTED; NOT_FOUND when the node was deleted meanwhile.
@@ -140,8 +149,10 @@ class Archive {
 
  private:
   Archive(const Dependencies& dependencies, std::unique_ptr<BlockCoder> coder);
-  // Reads the first `tokens` tokens of restored.record into restored.state.
-  absl::Status Load(int tokens, engine::PageReservation reservation, RestoredState& restored) const;
+  // Reads the first `tokens` tokens of restored.record into restored.state, and the hidden states of
+  // `extent`.
+  absl::Status Load(int tokens, const engine::TapExtent& extent, engine::PageReservation reservation,
+                    RestoredState& restored) const;
 
   const Dependencies d_;
   const std::unique_ptr<BlockCoder> coder_;

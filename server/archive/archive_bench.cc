@@ -84,7 +84,7 @@ int Run(const std::filesystem::path& folder, int threads) {
     Print("total", saved->report.total, raw);
     Print("cpu", cpu, raw);
     cpu = -CpuTime();
-    absl::StatusOr<RestoredState> restored = archive->Restore(tenant, saved->record.node_id(), std::nullopt);
+    absl::StatusOr<RestoredState> restored = archive->Restore(tenant, saved->record.node_id(), {});
     if (!restored.ok()) {
       std::cerr << restored.status() << "\n";
       return 1;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -163,63 +164,173 @@ TEST_F(ArchiveTapsTest, ParkingKeepsThem) {
   EXPECT_EQ(env_.store->Stats()->blocks, 0u);
 }
 
-TEST_F(ArchiveTapsTest, MoreThanTheLimitIsRefusedByName) {
-  SessionState state = NewTapped(100, kAll);
-  const std::string node_id = env_.Save(state)->record.node_id();
-  const absl::StatusOr<std::unique_ptr<Archive>> small = Archive::Create({.store = env_.store.get(),
-                                                                          .codecs = env_.codecs.get(),
-                                                                          .pool = env_.pool.get(),
-                                                                          .workers = &env_.workers,
-                                                                          .model = env_.model,
-                                                                          .max_tap_bytes = 50 * 3 * kHiddenSize * 4});
-  ASSERT_TRUE(small.ok());
-  const absl::Status refused = (*small)->Restore(kTenant, node_id, std::nullopt).status();
-  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("max_tap_bytes_per_session"));
-  EXPECT_TRUE((*small)->Restore(kTenant, node_id, 50).ok());
+TEST_F(ArchiveTapsTest, TheCallerAdmitsTheirBytes) {
+  SessionState all = NewTapped(100, kAll);
+  SessionState last = NewTapped(100, kLast);
+  SessionState none = env_.NewState(env_.RandomTokens(100));
+  const auto admitted = [&](SessionState& state, std::optional<int> at_token) {
+    int64_t asked = -1;
+    const auto admit = [&](int64_t bytes) {
+      asked = bytes;
+      return absl::ResourceExhaustedError("no");
+    };
+    const RestoreOptions options{.at_token = at_token, .admit_taps = admit};
+    const absl::Status status = env_.archive->Restore(kTenant, env_.Save(state)->record.node_id(), options).status();
+    EXPECT_EQ(absl::IsResourceExhausted(status), asked >= 0) << status;
+    return asked;
+  };
+  EXPECT_EQ(admitted(all, std::nullopt), 100 * 3 * kHiddenSize * 4);
+  EXPECT_EQ(admitted(all, 50), 50 * 3 * kHiddenSize * 4);
+  EXPECT_EQ(admitted(last, std::nullopt), 2 * kHiddenSize * 4);
+  EXPECT_EQ(admitted(last, 50), 2 * kHiddenSize * 4) << "it will have its last token's again";
+  EXPECT_EQ(admitted(none, std::nullopt), -1);
 }
 
-TEST_F(ArchiveTapsTest, DamageIsDataLossThatNamesNodeLayerAndTokens) {
-  SessionState state = NewTapped(300, kAll);
-  const std::string good = env_.Save(state)->record.node_id();
-  const storage::NodeRecord record = env_.store->GetNode(kTenant, good).value();
-  int changed = 0;
-  const auto commit_changed = [&](const std::function<void(storage::NodeCommit&)>& change) {
+TEST_F(ArchiveTapsTest, TheyCanBeLeftOut) {
+  SessionState state = NewTapped(100, kAll);
+  const auto refuse = [](int64_t) { return absl::ResourceExhaustedError("no"); };
+  const auto restored =
+      env_.archive->Restore(kTenant, env_.Save(state)->record.node_id(), {.admit_taps = refuse, .without_taps = true});
+  ASSERT_TRUE(restored.ok()) << restored.status();
+  EXPECT_FALSE(restored->state.taps.on());
+  EXPECT_EQ(restored->state.sequence.tokens(), state.sequence.tokens());
+}
+
+// Damaged copies of a node's record.
+class ArchiveTapsDamageTest : public ArchiveTapsTest {
+ protected:
+  void TearDown() override {
+    state_ = {};
+    ArchiveTapsTest::TearDown();
+  }
+
+  void Save(const engine::TapSpec& spec) {
+    state_ = NewTapped(300, spec);
+    good_ = env_.Save(state_)->record.node_id();
+  }
+
+  // Commits a node like the good one that `change` has altered, and returns its id.
+  std::string CommitChanged(const std::function<void(storage::NodeCommit&)>& change) {
     storage::NodeCommit commit;
-    commit.record = record;
-    commit.record.set_node_id(absl::StrCat("changed-", ++changed));
-    commit.state.push_back({.name = "logits", .bytes = env_.store->GetState(kTenant, good, "logits").value()});
+    commit.record = env_.store->GetNode(kTenant, good_).value();
+    commit.record.set_node_id(absl::StrCat("changed-", ++changed_));
+    commit.state.push_back({.name = "logits", .bytes = env_.store->GetState(kTenant, good_, "logits").value()});
     change(commit);
     const absl::Status status = env_.store->CommitNode(commit).status();
     EXPECT_TRUE(status.ok()) << status;
     return commit.record.node_id();
-  };
-  const auto expect_loss = [&](const std::string& node_id, const std::string& part) {
+  }
+
+  void ExpectLoss(const std::string& node_id, const std::string& part) {
     for (const absl::Status& status : {Restore(node_id).status(), env_.archive->Verify(kTenant, node_id).status()}) {
       EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
       EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("nodes/" + node_id), HasSubstr(part)));
     }
-    EXPECT_TRUE(Agrees(Restore(good)->state, 0, 300));
+    EXPECT_TRUE(Restore(good_).ok());
+  }
+
+  SessionState state_;
+  std::string good_;
+  int changed_ = 0;
+};
+
+TEST_F(ArchiveTapsDamageTest, TokensThatAreNotTheLastAreDataLoss) {
+  Save(kLast);
+  const auto changed = [this](uint32_t first) {
+    return CommitChanged([=](storage::NodeCommit& commit) {
+      commit.record.mutable_taps()->set_first_token(first);
+      for (storage::v1::TapBlock& tap : *commit.record.mutable_contents()->mutable_tap_blocks()) {
+        tap.mutable_block()->set_first_token(first);
+      }
+    });
   };
+  EXPECT_TRUE(Restore(changed(299)).ok());
+  ExpectLoss(changed(298), "not those of its tokens");
+  ExpectLoss(changed(0), "not those of its tokens");
+}
+
+TEST_F(ArchiveTapsDamageTest, MoreTokensThanTheLastAreDataLoss) {
+  Save(kAll);
+  ExpectLoss(CommitChanged([](storage::NodeCommit& commit) {
+               commit.record.mutable_taps()->set_tokens(storage::v1::TapState::TOKENS_LAST);
+             }),
+             "not those of its tokens");
+}
+
+TEST_F(ArchiveTapsDamageTest, LayersThatDoNotAscendAreDataLossWhateverTheModel) {
+  Save(kLast);
+  for (const auto& [one, other] : {std::pair(1u, 1u), {3u, 1u}, {1u, 4096u}, {1u, 1u << 31}}) {
+    const std::string node_id = CommitChanged([one = one, other = other](storage::NodeCommit& commit) {
+      const uint32_t layers[] = {one, other};
+      for (int i : {0, 1}) {
+        commit.record.mutable_taps()->set_layers(i, layers[i]);
+        commit.record.mutable_contents()->mutable_tap_blocks(i)->set_layer(layers[i]);
+      }
+    });
+    const absl::Status status = env_.archive->Verify(kTenant, node_id).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("not those of its tokens")) << one << " " << other;
+  }
+}
+
+TEST_F(ArchiveTapsDamageTest, ARecordThatIsWrongAboutABlockDoesNotCondemnIt) {
+  Save(kAll);
+  storage::NodeRecord record = env_.store->GetNode(kTenant, good_).value();
+  record.mutable_taps()->set_token_count(299);
+  for (const int last : {2, 5, 8}) {
+    storage::BlockRef& ref = *record.mutable_contents()->mutable_tap_blocks(last)->mutable_block();
+    ref.set_token_count(43);
+    ref.set_raw_bytes(43 * kHiddenSize * 4);
+  }
+  ASSERT_TRUE(CheckTaps(record).ok());
+  const absl::Status status = env_.archive->ReadTaps(record, 2).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("has 44 rows of"));
+  EXPECT_EQ(env_.Save(state_)->record.new_stored_bytes(), 0u) << "the blocks are whole";
+}
+
+TEST_F(ArchiveTapsDamageTest, ABlockThatIsDamagedIsStoredAgain) {
+  Save(kAll);
+  storage::NodeCommit commit{.record = env_.store->GetNode(kTenant, good_).value()};
+  const auto add = [&](const storage::BlockRef& ref) {
+    const storage::BlockId id = storage::IdOf(ref);
+    commit.blocks.push_back({.id = id, .bytes = env_.store->ReadBlock(kTenant, env_.model.fingerprint, id).value()});
+  };
+  for (const storage::v1::TapBlock& tap : commit.record.contents().tap_blocks()) add(tap.block());
+  for (const storage::BlockRef& ref : commit.record.contents().blocks()) add(ref);
+  commit.blocks[4].bytes[100] ^= 1;
+  commit.state.push_back({.name = "logits", .bytes = env_.store->GetState(kTenant, good_, "logits").value()});
+  ASSERT_TRUE(env_.store->DeleteNode(kTenant, good_).ok());
+  ASSERT_TRUE(env_.store->CommitNode(commit).ok());
+  EXPECT_EQ(Restore(good_).status().code(), absl::StatusCode::kDataLoss);
+  state_.origin = nullptr;
+  state_.origin_tokens = 0;
+  EXPECT_GT(env_.Save(state_)->record.new_stored_bytes(), 0u);
+  EXPECT_TRUE(Agrees(Restore(good_)->state, 0, 300));
+}
+
+TEST_F(ArchiveTapsDamageTest, DamageIsDataLossThatNamesNodeLayerAndTokens) {
+  Save(kAll);
   // Another block's bytes, of the same shape.
-  expect_loss(commit_changed([&](storage::NodeCommit& commit) {
-                storage::BlockRef& ref = *commit.record.mutable_contents()->mutable_tap_blocks(4)->mutable_block();
-                std::string bytes = env_.store->ReadBlock(kTenant, env_.model.fingerprint, storage::IdOf(ref)).value();
-                ref.set_id("0123456789abcdef");
-                commit.blocks.push_back({.id = storage::IdOf(ref), .bytes = std::move(bytes)});
-              }),
-              "hidden states of layer 2, tokens 128 to 256");
+  ExpectLoss(CommitChanged([&](storage::NodeCommit& commit) {
+               storage::BlockRef& ref = *commit.record.mutable_contents()->mutable_tap_blocks(4)->mutable_block();
+               std::string bytes = env_.store->ReadBlock(kTenant, env_.model.fingerprint, storage::IdOf(ref)).value();
+               ref.set_id("0123456789abcdef");
+               commit.blocks.push_back({.id = storage::IdOf(ref), .bytes = std::move(bytes)});
+             }),
+             "hidden states of layer 2, tokens 128 to 256");
   // Records that contradict themselves.
-  expect_loss(commit_changed([](storage::NodeCommit& commit) { commit.record.mutable_taps()->set_token_count(200); }),
-              "hidden states");
-  expect_loss(commit_changed([](storage::NodeCommit& commit) { commit.record.mutable_taps()->set_hidden_size(8); }),
-              "hidden states");
-  expect_loss(commit_changed([](storage::NodeCommit& commit) { commit.record.mutable_taps()->set_layers(2, 7); }),
-              "hidden states");
-  expect_loss(commit_changed([](storage::NodeCommit& commit) {
-                commit.record.mutable_contents()->mutable_tap_blocks()->RemoveLast();
-              }),
-              "8 blocks of hidden states, not 9");
+  ExpectLoss(CommitChanged([](storage::NodeCommit& commit) { commit.record.mutable_taps()->set_token_count(200); }),
+             "hidden states");
+  ExpectLoss(CommitChanged([](storage::NodeCommit& commit) { commit.record.mutable_taps()->set_hidden_size(8); }),
+             "hidden states");
+  ExpectLoss(CommitChanged([](storage::NodeCommit& commit) { commit.record.mutable_taps()->set_layers(2, 7); }),
+             "hidden states");
+  ExpectLoss(CommitChanged([](storage::NodeCommit& commit) {
+               commit.record.mutable_contents()->mutable_tap_blocks()->RemoveLast();
+             }),
+             "8 blocks of hidden states, not 9");
+  EXPECT_TRUE(Agrees(Restore(good_)->state, 0, 300));
 }
 
 }  // namespace

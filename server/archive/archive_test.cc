@@ -304,9 +304,7 @@ TEST_F(ArchiveTest, NodeOfAnotherModelOrNumericsIsRefusedByName) {
   const std::string node_id = env_.Save(state)->record.node_id();
   ModelIdentity other = env_.model;
   other.fingerprint = "model-b";
-  const auto refusal = [&] {
-    return env_.OpenArchive(other).value()->Restore(kTenant, node_id, std::nullopt).status();
-  };
+  const auto refusal = [&] { return env_.OpenArchive(other).value()->Restore(kTenant, node_id, {}).status(); };
   EXPECT_EQ(refusal().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(refusal().message()), testing::AllOf(HasSubstr("model-a"), HasSubstr("model-b")));
   other = env_.model;
@@ -323,7 +321,7 @@ TEST_F(ArchiveTest, AbsentNodeIsNotFound) {
 TEST_F(ArchiveTest, TenantsDoNotSeeEachOther) {
   SessionState state = env_.NewState(env_.RandomTokens(30));
   const std::string node_id = env_.Save(state)->record.node_id();
-  EXPECT_EQ(env_.archive->Restore("others", node_id, std::nullopt).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(env_.archive->Restore("others", node_id, {}).status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST_F(ArchiveTest, VerifyCountsWhatItRead) {

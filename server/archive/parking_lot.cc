@@ -42,7 +42,7 @@ absl::StatusOr<ParkedState> ParkingLot::Unpark(const std::string& name, engine::
   const auto reserve = [&pages](int tokens) -> absl::StatusOr<engine::PageReservation> {
     return pages.Split(engine::PagesFor(tokens));
   };
-  absl::StatusOr<RestoredState> restored = archive_->Restore(kTenant, name, std::nullopt, reserve);
+  absl::StatusOr<RestoredState> restored = archive_->Restore(kTenant, name, {.reserve = reserve});
   if (!restored.ok()) return restored.status();
   return ParkedState{std::move(restored->state.sequence), std::move(restored->state.taps)};
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -14,6 +15,29 @@ namespace {
 using storage::v1::TapState;
 
 constexpr uint32_t kMaxHiddenSize = 1 << 20;
+constexpr uint32_t kMaxLayer = 4095;
+
+bool AscendingLayers(const TapState& taps) {
+  const auto& layers = taps.layers();
+  return !layers.empty() && layers[layers.size() - 1] <= kMaxLayer &&
+         std::adjacent_find(layers.begin(), layers.end(), std::greater_equal<>()) == layers.end();
+}
+
+// Whether these are tokens of `count`, and the last one where only that is captured.
+bool AreTokensOf(uint32_t count, const TapState& taps) {
+  const uint64_t end = uint64_t{taps.first_token()} + taps.token_count();
+  if (taps.tokens() == TapState::TOKENS_ALL) return end <= count;
+  if (taps.tokens() != TapState::TOKENS_LAST) return false;
+  return taps.token_count() == 0 || (taps.token_count() == 1 && end == count);
+}
+
+// How many pieces PlanTapPieces makes of them.
+uint64_t CountPieces(const TapState& taps) {
+  if (taps.token_count() == 0) return 0;
+  const uint64_t last = uint64_t{taps.first_token()} + taps.token_count() - 1;
+  const uint64_t windows = last / kWindowTokens - taps.first_token() / kWindowTokens + 1;
+  return windows * taps.layers_size();
+}
 
 }  // namespace
 
@@ -65,15 +89,15 @@ absl::Status CheckTaps(const storage::NodeRecord& record) {
   const auto& blocks = record.contents().tap_blocks();
   if (!record.has_taps()) return blocks.empty() ? absl::OkStatus() : damaged("hidden states that nothing describes");
   const TapState& taps = record.taps();
-  const bool known = taps.tokens() == TapState::TOKENS_LAST || taps.tokens() == TapState::TOKENS_ALL;
-  if (!known || taps.layers().empty() || taps.hidden_size() == 0 || taps.hidden_size() > kMaxHiddenSize ||
-      uint64_t{taps.first_token()} + taps.token_count() > record.token_count()) {
+  if (!AscendingLayers(taps) || taps.hidden_size() == 0 || taps.hidden_size() > kMaxHiddenSize ||
+      !AreTokensOf(record.token_count(), taps)) {
     return damaged("its hidden states are not those of its tokens");
   }
-  const std::vector<TapPiece> pieces = PlanTapPieces(TapExtentOf(record));
-  if (pieces.size() != static_cast<size_t>(blocks.size())) {
-    return damaged(absl::StrCat(blocks.size(), " blocks of hidden states, not ", pieces.size()));
+  // Before there is a plan, which may be as long as a damaged record says.
+  if (const uint64_t pieces = CountPieces(taps); pieces != static_cast<uint64_t>(blocks.size())) {
+    return damaged(absl::StrCat(blocks.size(), " blocks of hidden states, not ", pieces));
   }
+  const std::vector<TapPiece> pieces = PlanTapPieces(TapExtentOf(record));
   for (size_t i = 0; i < pieces.size(); ++i) {
     const storage::BlockRef& ref = blocks[static_cast<int>(i)].block();
     if (blocks[static_cast<int>(i)].layer() != static_cast<uint32_t>(pieces[i].layer) ||
@@ -89,7 +113,9 @@ absl::Status CheckTaps(const storage::NodeRecord& record) {
 void ScatterPiece(const TapPiece& piece, absl::Span<const float> values, absl::Span<float* const> rows) {
   const size_t width = piece.hidden_size;
   const size_t count = std::min<size_t>(piece.token_count, rows.size());
-  for (size_t i = 0; i < count; ++i) std::copy_n(&values[i * width], width, rows[i] + piece.layer_index * width);
+  for (size_t i = 0; i < count; ++i) {
+    if (rows[i] != nullptr) std::copy_n(&values[i * width], width, rows[i] + piece.layer_index * width);
+  }
 }
 
 TapSaver::TapSaver(const Archive::Dependencies& dependencies, const std::string& tenant, const engine::Taps& taps)

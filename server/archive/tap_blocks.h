@@ -38,7 +38,7 @@ void SetTaps(const engine::TapExtent& extent, storage::NodeRecord& record);
 absl::Status CheckTaps(const storage::NodeRecord& record);
 
 // Copies `values` [rows, hidden_size] of a piece to where the tokens' rows go, see engine::Taps::Append: `rows` begins
-// with the piece's first token; what goes beyond its end is left out.
+// with the piece's first token; what goes beyond its end, or to a null row, is left out.
 void ScatterPiece(const TapPiece& piece, absl::Span<const float> values, absl::Span<float* const> rows);
 
 // Cuts the hidden states of one state into blocks. Used once, by one thread, which the worker pool helps.

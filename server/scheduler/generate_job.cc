@@ -30,8 +30,9 @@ GenerateJob::GenerateJob(SessionState state, GenerateOptions options, const text
       length_(state_.sequence.length()) {
   if (options_.input.empty() && length() > 0) PutBackLastToken();
   tap_extent_ = state_.taps.extent();
-  const bool goes_on = tap_extent_.first_token + tap_extent_.token_count == state_.sequence.length();
-  if (tap_extent_.token_count == 0 || !goes_on) tap_extent_.first_token = state_.sequence.length();
+  // A token that is put back has its hidden states meanwhile, where a rewound state has them.
+  const bool goes_on = tap_extent_.first_token + tap_extent_.token_count >= state_.sequence.length();
+  first_tapped_ = goes_on && tap_extent_.token_count > 0 ? tap_extent_.first_token : state_.sequence.length();
 }
 
 void GenerateJob::PutBackLastToken() {
@@ -46,9 +47,9 @@ void GenerateJob::PutBackLastToken() {
 
 engine::TapExtent GenerateJob::tap_extent() const {
   engine::TapExtent extent = tap_extent_;
-  if (!extent.on()) return extent;
-  if (!extent.spec.all_tokens) extent.first_token = std::max(0, length() - 1);
-  extent.token_count = std::max(0, length() - extent.first_token);
+  if (!extent.on() || !evaluated_.load(std::memory_order_acquire)) return extent;
+  extent.first_token = extent.spec.all_tokens ? first_tapped_ : length() - 1;
+  extent.token_count = length() - extent.first_token;
   return extent;
 }
 
@@ -94,6 +95,7 @@ Job::Feed GenerateJob::Next(int budget) {
 
 void GenerateJob::Consume(absl::Span<const float> logits) {
   length_.store(state_.sequence.length(), std::memory_order_relaxed);
+  evaluated_.store(true, std::memory_order_release);
   whole_.reset();
   if (fed_input_ < options_.input.size()) {
     fed_input_ += feeding_;

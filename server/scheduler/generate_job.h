@@ -134,8 +134,11 @@ class GenerateJob : public Job {
   absl::Status error_;  // why it could not go on
   GenerateResult result_;
   std::atomic<int> length_;
-  // As of the start, but for the count.
+  std::atomic<bool> evaluated_ = false;  // some token; length_ is from then on that of what was evaluated
+  // As of the start.
   engine::TapExtent tap_extent_;
+  // Where what is captured begins, once all tokens are and one was evaluated.
+  int first_tapped_ = 0;
   absl::Time start_ = absl::InfinitePast();
   absl::Time prefilled_ = absl::InfinitePast();
 };

@@ -97,6 +97,36 @@ TEST_F(GenerateTapsTest, ARewoundStateHasTapsToItsEnd) {
   EXPECT_TRUE(HasTapsFrom(outcome.state, 0));
 }
 
+TEST_F(GenerateTapsTest, AJobSaysWhatItsStateHas) {
+  SessionState rewound = environment_.Generate(Tapped(start_, true), Options(TextTokens(20, 1), 30)).state;
+  rewound.text = {.detokenizer = {35, 35, 0}};
+  rewound.sequence.Truncate(35);
+  rewound.taps.Truncate(35);
+  const SessionState plain = environment_.Generate(start_, Options(TextTokens(20, 1), 5)).state;
+  const SessionState last = environment_.Generate(Tapped(start_, false), Options(TextTokens(20, 1), 5)).state;
+  struct Case {
+    SessionState state;
+    std::vector<int32_t> input;
+    int first;  // in the end
+  };
+  for (const Case& given : std::vector<Case>{{rewound, {}, 0},
+                                             {rewound, TextTokens(3, 2), 0},
+                                             {Tapped(plain, true), {}, 24},
+                                             {Tapped(plain, true), TextTokens(3, 2), 25},
+                                             {Tapped(plain, false), {}, -1},
+                                             {last, TextTokens(3, 2), -1}}) {
+    const auto listener = std::make_shared<RecordingListener>();
+    const auto job = environment_.NewJob(given.state, Options(given.input, 2), listener);
+    EXPECT_EQ(job->tap_extent(), given.state.taps.extent()) << "nothing was evaluated yet";
+    ASSERT_TRUE(environment_.scheduler->Submit(job, job->max_appended()).ok());
+    const Outcome outcome = listener->Await();
+    ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+    EXPECT_EQ(job->tap_extent(), outcome.state.taps.extent());
+    const int first = given.first < 0 ? outcome.state.sequence.length() - 1 : given.first;
+    EXPECT_TRUE(HasTapsFrom(outcome.state, first));
+  }
+}
+
 TEST_F(GenerateTapsTest, CheckpointsAndCapturesHaveThoseOfTheirTokens) {
   GenerateOptions options = Options(TextTokens(20, 1), 30);
   options.checkpoint_tokens = 7;

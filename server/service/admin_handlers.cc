@@ -72,6 +72,7 @@ void Describe(const Core& core, v1::Limits* limits) {
   limits->set_max_message_bytes(core.limits.max_message_bytes);
   limits->set_max_queued_requests(core.limits.max_queued_requests);
   limits->set_max_tap_bytes_per_session(core.limits.max_tap_bytes_per_session);
+  limits->set_max_tap_bytes(core.limits.max_tap_bytes);
   ToProto(core.sessions->options().default_lease, limits->mutable_default_lease());
   ToProto(core.sessions->options().max_lease, limits->mutable_max_lease());
 }

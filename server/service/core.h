@@ -31,6 +31,8 @@ struct ServiceLimits {
   int max_queued_requests = 256;
   // Hidden states of one session.
   int64_t max_tap_bytes_per_session = int64_t{256} << 20;
+  // Those of all sessions in memory.
+  int64_t max_tap_bytes = int64_t{1} << 30;
 };
 
 // Everything that the handlers work with. Made once when the model is loaded; outlives all calls.

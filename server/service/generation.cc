@@ -191,7 +191,8 @@ absl::StatusOr<TakenSession> Generation::StartNew(std::vector<int32_t>& input, S
   TakenSession taken;
   if (request_.has_node()) {
     absl::StatusOr<ProvenState> proven =
-        RestoreWithProof(core_, request_.node(), AtToken(request_), request_.skip_check(), Call(), growth);
+        RestoreWithProof(core_, request_.node(), AtToken(request_), request_.skip_check(), Call(),
+                         {.growth = growth, .taps = !EndsTaps(request_)});
     if (!proven.ok()) return proven.status();
     taken = {std::move(proven->state), std::move(proven->pages)};
     *started_.mutable_proof() = std::move(proven->proof);

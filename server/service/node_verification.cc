@@ -11,6 +11,7 @@
 #include "server/scheduler/evaluate_job.h"
 #include "server/service/convert.h"
 #include "server/service/graph_handlers.h"
+#include "server/service/tap_request.h"
 
 namespace quicksave::server {
 namespace {
@@ -51,7 +52,7 @@ absl::Status Compare(const std::string& node, const SessionState& state, const R
   }
   const engine::TapExtent taps = state.taps.extent();
   for (int token = taps.first_token; token < taps.first_token + taps.token_count; ++token) {
-    if (engine::SameTaps(state.taps, replayed.taps, token)) continue;
+    if (replayed.taps.Has(token) && engine::SameTaps(state.taps, replayed.taps, token)) continue;
     return absl::DataLossError(absl::StrCat(node, ": the stored hidden states of token ", token,
                                             " are not what the model computes from the stored token ids"));
   }
@@ -75,7 +76,9 @@ absl::StatusOr<int> CheckByReplay(Core& core, const CallContext& call, const std
     pages = both->Split(engine::PagesFor(tokens));
     return both;
   };
-  const absl::StatusOr<RestoredState> restored = core.archive->Restore(Core::kTenant, id, std::nullopt, reserve);
+  const auto admit = [&](int64_t bytes) { return AdmitNodeTaps(core, node, bytes); };
+  const absl::StatusOr<RestoredState> restored =
+      core.archive->Restore(Core::kTenant, id, {.reserve = reserve, .admit_taps = admit});
   if (!restored.ok()) return restored.status();
   const engine::Sequence& stored = restored->state.sequence;
   if (stored.next_logits() == nullptr) {

@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "server/scheduler/evaluate_job.h"
 #include "server/service/convert.h"
+#include "server/service/tap_request.h"
 #include "storage/error_reason.h"
 
 namespace quicksave::server {
@@ -104,20 +105,25 @@ absl::Status Prove(Core& core, const std::string& node, SessionState& state, con
 }  // namespace
 
 absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node, std::optional<int> at_token,
-                                             bool skip_check, const CallContext& call, Growth growth) {
+                                             bool skip_check, const CallContext& call, const StartUse& use) {
   const absl::Time start = absl::Now();
   const absl::StatusOr<std::string> id = ParseName(node, "nodes");
   if (!id.ok()) return id.status();
   ProvenState proven;
   const auto reserve = [&](int tokens) -> absl::StatusOr<engine::PageReservation> {
     const int pages = engine::PagesFor(tokens);
-    absl::StatusOr<engine::PageReservation> all = core.broker->Reserve(pages + growth(tokens), call);
+    absl::StatusOr<engine::PageReservation> all = core.broker->Reserve(pages + use.growth(tokens), call);
     if (!all.ok()) return all.status();
     engine::PageReservation reserved = all->Split(pages);
     proven.pages = *std::move(all);
     return reserved;
   };
-  absl::StatusOr<RestoredState> restored = core.archive->Restore(Core::kTenant, *id, at_token, reserve);
+  absl::StatusOr<RestoredState> restored =
+      core.archive->Restore(Core::kTenant, *id,
+                            {.at_token = at_token,
+                             .reserve = reserve,
+                             .admit_taps = [&](int64_t bytes) { return AdmitNodeTaps(core, node, bytes); },
+                             .without_taps = !use.taps});
   if (!restored.ok()) return restored.status();
   proven.state = std::move(restored->state);
   v1::Proof& proof = proven.proof;

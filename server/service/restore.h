@@ -25,12 +25,20 @@ struct ProvenState {
 using Growth = SessionTable::Growth;
 inline int NoGrowth(int) { return 0; }
 
+// What is to be done with a start state.
+struct StartUse {
+  Growth growth = NoGrowth;
+  // Without, it captures nothing and has none of its node's hidden states.
+  bool taps = true;
+};
+
 // Restores `node` ("nodes/..."), rewound to `at_token` when that is set, and unless `skip_check`, evaluates its last
 // token again over the restored K and V and compares: K and V of that token in every layer, its hidden states when they
 // are stored, and the logits when they are. Every bit must be the same, because a state is a pure function of its
-// tokens; otherwise DATA_LOSS. Other errors are those of Archive::Restore, PageBroker::Reserve and Scheduler::Run.
+// tokens; otherwise DATA_LOSS. Other errors are those of Archive::Restore, AdmitTaps, PageBroker::Reserve and
+// Scheduler::Run.
 absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node, std::optional<int> at_token,
-                                             bool skip_check, const CallContext& call, Growth growth = NoGrowth);
+                                             bool skip_check, const CallContext& call, const StartUse& use = {});
 
 // Computes the next-token logits of a state that lacks them (a rewound one), by feeding its last token again.
 // FAILED_PRECONDITION when the state has no token.

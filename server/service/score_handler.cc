@@ -106,7 +106,7 @@ absl::Status Score(Core& core, const CallContext& call, const v1::ScoreRequest& 
       most = std::max(most, PagesToGrow(length, static_cast<int>(tokens.size())));
     return most;
   };
-  absl::StatusOr<ProvenState> start = StartState(core, call, request, pages);
+  absl::StatusOr<ProvenState> start = StartState(core, call, request, {.growth = pages, .taps = false});
   if (!start.ok()) return start.status();
   if (absl::Status status = EnsureLogits(core, start->state, call); !status.ok()) return status;
   for (const std::vector<int32_t>& tokens : *continuations) {

@@ -29,15 +29,15 @@ absl::StatusOr<TakenSession> CaptureWithTokens(Core& core, const std::string& na
 // RestoreWithProof of a request's node, or the state of its session.
 template <class Request>
 absl::StatusOr<ProvenState> StartState(Core& core, const CallContext& call, const Request& request,
-                                       Growth growth = NoGrowth) {
+                                       const StartUse& use = {}) {
   switch (request.start_case()) {
     case Request::kNode:
-      return RestoreWithProof(core, request.node(), AtToken(request), request.skip_check(), call, growth);
+      return RestoreWithProof(core, request.node(), AtToken(request), request.skip_check(), call, use);
     case Request::kSession: {
       if (request.has_at_token()) {
         return absl::InvalidArgumentError("at_token goes with a node; save the session and rewind the node");
       }
-      absl::StatusOr<TakenSession> taken = CaptureWithTokens(core, request.session(), call, growth);
+      absl::StatusOr<TakenSession> taken = CaptureWithTokens(core, request.session(), call, use.growth);
       if (!taken.ok()) return taken.status();
       return ProvenState{std::move(taken->state), {}, std::move(taken->pages)};
     }

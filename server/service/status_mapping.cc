@@ -25,6 +25,12 @@ std::string Subject(absl::string_view message) {
   return std::string(subject);
 }
 
+// Whether the same call may succeed later. A session or node that is too large stays so.
+bool MaySucceedLater(const absl::Status& error) {
+  if (absl::IsUnavailable(error)) return true;
+  return absl::IsResourceExhausted(error) && Subject(error.message()) != "max_tap_bytes_per_session";
+}
+
 // A reason of its own, or else the name of the code.
 std::string Reason(const absl::Status& error) {
   std::string reason = storage::ReasonOf(error);
@@ -50,7 +56,7 @@ grpc::Status ToGrpc(const absl::Status& given) {
     (*info.mutable_metadata())["subject"] = subject;
   }
   details.add_details()->PackFrom(info);
-  if (absl::IsResourceExhausted(status) || absl::IsUnavailable(status)) {
+  if (MaySucceedLater(status)) {
     google::rpc::RetryInfo retry;
     retry.mutable_retry_delay()->set_seconds(1);
     details.add_details()->PackFrom(retry);

@@ -68,6 +68,13 @@ TEST(StatusMappingTest, EveryErrorKeepsItsCodeAndMessageAndHasErrorInfo) {
   }
 }
 
+TEST(StatusMappingTest, ASessionThatIsTooLargeIsNotToBeTriedAgain) {
+  google::rpc::RetryInfo retry;
+  const auto details = [](const char* message) { return DetailsOf(ToGrpc(absl::ResourceExhaustedError(message))); };
+  EXPECT_FALSE(Unpack(details("max_tap_bytes_per_session: nodes/a has 9 bytes"), &retry));
+  EXPECT_TRUE(Unpack(details("max_tap_bytes: all sessions together"), &retry)) << "others may end";
+}
+
 TEST(StatusMappingTest, GivesTheReasonWhereThereIsOne) {
   google::rpc::ErrorInfo info;
   const absl::Status error = storage::WithReason("NODE_HAS_CHILDREN", absl::FailedPreconditionError("m"));

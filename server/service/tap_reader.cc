@@ -54,7 +54,8 @@ absl::Status TapReader::OpenNode() {
 }
 
 absl::Status TapReader::Plan() {
-  if (!extent_.on()) {
+  // One that is to capture may have evaluated nothing since, or was rewound without its proof.
+  if (extent_.token_count == 0) {
     return storage::WithReason("NOT_TAPPED", absl::FailedPreconditionError(absl::StrCat(
                                                  name_, " has no hidden states; capture them with Generate's `taps`")));
   }

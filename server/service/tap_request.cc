@@ -29,6 +29,27 @@ bool CapturesAllTokens(const v1::GenerateRequest& request) {
   return request.taps().tokens() == v1::TapSpec::TOKENS_ALL && !request.taps().layers().empty();
 }
 
+bool EndsTaps(const v1::GenerateRequest& request) { return request.has_taps() && request.taps().layers().empty(); }
+
+absl::Status AdmitTaps(const Core& core, int64_t bytes, absl::string_view what, absl::string_view advice) {
+  if (bytes > core.limits.max_tap_bytes_per_session) {
+    return absl::ResourceExhaustedError(absl::StrCat("max_tap_bytes_per_session: ", what, " take ", bytes,
+                                                     " bytes, the limit is ", core.limits.max_tap_bytes_per_session,
+                                                     "; ", advice));
+  }
+  const int64_t held = core.sessions->counters().tap_bytes;
+  if (bytes <= core.limits.max_tap_bytes - held) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("max_tap_bytes: ", what, " take ", bytes, " bytes, the other sessions have ", held,
+                   ", the limit is ", core.limits.max_tap_bytes, "; delete sessions or let their leases end"));
+}
+
+absl::Status AdmitNodeTaps(const Core& core, absl::string_view node, int64_t bytes) {
+  return AdmitTaps(core, bytes, absl::StrCat("the hidden states of ", node),
+                   "they can be read without restoring it, a Generate whose taps have no layers goes on without them, "
+                   "and a server with a greater limit restores it");
+}
+
 absl::Status ResumeTaps(const Core& core, const v1::GenerateRequest& request, int appended, SessionState& state) {
   const engine::ModelConfig& model = core.decoder->config();
   if (request.has_taps()) {
@@ -45,11 +66,10 @@ absl::Status ResumeTaps(const Core& core, const v1::GenerateRequest& request, in
   // The last token may be evaluated once more.
   const int64_t tokens = extent.spec.all_tokens ? int64_t{extent.token_count} + appended + 1 : 1;
   const int64_t bytes = tokens * extent.bytes_per_token();
-  if (bytes <= core.limits.max_tap_bytes_per_session) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("max_tap_bytes_per_session: hidden states of ", extent.spec.layers.size(), " layers for up to ",
-                   tokens, " tokens take ", bytes, " bytes, the limit is ", core.limits.max_tap_bytes_per_session,
-                   "; capture fewer layers or only the last token, or give a smaller stop.max_tokens"));
+  return AdmitTaps(
+      core, bytes,
+      absl::StrCat("hidden states of ", extent.spec.layers.size(), " layers for up to ", tokens, " tokens"),
+      "capture fewer layers or only the last token, or give a smaller stop.max_tokens");
 }
 
 }  // namespace quicksave::server

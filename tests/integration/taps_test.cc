@@ -155,6 +155,7 @@ TEST(TapsTest, RewindingTruncates) {
         Client().Restore({.node = tapped.saved.at(0).node.name, .at_token = 100, .skip_check = skip_check}));
     EXPECT_EQ(restored.session.taps->token_count, skip_check ? 0 : 1);
     if (skip_check) {
+      EXPECT_EQ(client::ErrorReason(ErrorOf(ReadSession(Client(), restored.session.name))), "NOT_TAPPED");
       ASSERT_TRUE(
           Generate(Client(), {.start = client::FromSession{restored.session.name}, .stop = {.max_tokens = 0}}).ok());
     }
@@ -252,6 +253,65 @@ TEST(TapsTest, TooManyAreRefusedWithTheLimit) {
              .taps = client::TapSpec{.layers = {1, 2, 3, 4}, .all_tokens = true}};
   EXPECT_EQ(ErrorOf(Generate(Client(), request)).code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ReadSession(Client(), begun.finished.session).value(), before);
+}
+
+TEST(TapsTest, ANodeOfMoreThanTheLimitIsRefusedForGoodAndUsedWithout) {
+  const TemporaryDirectory directory;
+  ServerOptions options = {.data_dir = directory / "data"};
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(std::unique_ptr<ServerProcess> server, ServerProcess::Start(options));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation all, GenerateTapped(server->client(), Prose(3), 0, kAll));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation last,
+                                 GenerateTapped(server->client(), Prose(3), 0, {.layers = kAll.layers}));
+  server->Signal(SIGTERM);
+  ASSERT_EQ(server->WaitForEnd()->exit_code, 0);
+  // A token takes 9 KiB.
+  options.flags = {"--max-tap-bytes-per-session=8KiB"};
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(server, ServerProcess::Start(options));
+  const client::Client& client = server->client();
+  const std::string node = all.saved.at(0).node.name;
+  for (const client::RestoreRequest& request :
+       {client::RestoreRequest{.node = node}, client::RestoreRequest{.node = last.saved.at(0).node.name},
+        client::RestoreRequest{.node = last.saved.at(0).node.name, .at_token = 5},
+        client::RestoreRequest{.node = last.saved.at(0).node.name, .at_token = 5, .skip_check = true}}) {
+    const absl::Status refused = ErrorOf(client.Restore(request));
+    EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted) << refused;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("max_tap_bytes_per_session"));
+    EXPECT_FALSE(client::ErrorRetryDelay(refused).has_value()) << "it will be as large the next time";
+  }
+  EXPECT_TRUE(ReadNode(client, node).ok());
+  EXPECT_TRUE(client.Score({.start = client::FromNode{node}, .continuations = {std::string("a")}}).ok());
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(
+      const Generation more,
+      Generate(client, {.start = client::FromNode{node}, .stop = {.max_tokens = 1}, .taps = client::TapSpec()}));
+  EXPECT_EQ(more.started.reused_tokens, all.finished.token_count);
+}
+
+TEST(TapsTest, AllSessionsTogetherAreBounded) {
+  const TemporaryDirectory directory;
+  // A token takes 9 KiB.
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(
+      const std::unique_ptr<ServerProcess> server,
+      ServerProcess::Start({.data_dir = directory / "data",
+                            .flags = {"--max-tap-bytes-per-session=1536KiB", "--max-tap-bytes=1536KiB"}}));
+  const client::Client& client = server->client();
+  EXPECT_EQ(client.GetStatus()->limits.max_tap_bytes, 3 << 19);
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation first, GenerateTapped(client, Prose(4), 0, kAll));
+  ASSERT_GT(first.saved.at(0).node.taps->bytes, 1 << 18);
+  ASSERT_TRUE(client.Restore({.node = first.saved.at(0).node.name}).ok());
+  const auto expect_refused = [&](const absl::Status& refused) {
+    EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted) << refused;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("max_tap_bytes: "));
+    EXPECT_TRUE(client::ErrorRetryDelay(refused).has_value());
+  };
+  absl::Status refused;
+  for (int sessions = 2; sessions < 6 && refused.ok(); ++sessions) {
+    refused = ErrorOf(client.Restore({.node = first.saved.at(0).node.name}));
+  }
+  expect_refused(refused);
+  expect_refused(ErrorOf(GenerateTapped(client, Prose(5), 0, kAll)));
+  EXPECT_LE(client.GetStatus()->engine.tap_bytes, 3 << 19);
+  ASSERT_TRUE(client.DeleteSession({.name = first.finished.session}).ok());
+  EXPECT_TRUE(client.Restore({.node = first.saved.at(0).node.name}).ok());
 }
 
 TEST(TapsTest, SavesOnTheWayShareTheirBlocks) {

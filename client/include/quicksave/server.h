@@ -123,6 +123,8 @@ struct Limits {
   absl::Duration max_lease;
   // Most bytes of hidden states that one session may hold.
   int64_t max_tap_bytes_per_session = 0;
+  // Most bytes of hidden states that all sessions in memory may hold; shared ones count for each.
+  int64_t max_tap_bytes = 0;
 
   bool operator==(const Limits&) const = default;
 };

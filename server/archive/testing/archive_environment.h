@@ -79,7 +79,7 @@ class ArchiveTestBase : public testing::Test {
   void TearDown() override;
 
   absl::StatusOr<RestoredState> Restore(const std::string& node_id, std::optional<int> at_token = std::nullopt) {
-    return env_.archive->Restore(kTenant, node_id, at_token);
+    return env_.archive->Restore(kTenant, node_id, {.at_token = at_token});
   }
   // Whether a node restores to the whole state that its tokens say.
   testing::AssertionResult RestoresExactly(const std::string& node_id, const std::vector<int32_t>& tokens);
