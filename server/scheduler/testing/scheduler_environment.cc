@@ -58,13 +58,13 @@ RecordingListener::Outcome RecordingListener::Await() {
   return std::move(outcome_);
 }
 
-SchedulerEnvironment::SchedulerEnvironment(int pages, Scheduler::Options options)
+SchedulerEnvironment::SchedulerEnvironment(int pages, const Scheduler::Options& options)
     : decoder(engine::Decoder::Load(Model().dir(), &threads).value()),
       pool(engine::PagePool::Create(
                {.shape = decoder->kv_shape(), .memory_bytes = pages * decoder->kv_shape().page_bytes(), .poison = true})
                .value()),
       broker(std::make_unique<PageBroker>(pool.get(), absl::Milliseconds(50))),
-      scheduler(std::make_unique<Scheduler>(std::move(options), decoder.get(), pool.get())) {}
+      scheduler(std::make_unique<Scheduler>(options, decoder.get(), pool.get())) {}
 
 SchedulerEnvironment::~SchedulerEnvironment() { scheduler.reset(); }
 

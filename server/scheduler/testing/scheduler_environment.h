@@ -64,7 +64,7 @@ class RecordingListener : public GenerateListener {
 // Owns everything from the model to the scheduler. The model has 300 tokens and a context of 512.
 class SchedulerEnvironment {
  public:
-  explicit SchedulerEnvironment(int pages = 600, Scheduler::Options options = {});
+  explicit SchedulerEnvironment(int pages = 600, const Scheduler::Options& options = {});
   // Ends all jobs; after it, no page may be in use but by states that tests hold.
   ~SchedulerEnvironment();
 
