@@ -28,7 +28,6 @@ from participants import Answer, BenchmarkError, Field, Participant, Programs, S
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSAVE = "quicksave"
-FP32 = "transformers fp32"  # only beside, where bf16 has no instructions of its own and fp32 may be faster
 MORE_TOKENS = 100
 
 
@@ -95,7 +94,7 @@ class Comparison:
 
     def bf16(self) -> list[Participant]:
         """Those that compute with the same precision."""
-        return [participant for participant in self.all.everyone() if participant.name != FP32]
+        return [participant for participant in self.all.everyone() if participant.name != report.FP32]
 
     def sequence(self, length: int, round_number: int) -> int:
         """Which sequence is saved: another one each time, because the store keeps equal blocks only once."""
@@ -194,6 +193,8 @@ class Comparison:
         self.load()
         self.speeds()
         self.branch()
+        mixed = {"task": "mixed", "tokens": 512, "batch": 8, "steps": 160, "prompt": 1500}
+        self.in_turn("mixed", mixed, self.quicksave())
         self.in_turn("rpc", {"task": "rpc", "calls": self.scale.rpc_calls}, self.quicksave())
         self.release()
         server.start(self.scale.fewer_threads)
@@ -215,7 +216,7 @@ def start_peers(arguments: argparse.Namespace, prompts: Path, work: Path) -> lis
         program = str(Path(__file__).with_name("transformers_bench.py"))
         command = [arguments.transformers, program, str(arguments.model), str(prompts), str(work)]
         peers.append(Participant("transformers", command))
-        peers.append(Participant(FP32, [*command, "--dtype=float32"]))
+        peers.append(Participant(report.FP32, [*command, "--dtype=float32"]))
     if arguments.llama:
         peers.append(Participant("llama.cpp", [arguments.llama, str(arguments.gguf), str(prompts), str(work)]))
     return peers

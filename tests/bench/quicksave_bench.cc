@@ -13,6 +13,7 @@
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <latch>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -81,6 +82,7 @@ class QuicksaveBench {
     const std::string name = task.at("task");
     if (name == "prefill") return Prefill(task.at("tokens"), task.at("batch"));
     if (name == "decode") return Decode(task.at("tokens"), task.at("batch"), task.at("steps"));
+    if (name == "mixed") return Mixed(task.at("tokens"), task.at("batch"), task.at("steps"), task.at("prompt"));
     if (name == "save") return Save(task.at("tokens"), task.at("sequence"));
     if (name == "load") return Load(task.at("node"));
     if (name == "extend") return Extend(task.at("tokens"), task.at("sequence"), task.at("more"));
@@ -156,6 +158,45 @@ class QuicksaveBench {
         AllAtOnce(batch, [&](int i) { server_times[i] = ToSeconds(GoOn(sessions[i], steps).decode_time); });
     for (const std::string& session : sessions) Delete(session);
     return {{"seconds", seconds}, {"server_seconds", *std::max_element(server_times.begin(), server_times.end())}};
+  }
+
+  // `batch` sessions of `tokens` tokens decode `steps` each; when they are through a quarter, a prompt of `prompt`
+  // tokens comes. Returns the times between the tokens that a caller gets, and that to the prompt's first token.
+  Json Mixed(int tokens, int batch, int steps, int prompt) {
+    std::vector<std::string> sessions;
+    for (int i = 0; i < batch; ++i) {
+      sessions.push_back(Need(client_.Branch({.start = client::FromSession{Prepared(i, tokens)}})).sessions.at(0).name);
+    }
+    std::vector<std::vector<double>> gaps(batch);
+    std::latch quarter(ptrdiff_t{batch} * (steps / 4));
+    double first_token = 0;
+    const auto decode = [&](int i) {
+      int count = 0;
+      absl::Time last = absl::InfinitePast();
+      const auto note = [&](const client::GenerateEvent& event) {
+        if (std::get_if<client::GenerateDelta>(&event) == nullptr) return true;
+        const absl::Time now = absl::Now();
+        if (last != absl::InfinitePast()) gaps[i].push_back(ToSeconds(now - last));
+        last = now;
+        if (++count <= steps / 4) quarter.count_down();
+        return true;
+      };
+      Need(client_.Generate(
+          {.start = client::FromSession{sessions[i]}, .stop = {.max_tokens = steps, .ignore_eos = true}}, note));
+    };
+    const auto interrupt = [&] {
+      quarter.wait();
+      first_token = Seconds([&] {
+        Need(
+            client_.Generate({.input = prompts_.Sequence(batch, prompt), .stop = {.max_tokens = 1, .ignore_eos = true}},
+                             [](const client::GenerateEvent&) { return true; }));
+      });
+    };
+    const double seconds = AllAtOnce(batch + 1, [&](int i) { i < batch ? decode(i) : interrupt(); });
+    for (const std::string& session : sessions) Delete(session);
+    std::vector<double> all;
+    for (const std::vector<double>& some : gaps) all.insert(all.end(), some.begin(), some.end());
+    return {{"seconds", seconds}, {"first_token", first_token}, {"gaps", all}};
   }
 
   Json Save(int tokens, int sequence) const {

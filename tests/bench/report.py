@@ -13,6 +13,7 @@ BLOCK_TOKENS = 128
 QUICKSAVE = "quicksave"
 TRANSFORMERS = "transformers"
 LLAMA = "llama.cpp"
+FP32 = "transformers fp32"  # only beside, where bf16 has no instructions of its own and fp32 may be faster
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -179,7 +180,7 @@ def speed_rows(figures: Figures, kind: str) -> Iterable[list[str]]:
     """Tokens per second of everyone, and how much faster Quicksave is."""
     for context, batch, threads in figures.labels(kind):
         label = f"{kind} {context} {batch} {threads}"
-        speeds = {who: speed(figures, label, who) for who in (QUICKSAVE, TRANSFORMERS, "transformers fp32", LLAMA)}
+        speeds = {who: speed(figures, label, who) for who in (QUICKSAVE, TRANSFORMERS, FP32, LLAMA)}
         yield [
             context,
             batch[1:],
@@ -210,6 +211,18 @@ def rpc_rows(figures: Figures) -> Iterable[list[str]]:
     for key, name in names.items():
         calls = sorted(call for answer in figures.answers("rpc", QUICKSAVE) for call in answer[key])
         yield [name, str(len(calls)), f"{median(calls) * 1e6:,.0f}", f"{calls[len(calls) * 99 // 100] * 1e6:,.0f}"]
+
+
+def gaps(figures: Figures, quantile: float) -> float:
+    """A quantile of the times between tokens under a mixed load, over all rounds."""
+    every = sorted(gap for answer in figures.answers("mixed", QUICKSAVE) for gap in answer["gaps"])
+    return float(every[int(len(every) * quantile)])
+
+
+def mixed_rows(figures: Figures) -> Iterable[list[str]]:
+    """Times between tokens of 8 sessions while a long prompt comes, and what that prompt waits for its first token."""
+    p50, p99 = gaps(figures, 0.5), gaps(figures, 0.99)
+    yield [ms(p50), ms(p99), times(p99 / p50), ms(figures.need("mixed", "first_token"))]
 
 
 def bar(name: str, value: float | None, limit: float, unit: str, *, at_least: bool) -> list[str]:
@@ -245,6 +258,23 @@ def bar_rows(figures: Figures, about: Answer) -> Iterable[list[str]]:
         against = divided(speed(figures, label, QUICKSAVE), speed(figures, label, TRANSFORMERS))
         name = f"decode at context {context}, batch {batch[1:]}, {threads[1:]} threads, against transformers bf16"
         yield bar(name, against, 2, "times as fast", at_least=True)
+    against_llama = (("x1", 1.1), ("x8", 2.5), ("x16", 2.5))
+    for context, batch, threads in figures.labels("decode"):
+        for wanted_batch, limit in against_llama:
+            if batch == wanted_batch and threads == "t2":
+                label = f"decode {context} {batch} {threads}"
+                against = divided(speed(figures, label, QUICKSAVE), speed(figures, label, LLAMA))
+                name = f"decode at context {context}, batch {batch[1:]}, {threads[1:]} threads, against llama.cpp bf16"
+                yield bar(name, against, limit, "times as fast", at_least=True)
+    for context, batch, threads in figures.labels("prefill"):
+        if threads == "t2":
+            label = f"prefill {context} {batch} {threads}"
+            peers = [peer for who in (TRANSFORMERS, FP32, LLAMA) if (peer := speed(figures, label, who))]
+            best = divided(speed(figures, label, QUICKSAVE), max(peers, default=None))
+            name = f"prefill of {batch[1:]} x {context} tokens, {threads[1:]} threads, against the best peer"
+            yield bar(name, best, 1.3, "times as fast", at_least=True)
+    ratio = gaps(figures, 0.99) / gaps(figures, 0.5)
+    yield bar("time between tokens beside a long prompt: p99 against p50", ratio, 3, "times", at_least=False)
 
 
 def render(about: Answer, results: Results) -> list[str]:
@@ -289,6 +319,8 @@ def render(about: Answer, results: Results) -> list[str]:
         table(speed_header, speed_rows(figures, "decode")),
         "## Prefill, tokens/s in all",
         table(speed_header, speed_rows(figures, "prefill")),
+        "## Time between tokens of 8 sessions (context 512), while a prompt of 1,500 tokens comes, ms",
+        table(("p50", "p99", "p99 / p50", "first token of the prompt"), mixed_rows(figures)),
         "## One remote call, microseconds",
         table(("call", "calls", "median", "99 %"), rpc_rows(figures)),
     ]
