@@ -45,7 +45,8 @@ class Job {
   // Takes the logits of the rows that Next asked for: [rows, vocabulary], valid during the call.
   virtual void Consume(absl::Span<const float> logits) = 0;
   // The end: OK when done, else CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED (pages) or UNAVAILABLE (shutdown).
-  // The sequence is whole: it has exactly the tokens that were fed. What is reserved still is not needed any more.
+  // The sequence is whole: it has exactly the tokens that were fed. What is reserved still is not needed any more, and
+  // must go before the pool does.
   virtual void Finish(const absl::Status& status) = 0;
 
   // Makes the job end with CANCELLED before its next step. `why`, a literal, is what its caller is told.

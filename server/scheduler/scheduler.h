@@ -31,7 +31,7 @@ class Scheduler {
     // Rows of a forward pass at most: of decode; of prefill when all are prefill, and when decode waits for them.
     int decode_rows = 64;
     int prefill_rows = 128;
-    int mixed_prefill_rows = 48;
+    int mixed_prefill_rows = 24;
     // How long a job that needs a page more than was reserved sits out steps until there is one.
     absl::Duration longest_starvation = absl::Seconds(10);
     // Called on the engine thread when a job lacks a page; must not block.

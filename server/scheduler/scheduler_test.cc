@@ -56,6 +56,7 @@ class ScriptedJob : public Job {
     ExpectLive();
     in_step_ = false;
     finished_ = true;
+    reservation = {};
     result = status;
     done.Notify();
   }
