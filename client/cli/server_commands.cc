@@ -56,7 +56,7 @@ absl::Status Status(CommandContext& context) {
 }
 
 struct HealthFlags {
-  std::string service;
+  std::string service = "quicksave.v1.SnapshotService";
   std::optional<absl::Duration> wait;
 };
 
@@ -110,7 +110,8 @@ void AddServerCommands(CLI::App& app, CommandBody* chosen) {
   auto* health = app.add_subcommand("health", "Whether the server can serve; exit status 0 when it does, 4 when not");
   health->footer("Examples:\n  quicksave health --wait 60s && quicksave chat");
   const auto flags = std::make_shared<HealthFlags>();
-  health->add_option("--service", flags->service, "Name of a service (default: the whole server)");
+  health->add_option("--service", flags->service, "Name of a service; an empty one asks whether the process lives")
+      ->capture_default_str();
   AddDurationFlag(health, "--wait", &flags->wait, "Wait up to this long until it serves");
   health->callback([flags, chosen] { *chosen = [flags](CommandContext& context) { return Health(*flags, context); }; });
 
