@@ -27,10 +27,9 @@ struct TestedModel {
   // The same operations in fp32; only the order of sums differs. Logits are up to 30, of which fp32 keeps 2e-6, and the
   // layers add up. The bound leaves room for other CPUs.
   double fp32_bound;
-  // Of the engine's distributions from the reference's. transformers' own bf16 is the yardstick: on SmolLM2 it is at
-  // 0.001 in the mean, and at 0.004 at most, on text.
-  double mean_kl_bound;
-  double largest_kl_bound;
+  // Of the KL divergences of the engine's distributions from the reference's: their median, and their 95th percentile.
+  double median_kl_bound;
+  double high_kl_bound;
   std::vector<int> lengths;  // of random prompts
 };
 
@@ -83,13 +82,9 @@ TEST_P(ReferenceDecoderTest, LogitsAreThoseOfTransformersInFp32) {
   std::cout << "largest difference " << largest << "\n";
 }
 
-// Mean KL divergence of the engine's next-token distributions from the reference's, in nats, and the largest one.
-struct Divergence {
-  double mean = 0;
-  double largest = 0;
-};
-Divergence Diverge(absl::Span<const float> reference, absl::Span<const float> engine, size_t vocab) {
-  Divergence divergence;
+// Appends the KL divergence of each of the engine's next-token distributions from the reference's, in nats.
+void AppendDivergences(absl::Span<const float> reference, absl::Span<const float> engine, size_t vocab,
+                       std::vector<double>& divergences) {
   const size_t rows = reference.size() / vocab;
   for (size_t row = 0; row < rows; ++row) {
     const auto p = reference.subspan(row * vocab, vocab);
@@ -98,10 +93,15 @@ Divergence Diverge(absl::Span<const float> reference, absl::Span<const float> en
     const double q_sum = LogSumExp(q);
     double kl = 0;
     for (size_t i = 0; i < vocab; ++i) kl += std::exp(p[i] - p_sum) * ((p[i] - p_sum) - (q[i] - q_sum));
-    divergence.mean += kl / static_cast<double>(rows);
-    divergence.largest = std::max(divergence.largest, kl);
+    divergences.push_back(kl);
   }
-  return divergence;
+}
+
+// The value that `share` of the values are below.
+double Quantile(std::vector<double> values, double share) {
+  const auto place = values.begin() + static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size()));
+  std::nth_element(values.begin(), place, values.end());
+  return *place;
 }
 
 TEST_P(ReferenceDecoderTest, TheEngineIsNearItOnPromptsThatNobodyRecorded) {
@@ -115,39 +115,41 @@ TEST_P(ReferenceDecoderTest, TheEngineIsNearItOnPromptsThatNobodyRecorded) {
   const auto pool = PagePool::Create({.shape = shape, .memory_bytes = 64 * shape.page_bytes(), .poison = true});
   ASSERT_TRUE(pool.ok());
   const int vocab = reference_->config().vocab_size;
+  std::vector<double> divergences;
   for (const int count : GetParam().lengths) {
     const std::vector<int32_t> tokens = RandomTokens(count, vocab, random());
     const std::vector<float> expected = reference_->Logits(tokens);
     Sequence sequence;
     const std::vector<float> logits = FeedTokens(**decoder, **pool, sequence, tokens, LogitsWanted::kAll, 100);
-    const Divergence divergence = Diverge(expected, logits, vocab);
-    std::cout << count << " tokens: KL " << divergence.mean << " in the mean, " << divergence.largest << " at most\n";
-    EXPECT_LT(divergence.mean, GetParam().mean_kl_bound) << count;
-    EXPECT_LT(divergence.largest, GetParam().largest_kl_bound) << count;
+    AppendDivergences(expected, logits, vocab, divergences);
   }
+  // Not the mean, nor the largest: now and then one position of random tokens is off by a hundred times the others.
+  const double median = Quantile(divergences, 0.5);
+  const double high = Quantile(divergences, 0.95);
+  std::cout << divergences.size() << " positions: KL " << median << " in the median, 95 of 100 below " << high << "\n";
+  EXPECT_LT(median, GetParam().median_kl_bound);
+  EXPECT_LT(high, GetParam().high_kl_bound);
 }
 
-// Seen: 3.3e-5, and a KL divergence of 0.0005 in the mean. Random tokens are far off now and then: 0.012 was seen at
-// one position of 333.
+// Seen: 3.3e-5; divergences of 0.0002 in the median and 0.0008 at the 95th percentile.
 const TestedModel kSmolLm2 = {
     .name = "SmolLM2",
     .dir = QUICKSAVE_MODEL_DIR,
     .record = "smollm2_logits.json",
     .fp32_bound = 2e-4,
-    .mean_kl_bound = 0.001,
-    .largest_kl_bound = 0.1,
+    .median_kl_bound = 0.0005,
+    .high_kl_bound = 0.002,
     .lengths = {1, 3, 40, 333},
 };
 // More sensitive to rounding, its residual stream being large: transformers' own bf16 is at 0.004 to 0.009 in the mean
-// on random tokens, and at 0.02 to 0.04 at most. Seen: 1.1e-4, and a KL divergence of 0.0024 in the mean, 0.009 at
-// most.
+// on random tokens. Seen: 1.1e-4; divergences of 0.0007 in the median and 0.0021 at the 95th percentile.
 const TestedModel kGemma3 = {
     .name = "Gemma3",
     .dir = QUICKSAVE_GEMMA_DIR,
     .record = "gemma3_270m_logits.json",
     .fp32_bound = 5e-4,
-    .mean_kl_bound = 0.006,
-    .largest_kl_bound = 0.1,
+    .median_kl_bound = 0.002,
+    .high_kl_bound = 0.006,
     .lengths = {1, 40, 600},  // windows are 512
 };
 
