@@ -33,9 +33,17 @@ struct BlockContext {
   absl::Span<const int32_t> token_ids;
   // Position in the sequence of the block's first token; the others follow without gaps.
   int64_t first_position = 0;
-  // RoPE's angle per position, in radians, [head_dim / 2] for all layers or [layers, head_dim / 2]; may be empty.
-  // Scaling of the frequencies (Llama 3 and others) is already applied. Dimension i is paired with i + head_dim / 2.
-  absl::Span<const float> rope_frequencies;
+  // What follows is for lossy codecs. Cosines and sines of RoPE's angles, for each layer [tokens][2][head_dim / 2],
+  // from the block's first token on. Dimension i is paired with i + head_dim / 2. Layers may share a table.
+  absl::Span<const float* const> angles;
+  // The residual stream after the codec's split, [tokens, hidden_size].
+  absl::Span<const float> hidden_states;
+  // Leading tokens of the block that the codec does not store: they are recomputed.
+  int known_tokens = 0;
+  // Step of the quantiser. Decoders of latents read it from the payload, the residual's from here.
+  float step = 0;
+  // The decoded latent that a residual is about: the same shape. Empty for other codecs.
+  absl::Span<const uint16_t> base;
 };
 
 // The payload of a block. It consists of sections, one after the other without gaps; each holds `tensors_per_section`

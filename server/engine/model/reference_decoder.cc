@@ -1,5 +1,6 @@
 #include "server/engine/model/reference_decoder.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -7,8 +8,11 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/multinomial.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <limits>
 #include <numbers>
@@ -98,11 +102,11 @@ at::Tensor SplitHeads(const at::Tensor& x, int heads) { return x.view({x.size(0)
 // cap * tanh(x / cap); x itself where there is no cap.
 at::Tensor SoftCap(const at::Tensor& x, double cap) { return cap > 0 ? x.div(cap).tanh().mul(cap) : x; }
 
-// Causal attention; all [query_heads, tokens, head_dim].
+// Causal attention; query [query_heads, tokens, head_dim], the others with the tokens before them too.
 at::Tensor Attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const ModelConfig& config,
                   int window) {
-  const at::Tensor positions = at::arange(query.size(1), at::kLong);
-  const at::Tensor distance = positions.unsqueeze(1).sub(positions.unsqueeze(0));
+  const at::Tensor positions = at::arange(key.size(1), at::kLong);
+  const at::Tensor distance = positions.slice(0, key.size(1) - query.size(1)).unsqueeze(1).sub(positions.unsqueeze(0));
   at::Tensor unseen = distance.lt(0);
   if (window > 0) unseen = unseen.logical_or(distance.ge(window));
   const at::Tensor products = query.matmul(key.transpose(1, 2)).mul(config.attention_scale);
@@ -215,30 +219,52 @@ absl::StatusOr<std::unique_ptr<ReferenceDecoder>> ReferenceDecoder::Load(const s
   return std::unique_ptr<ReferenceDecoder>(new ReferenceDecoder(*std::move(config), std::move(weights)));
 }
 
-ReferenceDecoder::Output ReferenceDecoder::Run(absl::Span<const int32_t> tokens) const {
+// One forward pass. Keys are [kv_heads, tokens, head_dim]; those of the past are before RoPE, the others after it.
+struct ReferenceDecoder::Pass {
+  // One a layer, or nothing.
+  std::vector<at::Tensor> past_keys;
+  std::vector<at::Tensor> past_values;
+
+  std::vector<at::Tensor> keys;
+  std::vector<at::Tensor> values;
+  std::vector<at::Tensor> residuals;  // before each layer, and after the last
+  at::Tensor final;
+  at::Tensor logits;
+};
+
+void ReferenceDecoder::Forward(absl::Span<const int32_t> tokens, Pass& pass) const {
   const int64_t count = static_cast<int64_t>(tokens.size());
+  const int64_t past = pass.past_keys.empty() ? 0 : pass.past_keys[0].size(1);
   const std::vector<int64_t> ids(tokens.begin(), tokens.end());
   const at::Tensor index = at::from_blob(const_cast<int64_t*>(ids.data()), {count}, at::kLong);
+  std::vector<Angles> past_angles;
   std::vector<Angles> angles;
-  for (const RopeOptions& rope : config_.ropes) angles.push_back(AnglesOf(rope, config_.head_dim, count));
+  for (const RopeOptions& rope : config_.ropes) {
+    const Angles all = AnglesOf(rope, config_.head_dim, past + count);
+    past_angles.push_back({all.cos.slice(0, 0, past), all.sin.slice(0, 0, past)});
+    angles.push_back({all.cos.slice(0, past), all.sin.slice(0, past)});
+  }
   const int group = config_.query_heads / config_.kv_heads;
   const double epsilon = config_.rms_norm_epsilon;
   const auto is_gelu = config_.activation == Activation::kGeluTanh;
-  Output output;
   at::Tensor residual = weights_->embedding.index_select(0, index).mul(config_.embedding_scale);
   for (size_t i = 0; i < weights_->layers.size(); ++i) {
     const LayerWeights& layer = weights_->layers[i];
     const LayerOptions& options = config_.layer_options[i];
-    output.hidden_states.push_back(Rows(residual));
+    pass.residuals.push_back(residual);
     const auto head = [&](const at::Tensor& y, int heads, const at::Tensor& norm) {
       return Rotate(RmsNorm(SplitHeads(y, heads), norm, epsilon), angles[options.rope]);
     };
     const at::Tensor x = RmsNorm(residual, layer.attention_norm, epsilon);
     const at::Tensor query = head(layer.query(x), config_.query_heads, layer.query_norm);
-    const at::Tensor key = head(layer.key(x), config_.kv_heads, layer.key_norm);
-    const at::Tensor value = SplitHeads(layer.value(x), config_.kv_heads);
-    output.keys.push_back(TokenRows(key));
-    output.values.push_back(TokenRows(value));
+    at::Tensor key = head(layer.key(x), config_.kv_heads, layer.key_norm);
+    at::Tensor value = SplitHeads(layer.value(x), config_.kv_heads);
+    pass.keys.push_back(key);
+    pass.values.push_back(value);
+    if (past > 0) {
+      key = at::cat({Rotate(pass.past_keys[i], past_angles[options.rope]), key}, 1);
+      value = at::cat({pass.past_values[i], value}, 1);
+    }
     const at::Tensor attended =
         Attend(query, key.repeat_interleave(group, 0), value.repeat_interleave(group, 0), config_, options.window)
             .transpose(0, 1)
@@ -250,13 +276,56 @@ ReferenceDecoder::Output ReferenceDecoder::Run(absl::Span<const int32_t> tokens)
     const at::Tensor activated = (is_gelu ? at::gelu(gate, "tanh") : at::silu(gate)).mul(layer.up(y));
     residual = residual.add(RmsNorm(layer.down(activated), layer.after_mlp_norm, epsilon));
   }
-  const at::Tensor final = RmsNorm(residual, weights_->final_norm, epsilon);
-  output.hidden_states.push_back(Rows(final));
-  output.hidden_states.push_back(Rows(residual));
-  const at::Tensor plain = at::linear(final, weights_->head);
-  const at::Tensor logits = SoftCap(plain, config_.logit_soft_cap).contiguous();
-  output.logits.assign(logits.const_data_ptr<float>(), logits.const_data_ptr<float>() + logits.numel());
+  pass.residuals.push_back(residual);
+  pass.final = RmsNorm(residual, weights_->final_norm, epsilon);
+  pass.logits = SoftCap(at::linear(pass.final, weights_->head), config_.logit_soft_cap);
+}
+
+ReferenceDecoder::Output ReferenceDecoder::Run(absl::Span<const int32_t> tokens) const {
+  Pass pass;
+  Forward(tokens, pass);
+  Output output;
+  for (size_t i = 0; i < weights_->layers.size(); ++i) {
+    output.keys.push_back(TokenRows(pass.keys[i]));
+    output.values.push_back(TokenRows(pass.values[i]));
+    output.hidden_states.push_back(Rows(pass.residuals[i]));
+  }
+  output.hidden_states.push_back(Rows(pass.final));
+  output.hidden_states.push_back(Rows(pass.residuals.back()));
+  output.logits = Rows(pass.logits);
   return output;
+}
+
+std::vector<std::vector<float>> ReferenceDecoder::LabelGradients(const Past& past, absl::Span<const int32_t> tokens,
+                                                                 int samples, uint64_t seed) const {
+  const int64_t layers = config_.layers;
+  // [layers, 2, kv_heads, tokens, head_dim].
+  const at::Tensor key_values = at::from_blob(const_cast<float*>(past.key_values.data()),
+                                              {past.tokens, layers, 2, config_.kv_heads, config_.head_dim}, at::kFloat)
+                                    .permute({1, 2, 3, 0, 4});
+  Pass pass;
+  std::vector<at::Tensor> inputs;
+  for (int64_t i = 0; i < layers; ++i) {
+    for (const int half : {0, 1}) {
+      inputs.push_back(key_values.select(0, i).select(0, half).contiguous().set_requires_grad(true));
+    }
+    pass.past_keys.push_back(inputs[2 * i]);
+    pass.past_values.push_back(inputs[2 * i + 1]);
+  }
+  Forward(tokens, pass);
+  const at::Tensor log_probabilities = pass.logits.log_softmax(-1);
+  const at::Tensor probabilities = log_probabilities.detach().exp();
+  const at::Generator generator = at::detail::createCPUGenerator(seed);
+  std::vector<std::vector<float>> gradients;
+  for (int sample = 0; sample < samples; ++sample) {
+    const at::Tensor labels = at::multinomial(probabilities, 1, /*replacement=*/true, generator);
+    const at::Tensor loss = log_probabilities.gather(1, labels).sum().neg();
+    const std::vector<at::Tensor> of_inputs =
+        torch::autograd::grad({loss}, inputs, {}, /*retain_graph=*/sample + 1 < samples);
+    // Back to [tokens, layers, 2, kv_heads, head_dim].
+    gradients.push_back(Rows(at::stack(of_inputs).permute({2, 0, 1, 3})));
+  }
+  return gradients;
 }
 
 }  // namespace quicksave::engine

@@ -13,8 +13,9 @@
 namespace quicksave::engine {
 
 // The models of ModelConfig written down in ordinary fp32 tensor operations of ATen, following the definitions in
-// Hugging Face transformers: slow and plain, with no cache, no pages, no batch. The oracle of the engine's tests; not
-// part of the server. It shares with the engine only the reading of config.json and of the weight files.
+// Hugging Face transformers: slow and plain, with no pages and no batch. The oracle of the engine's tests, and what
+// calibration differentiates; not part of the server. It shares with the engine only the reading of config.json and of
+// the weight files.
 //
 // Holds all weights as fp32. Immutable, so thread-safe.
 class ReferenceDecoder {
@@ -40,11 +41,28 @@ class ReferenceDecoder {
   // most context_length. Time and memory grow with the square of their number.
   Output Run(absl::Span<const int32_t> tokens) const;
 
+  // A prefix's keys before RoPE, and values: [tokens, layers, 2 (key, value), kv_heads, head_dim].
+  struct Past {
+    int tokens = 0;
+    std::vector<float> key_values;
+  };
+  // How a text's likelihood depends on the K and V of what came before it: gradients of the negative log-likelihood of
+  // labels for `tokens`, which follow `past`, in the shape of Past::key_values, one for each of `samples` draws. Labels
+  // are drawn from the model's own distribution at each token, so that the gradients' second moment is the Fisher
+  // information (Martens 2020, arXiv:1412.1193). The past's K and V of different layers vary independently, as they do
+  // when they are restored. Equal seeds give equal labels.
+  std::vector<std::vector<float>> LabelGradients(const Past& past, absl::Span<const int32_t> tokens, int samples,
+                                                 uint64_t seed) const;
+
   // Run's logits.
   std::vector<float> Logits(absl::Span<const int32_t> tokens) const { return Run(tokens).logits; }
 
  private:
   struct Weights;
+  struct Pass;
+
+  // Runs the layers over `tokens`; `pass` says what came before them, and gets what was computed.
+  void Forward(absl::Span<const int32_t> tokens, Pass& pass) const;
 
   ReferenceDecoder(ModelConfig config, std::unique_ptr<Weights> weights);
 

@@ -1,0 +1,381 @@
+#include "compressor/latent/latent_profile.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
+#include "compressor/byte_io.h"
+#include "nlohmann/json.hpp"
+
+namespace quicksave::compressor {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr char kFormat[] = "quicksave-latent-profile";
+constexpr int kVersion = 1;
+constexpr int kClassesPerOctave = 4;
+// Larger dimensions than this are taken for damage, before memory is asked for.
+constexpr int kMaxLayers = 4096;
+constexpr int kMaxFeatures = 1 << 16;
+
+// 2^(1/8): half a class, so that a class's deviation is in its middle.
+constexpr float kHalfClass = 1.0905077f;
+// Where the classes of an octave begin.
+constexpr float kClassEdges[] = {1.1892071f, 1.4142135f, 1.6817929f};
+
+bool AllFinite(absl::Span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
+}
+bool AllFinite(const Bf16Matrix& matrix) {
+  return std::all_of(matrix.values.begin(), matrix.values.end(),
+                     [](uint16_t bits) { return (bits & 0x7f80) != 0x7f80; });
+}
+bool HasShape(const Bf16Matrix& matrix, int inputs, int outputs) {
+  return matrix.inputs == inputs && matrix.outputs == outputs &&
+         matrix.values.size() == static_cast<size_t>(inputs) * outputs && AllFinite(matrix);
+}
+bool HasSize(absl::Span<const float> values, int size) {
+  return values.size() == static_cast<size_t>(size) && AllFinite(values);
+}
+bool Positive(absl::Span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float value) { return value > 0; });
+}
+
+absl::Status Invalid(absl::string_view what) {
+  return absl::InvalidArgumentError(absl::StrCat("latent profile: ", what));
+}
+
+absl::Status ValidateGroup(const LatentProfile& profile, const LayerGroup& group) {
+  const int channels = profile.channels(group);
+  if (!HasSize(group.mean, channels)) return Invalid("means");
+  if (!group.predictor.empty() && !HasShape(group.predictor, profile.features, channels)) return Invalid("a predictor");
+  const int components = group.components();
+  if (components == 0 || components > channels || !HasSize(group.sigma, components) || !Positive(group.sigma)) {
+    return Invalid("deviations of components");
+  }
+  if (group.encode.empty() && group.decode.empty()) {
+    if (components != channels || !HasSize(group.scale, channels) || !Positive(group.scale)) return Invalid("scales");
+    return absl::OkStatus();
+  }
+  if (!group.scale.empty() || !HasShape(group.encode, channels, components) ||
+      !HasShape(group.decode, components, channels)) {
+    return Invalid("a basis");
+  }
+  return absl::OkStatus();
+}
+
+// The tensors of a safetensors file, by name; the values of each are little endian, one after the other.
+class TensorWriter {
+ public:
+  void Add(const std::string& name, const char* dtype, std::vector<size_t> shape, const void* data, size_t bytes) {
+    header_[name] = {
+        {"dtype", dtype}, {"shape", std::move(shape)}, {"data_offsets", {data_.size(), data_.size() + bytes}}};
+    data_.append(static_cast<const char*>(data), bytes);
+  }
+  void Add(const std::string& name, const std::vector<float>& values) {
+    if (!values.empty()) Add(name, "F32", {values.size()}, values.data(), values.size() * sizeof(float));
+  }
+  void Add(const std::string& name, const Bf16Matrix& matrix) {
+    if (matrix.empty()) return;
+    Add(name, "BF16", {static_cast<size_t>(matrix.inputs), static_cast<size_t>(matrix.outputs)}, matrix.values.data(),
+        matrix.values.size() * sizeof(uint16_t));
+  }
+  void AddMetadata(const Json& metadata) { header_["__metadata__"] = metadata; }
+  std::string Finish() const {
+    std::string head = header_.dump();
+    head.append((8 - head.size() % 8) % 8, ' ');
+    std::string out;
+    AppendInteger(out, uint64_t{head.size()});
+    return out + head + data_;
+  }
+
+ private:
+  Json header_ = Json::object();
+  std::string data_;
+};
+
+// Reads tensors; remembers that something was missing or of another kind.
+class TensorReader {
+ public:
+  TensorReader(const Json& header, std::string_view data) : header_(header), data_(data) {}
+
+  bool ok() const { return ok_; }
+
+  // Nothing where there is no such tensor.
+  std::vector<float> Floats(const std::string& name) {
+    std::vector<size_t> shape;
+    const std::string_view bytes = Find(name, "F32", 1, shape);
+    std::vector<float> values(bytes.size() / sizeof(float));
+    std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
+    return values;
+  }
+  Bf16Matrix Matrix(const std::string& name) {
+    std::vector<size_t> shape;
+    const std::string_view bytes = Find(name, "BF16", 2, shape);
+    Bf16Matrix matrix;
+    if (bytes.empty()) return matrix;
+    matrix.inputs = static_cast<int>(shape[0]);
+    matrix.outputs = static_cast<int>(shape[1]);
+    matrix.values.resize(bytes.size() / sizeof(uint16_t));
+    std::memcpy(matrix.values.data(), bytes.data(), bytes.size());
+    return matrix;
+  }
+  // [rows, width] of some 2- or 4-byte type.
+  std::string_view Table(const std::string& name, const char* dtype, size_t rows, size_t width) {
+    std::vector<size_t> shape;
+    const std::string_view bytes = Find(name, dtype, 2, shape);
+    if (bytes.empty() || shape[0] != rows || shape[1] != width) ok_ = false;
+    return ok_ ? bytes : std::string_view();
+  }
+
+ private:
+  std::string_view Fail() {
+    ok_ = false;
+    return {};
+  }
+  std::string_view Find(const std::string& name, const std::string& dtype, size_t rank, std::vector<size_t>& shape) {
+    const auto found = header_.find(name);
+    if (found == header_.end()) return {};
+    const Json& tensor = *found;
+    if (!tensor.is_object() || tensor.value("dtype", "") != dtype) return Fail();
+    const Json& dims = tensor.value("shape", Json());
+    const Json& offsets = tensor.value("data_offsets", Json());
+    if (!dims.is_array() || dims.size() != rank || !offsets.is_array() || offsets.size() != 2) return Fail();
+    size_t bytes = dtype == "F32" ? 4 : 2;
+    for (const Json& dim : dims) {
+      if (!dim.is_number_unsigned() || dim.get<uint64_t>() > (1u << 24)) return Fail();
+      shape.push_back(dim.get<size_t>());
+      bytes *= shape.back();
+    }
+    if (!offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned()) return Fail();
+    const uint64_t begin = offsets[0].get<uint64_t>();
+    const uint64_t end = offsets[1].get<uint64_t>();
+    if (begin > end || end > data_.size() || end - begin != bytes) return Fail();
+    return data_.substr(begin, bytes);
+  }
+
+  const Json& header_;
+  const std::string_view data_;
+  bool ok_ = true;
+};
+
+std::string GroupTensor(size_t group, const char* what) { return absl::StrCat("group", group, ".", what); }
+
+absl::Status Damaged(absl::string_view what) {
+  return absl::DataLossError(absl::StrCat("latent profile damaged: ", what));
+}
+
+// A number of the metadata, where all values are texts; -1 if it is none.
+int Number(const Json& metadata, const char* name) {
+  int number = -1;
+  const auto found = metadata.find(name);
+  if (found == metadata.end() || !found->is_string()) return -1;
+  return absl::SimpleAtoi(found->get<std::string>(), &number) ? number : -1;
+}
+
+Json PointsToJson(const std::vector<DialPoint>& points) {
+  Json array = Json::array();
+  for (const DialPoint& point : points) {
+    array.push_back({{"name", point.name}, {"step", point.step}, {"ratio", point.ratio}, {"mean_kl", point.mean_kl}});
+  }
+  return array;
+}
+
+std::vector<DialPoint> PointsFromJson(const Json& array) {
+  std::vector<DialPoint> points;
+  if (!array.is_array()) return points;
+  for (const Json& point : array) {
+    if (!point.is_object()) continue;
+    points.push_back({.name = point.value("name", ""),
+                      .step = point.value("step", 0.0f),
+                      .ratio = point.value("ratio", 0.0),
+                      .mean_kl = point.value("mean_kl", 0.0)});
+  }
+  return points;
+}
+
+void AddClasses(const std::vector<SigmaClass>& classes, TensorWriter& writer) {
+  std::vector<uint16_t> frequencies;
+  std::vector<float> shapes;
+  for (const SigmaClass& one : classes) {
+    frequencies.insert(frequencies.end(), one.frequencies.begin(), one.frequencies.end());
+    shapes.insert(shapes.end(), one.centroids.begin(), one.centroids.end());
+    shapes.push_back(one.error);
+  }
+  writer.Add("class.frequencies", "U16", {classes.size(), kSymbols}, frequencies.data(), frequencies.size() * 2);
+  writer.Add("class.centroids_and_error", "F32", {classes.size(), kCentroids + 1}, shapes.data(), shapes.size() * 4);
+}
+
+std::vector<SigmaClass> ReadClasses(TensorReader& reader) {
+  const std::string_view frequencies = reader.Table("class.frequencies", "U16", kSigmaClasses, kSymbols);
+  const std::string_view shapes = reader.Table("class.centroids_and_error", "F32", kSigmaClasses, kCentroids + 1);
+  if (!reader.ok()) return {};
+  std::vector<SigmaClass> classes(kSigmaClasses);
+  for (size_t i = 0; i < classes.size(); ++i) {
+    std::memcpy(classes[i].frequencies.data(), frequencies.data() + i * kSymbols * 2, kSymbols * 2);
+    float shape[kCentroids + 1];
+    std::memcpy(shape, shapes.data() + i * sizeof(shape), sizeof(shape));
+    std::copy_n(shape, kCentroids, classes[i].centroids.begin());
+    classes[i].error = shape[kCentroids];
+  }
+  return classes;
+}
+
+void AddResidualTables(const std::vector<TableFrequencies>& tables, TensorWriter& writer) {
+  std::vector<uint16_t> frequencies;
+  for (const TableFrequencies& table : tables) frequencies.insert(frequencies.end(), table.begin(), table.end());
+  writer.Add("residual.frequencies", "U16", {tables.size(), kSymbols}, frequencies.data(), frequencies.size() * 2);
+}
+
+std::vector<TableFrequencies> ReadResidualTables(TensorReader& reader) {
+  const std::string_view frequencies = reader.Table("residual.frequencies", "U16", kResidualClasses, kSymbols);
+  if (!reader.ok()) return {};
+  std::vector<TableFrequencies> tables(kResidualClasses);
+  for (size_t i = 0; i < tables.size(); ++i) {
+    std::memcpy(tables[i].data(), frequencies.data() + i * kSymbols * 2, kSymbols * 2);
+  }
+  return tables;
+}
+
+}  // namespace
+
+int SigmaClassOf(float sigma, float step) {
+  const float relative = sigma / step * kHalfClass;
+  // Written so that a NaN is not coded.
+  if (!(relative >= std::ldexp(1.0f, kLowestSigmaExponent))) return -1;
+  int exponent;
+  const float mantissa = 2 * std::frexp(relative, &exponent);  // [1, 2)
+  int index = (exponent - 1 - kLowestSigmaExponent) * kClassesPerOctave;
+  for (const float edge : kClassEdges) index += mantissa >= edge ? 1 : 0;
+  return std::min(index, kSigmaClasses - 1);
+}
+
+absl::Status LatentProfile::Validate() const {
+  const BlockShape shape{.layers = layers, .kv_heads = kv_heads, .head_dim = head_dim, .tokens = 1};
+  if (absl::Status status = shape.Validate(); !status.ok()) return status;
+  if (head_dim % 2 != 0) return Invalid("an odd head_dim");
+  if (split < 0 || first_layer() >= layers || features < 0 || features > kMaxFeatures) return Invalid("split");
+  if (!HasSize(feature_mean, features) || !HasSize(feature_scale, features) || !Positive(feature_scale)) {
+    return Invalid("statistics of the features");
+  }
+  int next = first_layer();
+  for (const LayerGroup& group : groups) {
+    if (group.first_layer != next || group.layers < 1 || group.layers > layers - next) return Invalid("groups");
+    if (absl::Status status = ValidateGroup(*this, group); !status.ok()) return status;
+    next += group.layers;
+  }
+  if (next != layers) return Invalid("groups that do not cover the layers");
+  if (classes.size() != kSigmaClasses) return Invalid("tables");
+  for (const SigmaClass& one : classes) {
+    if (absl::Status status = ValidateFrequencies(one.frequencies); !status.ok()) return status;
+    if (!AllFinite(one.centroids) || !std::isfinite(one.error) || one.error < 0) return Invalid("centroids");
+  }
+  if (residual_tables.size() != kResidualClasses) return Invalid("residual tables");
+  for (const TableFrequencies& table : residual_tables) {
+    if (absl::Status status = ValidateFrequencies(table); !status.ok()) return status;
+  }
+  for (const DialPoint& point : points) {
+    if (!std::isfinite(point.step) || point.step <= 0) return Invalid("a step");
+  }
+  return absl::OkStatus();
+}
+
+std::string LatentProfile::Serialize() const {
+  TensorWriter writer;
+  writer.Add("feature.mean", feature_mean);
+  writer.Add("feature.scale", feature_scale);
+  Json sizes = Json::array();
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const LayerGroup& group = groups[i];
+    sizes.push_back(group.layers);
+    writer.Add(GroupTensor(i, "mean"), group.mean);
+    writer.Add(GroupTensor(i, "predictor"), group.predictor);
+    writer.Add(GroupTensor(i, "encode"), group.encode);
+    writer.Add(GroupTensor(i, "decode"), group.decode);
+    writer.Add(GroupTensor(i, "scale"), group.scale);
+    writer.Add(GroupTensor(i, "sigma"), group.sigma);
+  }
+  AddClasses(classes, writer);
+  AddResidualTables(residual_tables, writer);
+  writer.AddMetadata({{"format", kFormat},
+                      {"version", absl::StrCat(kVersion)},
+                      {"model_fingerprint", model_fingerprint},
+                      {"layers", absl::StrCat(layers)},
+                      {"kv_heads", absl::StrCat(kv_heads)},
+                      {"head_dim", absl::StrCat(head_dim)},
+                      {"split", absl::StrCat(split)},
+                      {"features", absl::StrCat(features)},
+                      {"group_layers", sizes.dump()},
+                      {"points", PointsToJson(points).dump()},
+                      {"notes", Json(notes).dump()}});
+  std::string bytes = writer.Finish();
+  AppendChecksum(bytes);
+  return bytes;
+}
+
+absl::StatusOr<LatentProfile> LatentProfile::Parse(std::string_view bytes) {
+  if (bytes.size() < 16 || !ChecksumMatches(bytes)) return Damaged("its checksum does not match");
+  ByteReader reader(bytes.substr(0, bytes.size() - sizeof(uint64_t)));
+  const auto head_bytes = reader.Integer<uint64_t>();
+  const std::string_view head = reader.Bytes(head_bytes);
+  if (!reader.ok()) return Damaged("cut short");
+  const Json header = Json::parse(head, nullptr, /*allow_exceptions=*/false);
+  if (!header.is_object()) return Damaged("no header");
+  const Json metadata = header.value("__metadata__", Json::object());
+  if (!metadata.is_object() || metadata.value("format", "") != kFormat) return Damaged("not a latent profile");
+  const int version = Number(metadata, "version");
+  if (version > kVersion) {
+    return absl::UnimplementedError(
+        absl::StrCat("latent profile of version ", version, ", this program reads up to ", kVersion));
+  }
+  LatentProfile profile;
+  profile.model_fingerprint = metadata.value("model_fingerprint", "");
+  profile.layers = Number(metadata, "layers");
+  profile.kv_heads = Number(metadata, "kv_heads");
+  profile.head_dim = Number(metadata, "head_dim");
+  profile.split = Number(metadata, "split");
+  profile.features = Number(metadata, "features");
+  const auto parsed = [&](const char* name) {
+    return Json::parse(metadata.value(name, ""), nullptr, /*allow_exceptions=*/false);
+  };
+  profile.points = PointsFromJson(parsed("points"));
+  const Json notes = parsed("notes");
+  if (notes.is_object()) {
+    for (const auto& [name, value] : notes.items()) {
+      if (value.is_string()) profile.notes[name] = value.get<std::string>();
+    }
+  }
+  const Json sizes = parsed("group_layers");
+  if (!sizes.is_array() || sizes.size() > kMaxLayers) return Damaged("groups");
+  TensorReader tensors(header, reader.rest());
+  profile.feature_mean = tensors.Floats("feature.mean");
+  profile.feature_scale = tensors.Floats("feature.scale");
+  int next = profile.first_layer();
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (!sizes[i].is_number_integer()) return Damaged("groups");
+    LayerGroup group;
+    group.first_layer = next;
+    group.layers = std::clamp(sizes[i].get<int>(), 0, kMaxLayers);
+    next += group.layers;
+    group.mean = tensors.Floats(GroupTensor(i, "mean"));
+    group.predictor = tensors.Matrix(GroupTensor(i, "predictor"));
+    group.encode = tensors.Matrix(GroupTensor(i, "encode"));
+    group.decode = tensors.Matrix(GroupTensor(i, "decode"));
+    group.scale = tensors.Floats(GroupTensor(i, "scale"));
+    group.sigma = tensors.Floats(GroupTensor(i, "sigma"));
+    profile.groups.push_back(std::move(group));
+  }
+  profile.classes = ReadClasses(tensors);
+  profile.residual_tables = ReadResidualTables(tensors);
+  if (!tensors.ok()) return Damaged("a tensor");
+  if (absl::Status status = profile.Validate(); !status.ok()) return Damaged(status.message());
+  return profile;
+}
+
+}  // namespace quicksave::compressor

@@ -1,0 +1,103 @@
+#include "compressor/latent/latent_transform.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+
+namespace quicksave::compressor {
+namespace {
+
+std::vector<int> AllOf(int count) {
+  std::vector<int> all(count);
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+}  // namespace
+
+std::vector<float> StandardisedFeatures(const LatentProfile& profile, absl::Span<const float> hidden_states, int known,
+                                        int tokens, int columns) {
+  const size_t width = profile.features;
+  std::vector<float> features(width * columns);
+  for (int t = 0; t < tokens; ++t) {
+    const float* row = hidden_states.data() + (known + t) * width;
+    for (size_t f = 0; f < width; ++f) {
+      features[f * columns + t] = (row[f] - profile.feature_mean[f]) * profile.feature_scale[f];
+    }
+  }
+  return features;
+}
+
+LatentTransform::LatentTransform(const LatentProfile& profile, const BlockShape& shape, const BlockContext& context)
+    : profile_(profile),
+      panels_(shape, context),
+      features_(StandardisedFeatures(profile, context.hidden_states, shape.tokens - panels_.tokens(), panels_.tokens(),
+                                     panels_.columns())) {}
+
+absl::Status LatentTransform::CheckContext(const LatentProfile& profile, const BlockShape& shape,
+                                           const BlockContext& context) {
+  if (shape.layers != profile.layers || shape.kv_heads != profile.kv_heads || shape.head_dim != profile.head_dim) {
+    return absl::FailedPreconditionError(absl::StrCat("the latent profile is for ", profile.layers, " layers x ",
+                                                      profile.kv_heads, " heads x ", profile.head_dim, " dims, not ",
+                                                      shape.DebugString()));
+  }
+  if (context.angles.size() != static_cast<size_t>(shape.layers)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the latent codec needs the angles of ", shape.layers, " layers, not ", context.angles.size()));
+  }
+  const size_t wanted = static_cast<size_t>(profile.features) * shape.tokens;
+  if (context.hidden_states.size() != wanted) {
+    return absl::InvalidArgumentError(absl::StrCat("the latent codec needs ", shape.tokens, " x ", profile.features,
+                                                   " hidden states after layer ", profile.split, ", not ",
+                                                   context.hidden_states.size()));
+  }
+  if (context.known_tokens < 0) return absl::InvalidArgumentError("known_tokens must not be negative");
+  return absl::OkStatus();
+}
+
+std::vector<float> LatentTransform::Predict(const LayerGroup& group) const {
+  const int channels = profile_.channels(group);
+  std::vector<float> predicted(static_cast<size_t>(channels) * columns());
+  for (int c = 0; c < channels; ++c) {
+    std::fill_n(predicted.begin() + static_cast<size_t>(c) * columns(), columns(), group.mean[c]);
+  }
+  if (!group.predictor.empty()) {
+    AddProduct(group.predictor, AllOf(profile_.features), features_.data(), columns(), predicted.data());
+  }
+  return predicted;
+}
+
+std::vector<float> LatentTransform::Analyse(const LayerGroup& group, BlockView block) const {
+  const int channels = profile_.channels(group);
+  std::vector<float> values = panels_.Read(block, group.first_layer, group.layers);
+  const std::vector<float> predicted = Predict(group);
+  for (int c = 0; c < channels; ++c) {
+    float* row = values.data() + static_cast<size_t>(c) * columns();
+    const float* guess = predicted.data() + static_cast<size_t>(c) * columns();
+    const float scale = group.encode.empty() ? group.scale[c] : 1.0f;
+    for (int t = 0; t < tokens(); ++t) row[t] = (row[t] - guess[t]) / scale;
+    std::fill(row + tokens(), row + columns(), 0.0f);
+  }
+  if (group.encode.empty()) return values;
+  std::vector<float> latent(static_cast<size_t>(group.components()) * columns());
+  AddProduct(group.encode, AllOf(channels), values.data(), columns(), latent.data());
+  return latent;
+}
+
+void LatentTransform::Synthesise(const LayerGroup& group, absl::Span<const int> used, const std::vector<float>& latent,
+                                 MutableBlockView block) const {
+  std::vector<float> values = Predict(group);
+  if (!group.decode.empty()) {
+    AddProduct(group.decode, used, latent.data(), columns(), values.data());
+  } else {
+    for (size_t i = 0; i < used.size(); ++i) {
+      float* row = values.data() + static_cast<size_t>(used[i]) * columns();
+      const float scale = group.scale[used[i]];
+      for (int t = 0; t < tokens(); ++t) row[t] += scale * latent[i * columns() + t];
+    }
+  }
+  panels_.Write(values, group.first_layer, group.layers, block);
+}
+
+}  // namespace quicksave::compressor

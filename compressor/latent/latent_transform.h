@@ -1,0 +1,56 @@
+// From K and V to a block's latent, real-valued, and back.
+
+#ifndef QUICKSAVE_COMPRESSOR_LATENT_LATENT_TRANSFORM_H_
+#define QUICKSAVE_COMPRESSOR_LATENT_LATENT_TRANSFORM_H_
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "compressor/block.h"
+#include "compressor/codec.h"
+#include "compressor/latent/channel_panels.h"
+#include "compressor/latent/latent_profile.h"
+
+namespace quicksave::compressor {
+
+// The arithmetic of one block: its columns are the tokens after the context's known ones, padded. Does not own the
+// profile. Immutable.
+class LatentTransform {
+ public:
+  // The context is one that CheckContext accepts.
+  LatentTransform(const LatentProfile& profile, const BlockShape& shape, const BlockContext& context);
+
+  // FAILED_PRECONDITION for a block of another shape than the profile's, INVALID_ARGUMENT unless the context has all
+  // that such a block needs.
+  static absl::Status CheckContext(const LatentProfile& profile, const BlockShape& shape, const BlockContext& context);
+
+  int tokens() const { return panels_.tokens(); }
+  // Floats from component to component.
+  int columns() const { return panels_.columns(); }
+
+  // The latent of a group: [components, columns], the columns beyond tokens() zero.
+  std::vector<float> Analyse(const LayerGroup& group, BlockView block) const;
+
+  // Writes the group's layers of the coded tokens. `latent` is [used.size(), columns]: the components that are not zero
+  // throughout, ascending.
+  void Synthesise(const LayerGroup& group, absl::Span<const int> used, const std::vector<float>& latent,
+                  MutableBlockView block) const;
+
+ private:
+  // mean + predictor^T x: [channels, columns].
+  std::vector<float> Predict(const LayerGroup& group) const;
+
+  const LatentProfile& profile_;
+  const ChannelPanels panels_;
+  std::vector<float> features_;  // standardised, [features, columns]
+};
+
+// Hidden states [tokens, features] of the tokens from `known` on, standardised as the profile says:
+// [features, columns].
+std::vector<float> StandardisedFeatures(const LatentProfile& profile, absl::Span<const float> hidden_states, int known,
+                                        int tokens, int columns);
+
+}  // namespace quicksave::compressor
+
+#endif  // QUICKSAVE_COMPRESSOR_LATENT_LATENT_TRANSFORM_H_

@@ -1,0 +1,71 @@
+// The latent's integers: uniform quantiser with dead zone, symbols and their tables.
+
+#ifndef QUICKSAVE_COMPRESSOR_LATENT_QUANTISER_H_
+#define QUICKSAVE_COMPRESSOR_LATENT_QUANTISER_H_
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "compressor/latent/latent_profile.h"
+
+namespace quicksave::compressor {
+
+// A component that is coded at some step.
+struct CodedComponent {
+  int index;  // in the group
+  int sigma_class;
+};
+
+// The components of a group that are coded at this step, in order.
+std::vector<CodedComponent> CodedComponents(const LayerGroup& group, float step);
+
+// The integer of a value. Values round towards zero a little: that costs less in error than it saves in bits.
+inline int32_t Quantise(float value, float inverse_step) {
+  constexpr float kRounding = 0.38f;
+  constexpr float kLargest = 1 << 24;
+  const float magnitude = std::min(std::abs(value * inverse_step), kLargest);
+  const auto q = static_cast<int32_t>(magnitude + kRounding);
+  return value < 0 ? -q : q;
+}
+
+// The value that an integer stands for, in steps.
+inline float Reconstruct(int32_t q, const SigmaClass& statistics) {
+  if (q == 0) return 0;
+  const int magnitude = std::abs(q);
+  const float value = static_cast<float>(magnitude) + statistics.centroids[std::min(magnitude, kCentroids) - 1];
+  return q < 0 ? -value : value;
+}
+
+inline uint8_t SymbolOf(int32_t q) {
+  return q >= -kZeroSymbol && q < kEscapeSymbol - kZeroSymbol ? static_cast<uint8_t>(q + kZeroSymbol) : kEscapeSymbol;
+}
+
+// Collects how quantised components of each class are distributed, and makes the tables of it.
+class ClassStatistics {
+ public:
+  ClassStatistics();
+
+  // Counts a component's values at some step. Any number of steps may be counted, so that all classes have values.
+  void Add(absl::Span<const float> values, float sigma, float step);
+
+  // Statistics for all classes; those with few values are completed from their neighbours.
+  std::vector<SigmaClass> Build() const;
+
+ private:
+  struct Counts {
+    std::vector<uint64_t> symbols = std::vector<uint64_t>(kSymbols);
+    // Of the values with |q| = 1, 2, 3 and more: how many, and the sum of |value| / step - |q|.
+    std::array<uint64_t, kCentroids> magnitudes{};
+    std::array<double, kCentroids> offsets{};
+    uint64_t values = 0;
+    double squares = 0;  // of the error without centroids, in squared steps
+  };
+  std::vector<Counts> counts_;
+};
+
+}  // namespace quicksave::compressor
+
+#endif  // QUICKSAVE_COMPRESSOR_LATENT_QUANTISER_H_

@@ -1,0 +1,248 @@
+#include "compressor/latent/residual_codec.h"
+
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "compressor/byte_io.h"
+#include "compressor/latent/quantiser.h"
+#include "compressor/rans.h"
+
+namespace quicksave::compressor {
+namespace {
+
+constexpr uint32_t kVersion = 1;
+
+absl::Status Damaged(absl::string_view what) { return absl::DataLossError(absl::StrCat("residual block: ", what)); }
+
+// Calls use(index of the value, level) for each value that the latent codes.
+template <typename Use>
+void ForEachValue(const LatentProfile& profile, const std::vector<ErrorLevel>& levels, const BlockShape& shape,
+                  int known_tokens, Use use) {
+  const size_t first_channel = 2 * profile.kv_width() * profile.first_layer();
+  for (size_t c = 0; c < levels.size(); ++c) {
+    const size_t row = (first_channel + c) * shape.tokens;
+    for (int t = known_tokens; t < shape.tokens; ++t) use(row + t, levels[c]);
+  }
+}
+
+// Appends values of a few bits each, the first in the lowest bits.
+class BitWriter {
+ public:
+  void Add(uint32_t value, int bits) {
+    pending_ |= uint64_t{value} << count_;
+    count_ += bits;
+    for (; count_ >= 8; count_ -= 8, pending_ >>= 8) bytes_.push_back(static_cast<char>(pending_));
+  }
+  std::string Finish() {
+    if (count_ > 0) bytes_.push_back(static_cast<char>(pending_));
+    return std::move(bytes_);
+  }
+
+ private:
+  std::string bytes_;
+  uint64_t pending_ = 0;
+  int count_ = 0;
+};
+
+// Reads what BitWriter wrote; zeros past the end.
+class BitReader {
+ public:
+  explicit BitReader(std::string_view bytes) : bytes_(bytes) {}
+
+  uint16_t Take(int bits) {
+    for (; count_ < bits; count_ += 8) {
+      const uint64_t byte = next_ < bytes_.size() ? static_cast<uint8_t>(bytes_[next_]) : 0;
+      ++next_;
+      pending_ |= byte << count_;
+    }
+    const auto value = static_cast<uint16_t>(pending_ & ((uint64_t{1} << bits) - 1));
+    pending_ >>= bits;
+    count_ -= bits;
+    return value;
+  }
+  // Whether exactly all bytes were used.
+  bool AtEnd() const { return next_ == bytes_.size(); }
+
+ private:
+  const std::string_view bytes_;
+  size_t next_ = 0;
+  uint64_t pending_ = 0;
+  int count_ = 0;
+};
+
+class ResidualCodec : public Codec {
+ public:
+  explicit ResidualCodec(std::shared_ptr<const LatentProfile> profile)
+      : profile_(std::move(profile)), profile_id_(ComputeDigest(profile_->Serialize())) {
+    for (const TableFrequencies& table : profile_->residual_tables) {
+      encode_tables_.emplace_back(table);
+      decode_tables_.emplace_back(table);
+    }
+  }
+
+  std::string_view name() const override { return kResidualCodec; }
+  uint32_t version() const override { return kVersion; }
+  bool lossless() const override { return true; }
+  Digest128 profile_id() const override { return profile_id_; }
+
+  absl::StatusOr<EncodedBlock> Encode(BlockView block, const BlockContext& context) const override {
+    if (absl::Status status = Check(block.shape, context); !status.ok()) return status;
+    if (!(context.step > 0)) return absl::InvalidArgumentError("a residual needs its latent's step");
+    std::vector<uint8_t> symbols;
+    std::vector<uint8_t> table_of;
+    std::string escapes;
+    BitWriter raw;
+    ForEachValue(*profile_, ErrorLevels(*profile_, context.step), block.shape, Known(block.shape, context),
+                 [&](size_t i, ErrorLevel level) {
+                   const uint16_t base = context.base[i];
+                   const ResidualClass residual_class = ClassOf(base, level);
+                   ResidualSymbol symbol = SymbolOf(block.values[i], base, level, residual_class);
+                   symbol.symbol = encode_tables_[residual_class.table].available[symbol.symbol];
+                   symbols.push_back(symbol.symbol);
+                   table_of.push_back(residual_class.table);
+                   if (symbol.symbol == kEscapeSymbol) {
+                     AppendInteger(escapes, block.values[i]);
+                   } else {
+                     raw.Add(symbol.raw, residual_class.raw_bits);
+                   }
+                 });
+    const std::string raw_bytes = raw.Finish();
+    EncodedBlock encoded;
+    uint32_t step_bits;
+    std::memcpy(&step_bits, &context.step, sizeof(step_bits));
+    AppendInteger(encoded.bytes, step_bits);
+    encoded.bytes += ComputeBlockId({block.shape, context.base}).ToBytes();
+    AppendInteger(encoded.bytes, static_cast<uint32_t>(escapes.size() / 2));
+    AppendInteger(encoded.bytes, static_cast<uint32_t>(raw_bytes.size()));
+    encoded.bytes += escapes;
+    encoded.bytes += raw_bytes;
+    std::vector<uint16_t> scratch;
+    RansEncode(symbols, table_of, encode_tables_, scratch, encoded.bytes);
+    encoded.tensors_per_section = static_cast<uint32_t>(block.shape.tensors());
+    encoded.section_sizes = {static_cast<uint32_t>(encoded.bytes.size())};
+    return encoded;
+  }
+
+  absl::Status Decode(const EncodedBlockView& encoded, uint32_t /*payload_version*/, const BlockContext& context,
+                      MutableBlockView out) const override {
+    if (absl::Status status = Check(out.shape, context); !status.ok()) return status;
+    ByteReader reader(encoded.bytes);
+    const auto step_bits = reader.Integer<uint32_t>();
+    float step;
+    std::memcpy(&step, &step_bits, sizeof(step));
+    const auto base = Digest128::FromBytes(reader.Bytes(16));
+    const auto escape_count = reader.Integer<uint32_t>();
+    const auto raw_count = reader.Integer<uint32_t>();
+    ByteReader escapes(reader.Bytes(size_t{2} * escape_count));
+    BitReader raw(reader.Bytes(raw_count));
+    if (!reader.ok() || !base.ok() || !(step > 0) || !std::isfinite(step)) return Damaged("cut short");
+    if (ComputeBlockId({out.shape, context.base}) != *base) return Damaged("it belongs to another latent");
+    const std::vector<ErrorLevel> levels = ErrorLevels(*profile_, step);
+    const int known = Known(out.shape, context);
+    std::vector<uint8_t> table_of;
+    ForEachValue(*profile_, levels, out.shape, known,
+                 [&](size_t i, ErrorLevel level) { table_of.push_back(ClassOf(context.base[i], level).table); });
+    std::vector<uint8_t> symbols(table_of.size());
+    absl::Status decoded = RansDecode(reader.rest(), table_of, decode_tables_, absl::MakeSpan(symbols));
+    if (!decoded.ok()) return decoded;
+    size_t next = 0;
+    // What is not coded is the same in both.
+    if (out.values.data() != context.base.data()) {
+      std::copy(context.base.begin(), context.base.end(), out.values.begin());
+    }
+    ForEachValue(*profile_, levels, out.shape, known, [&](size_t i, ErrorLevel level) {
+      const uint8_t symbol = symbols[next++];
+      if (symbol == kEscapeSymbol) {
+        out.values[i] = escapes.Integer<uint16_t>();
+        return;
+      }
+      const uint16_t prediction = out.values[i];
+      const ResidualClass residual_class = ClassOf(prediction, level);
+      out.values[i] = ValueOf({symbol, raw.Take(residual_class.raw_bits)}, prediction, level, residual_class);
+    });
+    if (!escapes.ok() || !escapes.rest().empty() || !raw.AtEnd()) return Damaged("wrong number of escapes or raw bits");
+    return absl::OkStatus();
+  }
+
+ private:
+  static int Known(const BlockShape& shape, const BlockContext& context) {
+    return std::clamp(context.known_tokens, 0, shape.tokens);
+  }
+
+  absl::Status Check(const BlockShape& shape, const BlockContext& context) const {
+    if (shape.layers != profile_->layers || shape.kv_heads != profile_->kv_heads ||
+        shape.head_dim != profile_->head_dim) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the residual's profile is for another shape than ", shape.DebugString()));
+    }
+    if (context.base.size() != shape.values()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a residual needs the decoded latent: ", shape.values(), " values, not ", context.base.size()));
+    }
+    return absl::OkStatus();
+  }
+
+  const std::shared_ptr<const LatentProfile> profile_;
+  const Digest128 profile_id_;
+  std::vector<EncodeTable> encode_tables_;
+  std::vector<DecodeTable> decode_tables_;
+};
+
+}  // namespace
+
+std::vector<ErrorLevel> ErrorLevels(const LatentProfile& profile, float step) {
+  std::vector<ErrorLevel> levels;
+  const size_t half = static_cast<size_t>(profile.head_dim) / 2;
+  for (const LayerGroup& group : profile.groups) {
+    const size_t channels = profile.channels(group);
+    std::vector<double> squares(channels);
+    for (int k = 0; k < group.components(); ++k) {
+      const int sigma_class = SigmaClassOf(group.sigma[k], step);
+      const double error = sigma_class < 0 ? double{group.sigma[k]} * group.sigma[k]
+                                           : double{profile.classes[sigma_class].error} * step * step;
+      if (group.decode.empty()) {
+        squares[k] += error * group.scale[k] * group.scale[k];
+        continue;
+      }
+      const uint16_t* row = group.decode.values.data() + k * channels;
+      for (size_t c = 0; c < channels; ++c) {
+        const double weight = WidenBf16(row[c]);
+        squares[c] += error * (weight * weight);
+      }
+    }
+    // RoPE turns the keys' pairs, and with them their errors: on average both have half of the sum.
+    for (size_t tensor = 0; tensor < channels / profile.kv_width(); tensor += 2) {
+      for (size_t head = 0; head < static_cast<size_t>(profile.kv_heads); ++head) {
+        double* keys = squares.data() + tensor * profile.kv_width() + head * 2 * half;
+        for (size_t i = 0; i < half; ++i) keys[i] = keys[i + half] = (keys[i] + keys[i + half]) / 2;
+      }
+    }
+    for (const double square : squares) levels.push_back(LevelOf(std::sqrt(square)));
+  }
+  return levels;
+}
+
+ResidualStatistics::ResidualStatistics() : counts_(kResidualClasses, std::vector<uint64_t>(kSymbols)) {}
+
+void ResidualStatistics::Add(const LatentProfile& profile, const std::vector<ErrorLevel>& levels, BlockView block,
+                             BlockView base, int known_tokens) {
+  ForEachValue(profile, levels, block.shape, known_tokens, [&](size_t i, ErrorLevel level) {
+    const ResidualClass residual_class = ClassOf(base.values[i], level);
+    const ResidualSymbol symbol = SymbolOf(block.values[i], base.values[i], level, residual_class);
+    ++counts_[residual_class.table][symbol.symbol];
+  });
+}
+
+std::vector<TableFrequencies> ResidualStatistics::Build() const {
+  std::vector<TableFrequencies> tables;
+  for (const std::vector<uint64_t>& counts : counts_) tables.push_back(QuantizeFrequencies(counts));
+  return tables;
+}
+
+std::unique_ptr<const Codec> NewResidualCodec(std::shared_ptr<const LatentProfile> profile) {
+  return std::make_unique<ResidualCodec>(std::move(profile));
+}
+
+}  // namespace quicksave::compressor

@@ -1,0 +1,85 @@
+#ifndef QUICKSAVE_SERVER_SIDECAR_MODEL_RUNNER_H_
+#define QUICKSAVE_SERVER_SIDECAR_MODEL_RUNNER_H_
+
+// The engine's model without a server, for programs that calibrate and evaluate: runs texts, and hands out their K and
+// V as blocks.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "compressor/block.h"
+#include "compressor/codec.h"
+#include "server/engine/kernels/thread_pool.h"
+#include "server/engine/model/decoder.h"
+#include "server/engine/page_pool.h"
+#include "server/engine/sequence.h"
+#include "server/text/tokenizer.h"
+
+namespace quicksave::server {
+
+// Tokens of a state that no codec with a split stores: the first ones attract most of the attention, have K and V
+// unlike all others, and are recomputed at next to no cost.
+inline constexpr int kRecomputedTokens = 4;
+
+// A text that was run: its state, and the residual stream after some layers.
+struct RunText {
+  engine::Sequence sequence;
+  std::vector<int> splits;
+  // For each split [tokens, hidden_size].
+  std::vector<std::vector<float>> hidden_states;
+
+  int tokens() const { return sequence.length(); }
+  const std::vector<float>& HiddenStates(int split) const;
+};
+
+// What a codec is told about the block of a text: owns what the context points to.
+struct OwnedContext {
+  std::vector<const float*> angles;
+  compressor::BlockContext context;
+};
+
+// One thread at a time.
+class ModelRunner {
+ public:
+  // Loads a Hugging Face directory. `max_tokens` of K and V can be held at once. Errors are those of
+  // engine::Decoder::Load, engine::ModelFingerprint and text::Tokenizer::Load.
+  static absl::StatusOr<std::unique_ptr<ModelRunner>> Load(const std::string& model_dir, int threads, int max_tokens);
+
+  const engine::ModelConfig& config() const { return decoder_->config(); }
+  const std::string& model_dir() const { return model_dir_; }
+  const std::string& fingerprint() const { return fingerprint_; }
+  const text::Tokenizer& tokenizer() const { return *tokenizer_; }
+
+  // Runs tokens from the beginning. RESOURCE_EXHAUSTED without memory for them.
+  absl::StatusOr<RunText> Run(absl::Span<const int32_t> tokens, const std::vector<int>& splits);
+
+  // Logits [tokens, vocab_size] of tokens that follow a state; the state is not changed.
+  absl::StatusOr<std::vector<float>> Continue(const engine::Sequence& state, absl::Span<const int32_t> tokens);
+
+  // A state of its own with these tokens, its K and V undefined.
+  absl::StatusOr<engine::Sequence> NewSequence(absl::Span<const int32_t> tokens);
+
+  compressor::BlockShape BlockShape(int tokens) const;
+  // The context of tokens [first, first + count) of a text for a codec with this split; the text must outlive it.
+  OwnedContext ContextOf(const RunText& text, int split, int first, int count) const;
+
+ private:
+  ModelRunner(std::string model_dir, int threads) : model_dir_(std::move(model_dir)), threads_(threads) {}
+
+  const std::string model_dir_;
+  engine::ThreadPool threads_;
+  std::unique_ptr<engine::Decoder> decoder_;
+  std::unique_ptr<engine::PagePool> pool_;
+  std::unique_ptr<text::Tokenizer> tokenizer_;
+  std::string fingerprint_;
+  std::vector<std::vector<float>> angles_;  // one for each of the model's ropes
+};
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_SIDECAR_MODEL_RUNNER_H_

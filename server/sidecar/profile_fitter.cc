@@ -1,0 +1,171 @@
+#include "server/sidecar/profile_fitter.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/diag_embed.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/linalg_eigh.h>
+#include <ATen/ops/linalg_solve.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+
+namespace quicksave::server {
+namespace {
+
+using compressor::Bf16Matrix;
+using compressor::LayerGroup;
+
+at::Tensor View(const float* data, int64_t rows, int64_t columns) {
+  // from_blob takes a mutable pointer, but the tensor is only read.
+  return at::from_blob(const_cast<float*>(data), {rows, columns}, at::kFloat);
+}
+
+std::vector<float> ToVector(const at::Tensor& x) {
+  const at::Tensor flat = x.to(at::kFloat).contiguous();
+  return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
+}
+
+at::Tensor RoundedToBf16(const at::Tensor& x) { return x.to(at::kBFloat16).to(x.scalar_type()); }
+
+// [inputs, outputs].
+Bf16Matrix ToBf16(const at::Tensor& x) {
+  const std::vector<float> values = ToVector(x);
+  Bf16Matrix matrix{.inputs = static_cast<int>(x.size(0)), .outputs = static_cast<int>(x.size(1))};
+  matrix.values.resize(values.size());
+  std::transform(values.begin(), values.end(), matrix.values.begin(), compressor::NarrowToBf16);
+  return matrix;
+}
+
+// F^power of a symmetric positive matrix, for power 1/2 and -1/2.
+std::pair<at::Tensor, at::Tensor> SquareRoots(const at::Tensor& matrix) {
+  const auto [values, vectors] = at::linalg_eigh(matrix);
+  const at::Tensor least = values.max().mul(1e-9);
+  const at::Tensor roots = values.maximum(least).sqrt();
+  return {vectors.mul(roots).matmul(vectors.t()), vectors.div(roots).matmul(vectors.t())};
+}
+
+}  // namespace
+
+struct ProfileFitter::Moments {
+  struct Group {
+    at::Tensor offset;     // [channels, 1], about the mean: keeps the sums exact
+    at::Tensor sum;        // of channels - offset, [channels]
+    at::Tensor products;   // of those, [channels, channels]
+    at::Tensor cross;      // with the features, [features, channels]
+    at::Tensor gradients;  // products of gradients, [channels, channels]
+  };
+  std::vector<Group> groups;
+  at::Tensor feature_sum;       // [features]
+  at::Tensor feature_products;  // [features, features]
+  double states = 0;
+  double scored = 0;
+};
+
+ProfileFitter::ProfileFitter(compressor::LatentProfile model, int features, const FitOptions& options)
+    : options_(options), profile_(std::move(model)), moments_(std::make_unique<Moments>()) {
+  profile_.split = options.split;
+  profile_.features = features;
+  profile_.groups.clear();
+  moments_->feature_sum = at::zeros({features}, at::kDouble);
+  moments_->feature_products = at::zeros({features, features}, at::kFloat);
+  // Groups of nearly equal size.
+  const int stored = profile_.layers - profile_.first_layer();
+  const int count = (stored + options.layers_per_group - 1) / options.layers_per_group;
+  for (int i = 0; i < count; ++i) {
+    const int begin = stored * i / count;
+    const LayerGroup group{.first_layer = profile_.first_layer() + begin, .layers = stored * (i + 1) / count - begin};
+    const int channels = profile_.channels(group);
+    moments_->groups.push_back({.offset = {},
+                                .sum = at::zeros({channels}, at::kDouble),
+                                .products = at::zeros({channels, channels}, at::kFloat),
+                                .cross = at::zeros({features, channels}, at::kFloat),
+                                .gradients = at::zeros({channels, channels}, at::kFloat)});
+    profile_.groups.push_back(group);
+  }
+}
+
+ProfileFitter::~ProfileFitter() = default;
+
+void ProfileFitter::AddStates(const std::vector<float>& channels, absl::Span<const float> hidden_states, int columns) {
+  Moments& moments = *moments_;
+  const at::Tensor hidden = View(hidden_states.data(), columns, profile_.features);
+  if (moments.states == 0) {
+    profile_.feature_mean = ToVector(hidden.mean(0));
+    profile_.feature_scale = ToVector(hidden.std(0).clamp_min(1e-6).reciprocal());
+  }
+  const at::Tensor features = hidden.sub(View(profile_.feature_mean.data(), 1, profile_.features))
+                                  .mul(View(profile_.feature_scale.data(), 1, profile_.features));
+  moments.feature_sum.add_(features.sum(0, /*keepdim=*/false, at::kDouble));
+  moments.feature_products.addmm_(features.t(), features);
+  const size_t layer_channels = 2 * profile_.kv_width();
+  for (size_t g = 0; g < profile_.groups.size(); ++g) {
+    const LayerGroup& group = profile_.groups[g];
+    Moments::Group& sums = moments.groups[g];
+    const at::Tensor values =
+        View(channels.data() + group.first_layer * layer_channels * columns, profile_.channels(group), columns);
+    if (!sums.offset.defined()) sums.offset = values.mean(1, /*keepdim=*/true);
+    const at::Tensor centred = values.sub(sums.offset);
+    sums.sum.add_(centred.sum(1, /*keepdim=*/false, at::kDouble));
+    sums.products.addmm_(centred, centred.t());
+    sums.cross.addmm_(features.t(), centred.t());
+  }
+  moments.states += columns;
+}
+
+void ProfileFitter::AddGradients(absl::Span<const float> gradients, int tokens, int scored) {
+  const int64_t width = static_cast<int64_t>(2 * profile_.kv_width()) * profile_.layers;
+  const at::Tensor all = View(gradients.data(), tokens, width);
+  for (size_t g = 0; g < profile_.groups.size(); ++g) {
+    const LayerGroup& group = profile_.groups[g];
+    const int64_t first = static_cast<int64_t>(2 * profile_.kv_width()) * group.first_layer;
+    const at::Tensor part = all.slice(1, first, first + profile_.channels(group));
+    moments_->groups[g].gradients.addmm_(part.t(), part);
+  }
+  moments_->scored += scored;
+}
+
+absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit() const {
+  if (moments_->states < 2 || moments_->scored < 1) {
+    return absl::FailedPreconditionError("a profile is fitted to states and gradients: add some of both");
+  }
+  const double count = moments_->states;
+  const int64_t features = profile_.features;
+  const at::Tensor feature_mean = moments_->feature_sum.div(count);
+  const at::Tensor feature_covariance =
+      moments_->feature_products.to(at::kDouble).div(count).sub(feature_mean.outer(feature_mean));
+  const at::Tensor steadied = feature_covariance.add(at::eye(features, at::kDouble).mul(options_.ridge));
+  compressor::LatentProfile profile = profile_;
+  for (size_t g = 0; g < profile.groups.size(); ++g) {
+    const Moments::Group& sums = moments_->groups[g];
+    LayerGroup& group = profile.groups[g];
+    const at::Tensor mean = sums.sum.div(count);
+    const at::Tensor covariance = sums.products.to(at::kDouble).div(count).sub(mean.outer(mean));
+    const at::Tensor cross = sums.cross.to(at::kDouble).div(count).sub(feature_mean.outer(mean));
+    // As it will be stored, so that mean and covariance are of what it leaves.
+    const at::Tensor predictor = RoundedToBf16(at::linalg_solve(steadied, cross));
+    const at::Tensor explained = predictor.t().matmul(cross);
+    const at::Tensor left =
+        covariance.sub(explained).sub(explained.t()).add(predictor.t().matmul(feature_covariance).matmul(predictor));
+    group.predictor = ToBf16(predictor);
+    group.mean = ToVector(mean.add(sums.offset.squeeze(1)).sub(predictor.t().mv(feature_mean)));
+
+    at::Tensor fisher = sums.gradients.to(at::kDouble).mul(1e6 / moments_->scored);
+    fisher =
+        fisher.mul(1 - options_.diagonal_share).add(at::diag_embed(fisher.diagonal()).mul(options_.diagonal_share));
+    const auto [root, inverse_root] = SquareRoots(fisher);
+    const auto [values, vectors] = at::linalg_eigh(root.matmul(left).matmul(root));
+    // The largest first.
+    const at::Tensor directions = vectors.flip(1);
+    group.encode = ToBf16(root.matmul(directions));
+    group.decode = ToBf16(directions.t().matmul(inverse_root));
+    const at::Tensor variances = values.flip(0);
+    group.sigma = ToVector(variances.maximum(variances.max().mul(1e-12)).sqrt());
+  }
+  return profile;
+}
+
+}  // namespace quicksave::server

@@ -1,0 +1,60 @@
+#ifndef QUICKSAVE_SERVER_SIDECAR_PROFILE_FITTER_H_
+#define QUICKSAVE_SERVER_SIDECAR_PROFILE_FITTER_H_
+
+// Fits the bases and predictors of a latent profile to what a model's K and V are like.
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "compressor/latent/latent_profile.h"
+
+namespace quicksave::server {
+
+struct FitOptions {
+  int split = 0;
+  int layers_per_group = 5;
+  // Added to the diagonal of the standardised features' covariance: keeps the prediction from fitting noise.
+  double ridge = 1e-3;
+  // Share of the Fisher information's diagonal in the metric, which steadies directions that few gradients showed.
+  double diagonal_share = 0.05;
+};
+
+// Collects second moments, group by group, and makes a profile of them. Holds for each group three matrices of its
+// channels squared and one of features by channels, in fp32. One thread at a time.
+//
+// Sources: KVTC (ICLR 2026) for the transform; Fisher information as metric, Amari 1998; ridge regression.
+class ProfileFitter {
+ public:
+  // `model` has fingerprint and shape; `features` is the width of the residual stream.
+  ProfileFitter(compressor::LatentProfile model, int features, const FitOptions& options);
+  ~ProfileFitter();
+
+  const FitOptions& options() const { return options_; }
+
+  // Adds tokens: `channels` of all layers [layers * 2 * kv_width][columns], keys before RoPE, and the residual stream
+  // after the split [columns, features]. The first call also sets the features' standardisation.
+  void AddStates(const std::vector<float>& channels, absl::Span<const float> hidden_states, int columns);
+
+  // Adds gradients of all channels [tokens, layers * 2 * kv_width]: of the log-likelihood of `scored` labels drawn
+  // after these tokens.
+  void AddGradients(absl::Span<const float> gradients, int tokens, int scored);
+
+  // A profile without tables, whose components have the deviations that the states had. To second order, errors e of a
+  // token's components, the same for all tokens, make the next-token distributions diverge by sum(e^2) / 2 millionths
+  // of a nat. FAILED_PRECONDITION without states or gradients.
+  absl::StatusOr<compressor::LatentProfile> Fit() const;
+
+ private:
+  struct Moments;
+
+  const FitOptions options_;
+  compressor::LatentProfile profile_;
+  std::unique_ptr<Moments> moments_;
+};
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_SIDECAR_PROFILE_FITTER_H_
