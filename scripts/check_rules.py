@@ -40,7 +40,7 @@ ARROWS = {
     "storage": ("storage/",),
     "server": ("server/", "compressor/", "storage/"),
 }
-TORCH_FOLDERS = ("server/engine/", "compressor/neural/")
+TORCH_FOLDERS = ("server/engine/", "server/sidecar/", "compressor/neural/")
 TORCH_INCLUDE = re.compile(r"^(torch|ATen|c10|caffe2)/")
 GRPC_INCLUDE = re.compile(r"^(grpc|grpcpp)/|\.grpc\.pb\.h$")
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
