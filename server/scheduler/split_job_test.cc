@@ -1,10 +1,12 @@
 // Jobs that compute the first layers only, beside others.
 
-#include <algorithm>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/scheduler/evaluate_job.h"
 #include "server/scheduler/testing/scheduler_environment.h"
@@ -48,6 +50,10 @@ class SplitJobTest : public testing::Test {
     EXPECT_EQ(job.sequence().tokens(), tokens);
     EXPECT_EQ(engine::KeyValueBits(job.sequence(), 0, split + 1), engine::KeyValueBits(whole.sequence, 0, split + 1));
     EXPECT_TRUE(engine::SameBits(engine::TapRows(job.captured(), 0), engine::TapRows(whole.taps, split)));
+    // The pool fills new pages with ones.
+    const std::vector<uint16_t> rest =
+        engine::KeyValueBits(job.sequence(), split + 1, environment_.decoder->config().layers);
+    EXPECT_THAT(rest, testing::Each(0xffff)) << "layers after the split were computed";
   }
 
   SchedulerEnvironment environment_{kPages, {.prefill_rows = 50, .mixed_prefill_rows = 24}};

@@ -1,7 +1,5 @@
 #include "server/service/scheduler_replayer.h"
 
-#include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "absl/time/clock.h"
