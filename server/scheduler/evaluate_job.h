@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -26,6 +27,9 @@ class EvaluateJob : public Job {
   // Those, after the end.
   const engine::Taps& captured() const { return taps_; }
 
+  // Computes the first layers only, as engine::Slice::split says, and so no logits.
+  void set_split(std::optional<int> split) { split_ = split; }
+
   // Asked before each step whether the caller has given up, in addition to Cancel.
   void set_cancelled(std::function<bool()> cancelled) { asks_cancelled_ = std::move(cancelled); }
   bool cancelled() const override { return Job::cancelled() || (asks_cancelled_ != nullptr && asks_cancelled_()); }
@@ -35,11 +39,12 @@ class EvaluateJob : public Job {
 
   engine::Sequence& sequence() override { return sequence_; }
   engine::Taps* taps() override { return taps_.on() ? &taps_ : nullptr; }
+  std::optional<int> split() const override { return split_; }
   int backlog() const override { return static_cast<int>(tokens_.size() - fed_); }
   Feed Next(int budget) override {
     feeding_ = std::min<size_t>(budget, tokens_.size() - fed_);
     const bool last = fed_ + feeding_ == tokens_.size();
-    const bool none = wanted_ == engine::LogitsWanted::kLast && !last;
+    const bool none = split_ || (wanted_ == engine::LogitsWanted::kLast && !last);
     return {absl::MakeConstSpan(tokens_).subspan(fed_, feeding_), none ? engine::LogitsWanted::kNone : wanted_};
   }
   void Consume(absl::Span<const float> logits) override {
@@ -62,6 +67,7 @@ class EvaluateJob : public Job {
  private:
   engine::Sequence sequence_;
   engine::Taps taps_;
+  std::optional<int> split_;
   const std::vector<int32_t> tokens_;
   const engine::LogitsWanted wanted_;
   const Consumer consumer_;

@@ -147,5 +147,42 @@ TEST(FairSchedulerTest, WhatCannotBeDoneInTimeIsRefusedAtOnce) {
   for (int i = 0; i < 200; ++i) jobs[i]->Cancel();
 }
 
+TEST(FairSchedulerTest, SplitJobsPayForTheirShareOfTheLayers) {
+  SchedulerEnvironment environment(600, {.prefill_rows = 10});
+  ASSERT_EQ(environment.decoder->config().layers, 2);
+  const auto half = Prefill("half", 400);
+  half->set_split(0);
+  const auto whole = Prefill("whole", 400);
+  whole->set_cancelled([&half] { return half->backlog() == 0; });
+  {
+    const EngineHold hold(environment.scheduler.get());
+    ASSERT_TRUE(environment.scheduler->Submit(whole, 400).ok());
+    ASSERT_TRUE(environment.scheduler->Submit(half, 400).ok());
+  }
+  EXPECT_TRUE(half->Await().ok());
+  EXPECT_EQ(whole->Await().code(), absl::StatusCode::kCancelled);
+  // Half as many tokens as the other, whose tokens cost half, but for the step in which it is its turn.
+  EXPECT_NEAR(whole->sequence().length(), 200, 10);
+}
+
+TEST(FairSchedulerTest, TheLayersThatASplitJobSkipsTakeNoTime) {
+  SchedulerEnvironment environment(12000, {.max_jobs = 500});
+  ASSERT_TRUE(environment.scheduler->Run(Prefill("", 400), 400).ok());
+  std::vector<std::shared_ptr<EvaluateJob>> jobs;
+  {
+    const EngineHold hold(environment.scheduler.get());
+    for (int i = 0; i < 401; ++i) {
+      jobs.push_back(Prefill("busy", 400));
+      jobs.back()->set_split(1);
+      if (i == 400) jobs.back()->deadline = absl::Now() + absl::Milliseconds(50);
+      ASSERT_TRUE(environment.scheduler->Submit(jobs.back(), 400).ok());
+    }
+  }
+  const absl::Status late = jobs[400]->Await();
+  EXPECT_EQ(late.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(late.message()), HasSubstr("cannot be answered in time: 80200 tokens"));
+  for (int i = 0; i < 400; ++i) jobs[i]->Cancel();
+}
+
 }  // namespace
 }  // namespace quicksave::server

@@ -34,6 +34,9 @@ class Job {
   virtual engine::Sequence& sequence() = 0;
   // Where hidden states of what is fed go; null when none are captured.
   virtual engine::Taps* taps() { return nullptr; }
+  // Set for a job whose tokens go through the first layers only, as engine::Slice::split says, and which asks for no
+  // logits. The same throughout.
+  virtual std::optional<int> split() const { return std::nullopt; }
   // Tokens that are waiting to be fed: 1 while decoding. Jobs with one come before those with many.
   virtual int backlog() const = 0;
   // Whether to leave the job out of this step, because its reader is slow.

@@ -121,19 +121,13 @@ bool Scheduler::Step() {
   const int decode_rows = FeedJobs(std::move(jobs), fed);
   if (fed.empty()) return false;
 
-  std::vector<engine::Slice> slices;
-  for (const Fed& part : fed) {
-    slices.push_back({.tokens = part.feed.tokens,
-                      .first_position = part.position,
-                      .pages = part.pages,
-                      .logits = part.feed.logits,
-                      .taps = {part.tap_layers, part.tap_rows}});
-  }
+  const std::vector<engine::Slice> slices = SlicesOf(fed);
   const absl::Time start = absl::Now();
   absl::Span<const float> logits = decoder_->Forward(slices);
   int rows = 0;
   for (const Fed& part : fed) rows += static_cast<int>(part.feed.tokens.size());
-  if (rows >= kRowsToTime) fastest_row_ = std::min(fastest_row_, (absl::Now() - start) / rows);
+  const bool whole = !slices.back().split;
+  if (whole && rows >= kRowsToTime) fastest_row_ = std::min(fastest_row_, (absl::Now() - start) / rows);
   const size_t vocabulary = decoder_->config().vocab_size;
   for (const Fed& part : fed) {
     const size_t wanted = part.feed.logits == engine::LogitsWanted::kAll    ? part.feed.tokens.size()
@@ -147,6 +141,26 @@ bool Scheduler::Step() {
   counters_.decoded_tokens += decode_rows;
   counters_.prefilled_tokens += rows - decode_rows;
   return true;
+}
+
+std::vector<engine::Slice> Scheduler::SlicesOf(std::vector<Fed>& fed) const {
+  std::stable_sort(fed.begin(), fed.end(),
+                   [this](const Fed& a, const Fed& b) { return WholeLayers(*a.job) > WholeLayers(*b.job); });
+  std::vector<engine::Slice> slices;
+  for (const Fed& part : fed) {
+    slices.push_back({.tokens = part.feed.tokens,
+                      .first_position = part.position,
+                      .pages = part.pages,
+                      .logits = part.feed.logits,
+                      .taps = {part.tap_layers, part.tap_rows},
+                      .split = part.job->split()});
+  }
+  return slices;
+}
+
+double Scheduler::RowCost(const Job& job) const {
+  const int layers = decoder_->config().layers;
+  return double(std::min(WholeLayers(job) + 1, layers)) / layers;
 }
 
 int Scheduler::FeedJobs(std::vector<std::shared_ptr<Job>> jobs, std::vector<Fed>& fed) {
@@ -163,17 +177,19 @@ int Scheduler::FeedJobs(std::vector<std::shared_ptr<Job>> jobs, std::vector<Fed>
   shares_.Serve(jobs, [&](const std::shared_ptr<Job>& job) -> std::optional<double> {
     // What has nothing left to feed ends, and takes no room.
     if (decode_rows == options_.decode_rows && job->backlog() > 0) return std::nullopt;
+    const double cost = kDecodeCost * RowCost(*job);
     const int taken = FeedJob(job, 1, fed);
     decode_rows += taken;
-    return kDecodeCost * taken;
+    return cost * taken;
   });
   int rows_left = decode_rows == 0 ? options_.prefill_rows : options_.mixed_prefill_rows;
   shares_.Serve(prefilling, [&](const std::shared_ptr<Job>& job) -> std::optional<double> {
     // What starved in a step with more room takes more than is left.
     if (rows_left <= 0) return std::nullopt;
+    const double cost = RowCost(*job);
     const int taken = FeedJob(job, rows_left, fed);
     rows_left -= taken;
-    return taken;
+    return cost * taken;
   });
   return decode_rows;
 }
@@ -186,12 +202,13 @@ void Scheduler::EndJobs(std::vector<std::shared_ptr<Job>>& jobs) {
       shares_.Join(job->client);
     }
     int64_t& rows = rows_of_client[job->client];
-    const int backlog = job->backlog();
-    const absl::Status status = WhyEnd(*job, rows + backlog);
+    const int64_t backlog = job->backlog();
+    const int64_t own_rows = backlog * WholeLayers(*job) / decoder_->config().layers;
+    const absl::Status status = WhyEnd(*job, rows + own_rows);
     if (!status.ok()) {
       Remove(job, status);
     } else if (backlog > 1 && !job->paused() && !job->starved_feed) {
-      rows += backlog;
+      rows += own_rows;
     }
     return !status.ok();
   });

@@ -86,8 +86,14 @@ class Scheduler {
   bool Step();
   // Ends those that must end, and removes them from `jobs`.
   void EndJobs(std::vector<std::shared_ptr<Job>>& jobs);
-  // `rows` are what must be fed before the job's backlog is, with it, at the least.
+  // `rows` are what must be fed before the job's backlog is, with it, at the least, in rows of the whole model.
   absl::Status WhyEnd(const Job& job, int64_t rows) const;
+  // The slices of one forward pass; sorts the parts as Decoder::Forward wants them.
+  std::vector<engine::Slice> SlicesOf(std::vector<Fed>& fed) const;
+  // Layers that a job's tokens go through as a whole.
+  int WholeLayers(const Job& job) const { return job.split().value_or(decoder_->config().layers); }
+  // What a row of a job takes of the engine's time, at most, in rows of the whole model.
+  double RowCost(const Job& job) const;
   // Fills a step with rows of decode, then of prefill. Returns how many are decode.
   int FeedJobs(std::vector<std::shared_ptr<Job>> jobs, std::vector<Fed>& fed);
   // Asks the job for at most `budget` tokens and appends them to its sequence; returns how many. None when the job has

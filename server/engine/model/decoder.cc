@@ -22,6 +22,8 @@ absl::Span<const float> Decoder::Forward(absl::Span<const Slice> slices) {
     Apply(layer.query_key_value, normal_, rows_, query_key_value_);
     RotateQueriesAndKeys(layer);
     StoreKeysAndValues(slices, layer);
+    slices = WithoutSplitAt(layer, slices);
+    if (rows_ == 0) break;
     Attend(layer);
     Apply(layer.attention_out, attended_, rows_, product_);
     AddToResidual(layer.after_attention_norm);
@@ -125,6 +127,15 @@ void Decoder::StoreKeysAndValues(absl::Span<const Slice> slices, const Layer& la
                          page + kv.key_offset(layer.index), page + kv.value_offset(layer.index));
     }
   }
+}
+
+absl::Span<const Slice> Decoder::WithoutSplitAt(const Layer& layer, absl::Span<const Slice> slices) {
+  while (!slices.empty() && slices.back().split == layer.index) {
+    rows_ -= static_cast<int>(slices.back().tokens.size());
+    while (!items_.empty() && items_.back().slice == &slices.back()) items_.pop_back();
+    slices.remove_suffix(1);
+  }
+  return slices;
 }
 
 void Decoder::Attend(const Layer& layer) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -38,6 +39,10 @@ struct Slice {
   absl::Span<std::byte* const> pages;  // of the whole sequence; the new tokens' slots are written
   LogitsWanted logits = LogitsWanted::kLast;
   SliceTaps taps = {};
+  // Set, below the model's layers: the slice leaves the pass when layer `split` has made its K and V. So K and V of the
+  // layers up to `split` are written, hidden states of the layers up to `split` are captured, all with the bits of a
+  // whole pass; the rest stays as it is, and there are no logits.
+  std::optional<int> split = {};
 };
 
 // The frozen model: a decoder-only transformer with weights in one of three formats and bf16 KV, fp32 elsewhere. What
@@ -61,8 +66,8 @@ class Decoder {
   KvShape kv_shape() const { return {config_.layers, config_.kv_heads, config_.head_dim}; }
 
   // Writes K and V of all slices' tokens into their pages, and the hidden states where slices want them. Returns the
-  // logits of the wanted rows, in order: [wanted rows, vocab_size]. Tokens are ids of the vocabulary, positions below
-  // context_length: the caller has checked them.
+  // logits of the wanted rows, in order: [wanted rows, vocab_size]. Slices with a split come last, the smallest split
+  // at the end. Tokens are ids of the vocabulary, positions below context_length: the caller has checked them.
   absl::Span<const float> Forward(absl::Span<const Slice> slices);
 
  private:
@@ -102,6 +107,8 @@ class Decoder {
   void Embed(absl::Span<const Slice> slices);
   void RotateQueriesAndKeys(const Layer& layer);
   void StoreKeysAndValues(absl::Span<const Slice> slices, const Layer& layer);
+  // Takes the slices that have their split at this layer out of the pass; returns the others.
+  absl::Span<const Slice> WithoutSplitAt(const Layer& layer, absl::Span<const Slice> slices);
   void Attend(const Layer& layer);
   // Gives the slices the hidden states after so many layers, when some slice wants hidden states.
   void Capture(absl::Span<const Slice> slices, int layers_done);

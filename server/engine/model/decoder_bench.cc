@@ -1,4 +1,5 @@
-// Times forward passes of the real model without a server around them: decoding steps of a batch, and prefill.
+// Times forward passes of the real model without a server around them: decoding steps of a batch, prefill, and the
+// part of a prefill that a split replay is.
 //
 //   decoder_bench --benchmark_repetitions=5 --benchmark_report_aggregates_only=true
 //
@@ -89,6 +90,26 @@ void Prefill(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * length);
 }
 
+// Compare with Prefill of as many tokens.
+void SplitReplay(benchmark::State& state) {
+  const int length = static_cast<int>(state.range(0));
+  const int split = static_cast<int>(state.range(1));
+  Engine& engine = Engine::Get();
+  const ModelConfig& config = engine.decoder->config();
+  const std::vector<int32_t> tokens = RandomTokens(length, config.vocab_size, 1);
+  for (auto _ : state) {
+    Sequence sequence;
+    Taps taps({.layers = {split}, .all_tokens = true}, config.hidden_size);
+    for (int begin = 0; begin < length; begin += kChunk) {
+      const auto part = absl::MakeConstSpan(tokens).subspan(begin, kChunk);
+      FedSlice fed = AppendSlice(*engine.pool, sequence, part, LogitsWanted::kNone, &taps);
+      fed.slice.split = split;
+      engine.decoder->Forward({fed.slice});
+    }
+  }
+  state.SetItemsProcessed(state.iterations() * length);
+}
+
 double Least(const std::vector<double>& values) { return *std::min_element(values.begin(), values.end()); }
 
 BENCHMARK(Decode)
@@ -102,6 +123,13 @@ BENCHMARK(Prefill)
     ->ArgNames({"tokens"})
     ->Arg(512)
     ->Arg(2000)
+    ->Unit(benchmark::kMillisecond)
+    ->MeasureProcessCPUTime()
+    ->UseRealTime()
+    ->ComputeStatistics("min", Least);
+BENCHMARK(SplitReplay)
+    ->ArgNames({"tokens", "split"})
+    ->ArgsProduct({{512, 2000}, {0, 4, 7, 15}})
     ->Unit(benchmark::kMillisecond)
     ->MeasureProcessCPUTime()
     ->UseRealTime()

@@ -135,6 +135,28 @@ TEST_F(DecoderTest, PrefillDecodeAndBatchGiveTheSameBits) {
   }
 }
 
+TEST_F(DecoderTest, SplitReplayGivesTheBitsOfTheWholePass) {
+  const auto tokens = (*reference_)["prompts"][5]["token_ids"].get<std::vector<int32_t>>();
+  const auto prompt = absl::MakeConstSpan(tokens).subspan(0, 150);
+  Sequence whole;
+  Feed(whole, prompt, LogitsWanted::kNone, 150);
+  const Taps hidden_states = CaptureTaps(*decoder_, *pool_, prompt, AllTapLayers(decoder_->config()));
+  const int layers = decoder_->config().layers;
+  for (const int split : {0, layers / 4, layers - 1}) {
+    for (const size_t chunk : {150, 41}) {
+      Sequence sequence;
+      Taps taps({.layers = {split}, .all_tokens = true}, decoder_->config().hidden_size);
+      for (size_t begin = 0; begin < prompt.size(); begin += chunk) {
+        FedSlice fed = AppendSlice(*pool_, sequence, prompt.subspan(begin, chunk), LogitsWanted::kNone, &taps);
+        fed.slice.split = split;
+        EXPECT_TRUE(decoder_->Forward({fed.slice}).empty());
+      }
+      EXPECT_EQ(KeyValueBits(sequence, 0, split + 1), KeyValueBits(whole, 0, split + 1)) << split;
+      EXPECT_TRUE(SameBits(TapRows(taps, 0), TapRows(hidden_states, split))) << split;
+    }
+  }
+}
+
 TEST_F(DecoderTest, AnsweringAChatGivesTheTokensOfTransformers) {
   const Json& chat = (*reference_)["chat"];
   const auto tokens = chat["token_ids"].get<std::vector<int32_t>>();

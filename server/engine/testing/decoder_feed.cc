@@ -59,12 +59,17 @@ std::vector<float> FeedTokens(Decoder& decoder, PagePool& pool, Sequence& sequen
 }
 
 std::vector<uint16_t> KeyValueBits(const Sequence& sequence) {
+  if (sequence.length() == 0) return {};
+  return KeyValueBits(sequence, 0, sequence.pages().front().shape().layers);
+}
+
+std::vector<uint16_t> KeyValueBits(const Sequence& sequence, int first, int end) {
   std::vector<uint16_t> bits;
   for (int token = 0; token < sequence.length(); ++token) {
     const PageRef& page = sequence.pages()[token / cpu::kPageTokens];
     const KvShape& shape = page.shape();
     const int slot = token % cpu::kPageTokens;
-    for (int layer = 0; layer < shape.layers; ++layer) {
+    for (int layer = first; layer < end; ++layer) {
       const auto* keys = reinterpret_cast<const uint16_t*>(page.data() + shape.key_offset(layer));
       const auto* values = reinterpret_cast<const uint16_t*>(page.data() + shape.value_offset(layer));
       for (int i = 0; i < shape.kv_heads * shape.head_dim; ++i) bits.push_back(keys[i * cpu::kPageTokens + slot]);

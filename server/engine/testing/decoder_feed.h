@@ -43,6 +43,8 @@ std::vector<float> FeedTokens(Decoder& decoder, PagePool& pool, Sequence& sequen
 
 // The bits of K and V of all tokens: for each token and layer, keys and then values [kv_heads, head_dim].
 std::vector<uint16_t> KeyValueBits(const Sequence& sequence);
+// Those of the layers [first, end).
+std::vector<uint16_t> KeyValueBits(const Sequence& sequence, int first, int end);
 
 // Whether two rows of floats are the same, bit for bit.
 bool SameBits(absl::Span<const float> a, absl::Span<const float> b);
