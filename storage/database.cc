@@ -224,15 +224,21 @@ absl::StatusOr<bool> Database::Has(Family family, absl::string_view key, const S
 }
 
 std::unique_ptr<Scan> Database::NewScan(Family family, absl::string_view prefix, const Snapshot* snapshot) const {
+  return NewScanBetween(family, prefix, prefix, PrefixEnd(prefix), snapshot);
+}
+
+std::unique_ptr<Scan> Database::NewScanBetween(Family family, absl::string_view prefix, absl::string_view begin,
+                                               absl::string_view end, const Snapshot* snapshot) const {
   auto scan = std::make_unique<Scan>();
   scan->prefix_ = std::string(prefix);
-  scan->end_ = PrefixEnd(prefix);
-  scan->prefix_slice_ = scan->prefix_;
+  scan->begin_ = std::string(begin);
+  scan->end_ = std::string(end);
+  scan->begin_slice_ = scan->begin_;
   scan->end_slice_ = scan->end_;
   const std::shared_ptr<const Instance> instance = snapshot != nullptr ? snapshot->instance() : this->instance();
   rocksdb::ReadOptions options;
   if (snapshot != nullptr) options.snapshot = snapshot->get();
-  options.iterate_lower_bound = &scan->prefix_slice_;
+  options.iterate_lower_bound = &scan->begin_slice_;
   if (!scan->end_.empty()) options.iterate_upper_bound = &scan->end_slice_;
   scan->iterator_.reset(instance->db()->NewIterator(options, instance->handle(family)));
   scan->instance_ = instance;

@@ -70,8 +70,9 @@ class Scan {
   friend class Database;
   std::shared_ptr<const Instance> instance_;
   std::string prefix_;
+  std::string begin_;
   std::string end_;
-  rocksdb::Slice prefix_slice_;
+  rocksdb::Slice begin_slice_;
   rocksdb::Slice end_slice_;
   std::unique_ptr<rocksdb::Iterator> iterator_;
 };
@@ -97,6 +98,10 @@ class Database {
 
   // All keys with the prefix; stands on the first one.
   std::unique_ptr<Scan> NewScan(Family family, absl::string_view prefix, const Snapshot* snapshot = nullptr) const;
+
+  // The same, without the keys before `begin` and from `end` on. Where values are big, what is left out is not read.
+  std::unique_ptr<Scan> NewScanBetween(Family family, absl::string_view prefix, absl::string_view begin,
+                                       absl::string_view end, const Snapshot* snapshot = nullptr) const;
 
   // What is read with it is of one moment.
   std::unique_ptr<Snapshot> NewSnapshot() const { return std::make_unique<Snapshot>(instance()); }

@@ -153,6 +153,10 @@ absl::StatusOr<Profile> Store::GetProfile(absl::string_view model_fingerprint, a
   return storage::GetProfile(*parts_->database, model_fingerprint, codec, id);
 }
 
+absl::StatusOr<std::vector<ProfileInfo>> Store::ListProfiles(absl::string_view model_fingerprint) const {
+  return storage::ListProfiles(*parts_->database, model_fingerprint);
+}
+
 absl::StatusOr<RememberedRequest> Store::FindRequest(absl::string_view tenant, absl::string_view method,
                                                      absl::string_view request_id) const {
   return storage::FindRequest(*parts_->database, tenant, method, request_id);

@@ -222,6 +222,15 @@ struct Profile {
   std::string bytes;
 };
 
+// What a list says of a profile.
+struct ProfileInfo {
+  std::string codec;
+  std::string id;
+  uint64_t size_bytes = 0;
+  std::optional<absl::Time> create_time;  // When it was first put; absent where a program before format 2 did that.
+  bool current = false;                   // GetProfile without an id gives it.
+};
+
 // A string that changes whenever the node changes, and differs between nodes that had the same id one after the other.
 std::string EtagOf(const NodeRecord& record);
 
@@ -329,13 +338,19 @@ class Store {
   absl::StatusOr<std::string> GetState(absl::string_view tenant, absl::string_view node_id,
                                        absl::string_view name) const;
 
-  // Stores a codec profile for a model and makes it the current one; profiles are never changed or deleted.
-  // ALREADY_EXISTS: the id is taken by other bytes (equal ones are fine).
+  // Stores a codec profile for a model, of at most 256 MiB, and makes it the current one; profiles are never changed or
+  // deleted. ALREADY_EXISTS: the id is taken by other bytes (equal ones are fine). Takes about twice the
+  // profile's size of memory besides, until it is written out, and other writers wait while it is written.
   absl::Status PutProfile(absl::string_view model_fingerprint, absl::string_view codec, const Profile& profile);
 
-  // The profile of that id, or the current one where `id` is empty. NOT_FOUND: there is none.
+  // The profile of that id, or the current one where `id` is empty. NOT_FOUND: there is none. Takes twice its size of
+  // memory for a moment.
   absl::StatusOr<Profile> GetProfile(absl::string_view model_fingerprint, absl::string_view codec,
                                      absl::string_view id = "") const;
+
+  // The profiles of a model, by codec and id; none where there are none. Reads none of them, but for those that a
+  // program before format 2 put.
+  absl::StatusOr<std::vector<ProfileInfo>> ListProfiles(absl::string_view model_fingerprint) const;
 
   // The first answer to a request id. NOT_FOUND: not answered, or forgotten.
   absl::StatusOr<RememberedRequest> FindRequest(absl::string_view tenant, absl::string_view method,

@@ -334,20 +334,6 @@ TEST_F(StoreTest, EtagsOfNodesWithTheSameNameDiffer) {
   EXPECT_NE(EtagOf(Commit("node", {}, {1})), first);
 }
 
-TEST_F(StoreTest, ProfilesAreKeptAndTheLastOneIsCurrent) {
-  EXPECT_EQ(store_->GetProfile(kModel, kCodec).status().code(), StatusCode::kNotFound);
-  ASSERT_TRUE(store_->PutProfile(kModel, kCodec, {"first", "tables"}).ok());
-  ASSERT_TRUE(store_->PutProfile(kModel, kCodec, {"second", "better tables"}).ok());
-  EXPECT_EQ(store_->PutProfile(kModel, kCodec, {"first", "other"}).code(), StatusCode::kAlreadyExists);
-  Reopen();
-  EXPECT_EQ(store_->GetProfile(kModel, kCodec)->id, "second");
-  EXPECT_EQ(store_->GetProfile(kModel, kCodec, "first")->bytes, "tables");
-  EXPECT_EQ(store_->GetProfile(kModel, kCodec, "third").status().code(), StatusCode::kNotFound);
-  EXPECT_EQ(store_->GetProfile("other", kCodec).status().code(), StatusCode::kNotFound);
-  ASSERT_TRUE(store_->PutProfile(kModel, kCodec, {"first", "tables"}).ok());
-  EXPECT_EQ(store_->GetProfile(kModel, kCodec)->bytes, "tables");
-}
-
 TEST_F(StoreTest, AnswersAreRememberedAcrossReopeningUntilForgotten) {
   absl::Time now = absl::FromUnixSeconds(1000);
   options_.clock = [&] { return now; };
