@@ -5,7 +5,6 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "rocksdb/db.h"
 #include "storage/testing/store_fixture.h"
 
 namespace quicksave::storage {
@@ -404,26 +403,6 @@ TEST_F(StoreTest, OpenStoreCannotBeOpenedAgain) {
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr(options_.path));
   Commit("still-works", {}, {1});
-}
-
-TEST_F(StoreTest, NewerFormatIsRefusedWithBothVersions) {
-  Commit("node", {}, {1});
-  store_.reset();
-  std::vector<std::string> names;
-  rocksdb::DBOptions database_options;
-  ASSERT_TRUE(rocksdb::DB::ListColumnFamilies(database_options, options_.path, &names).ok());
-  std::vector<rocksdb::ColumnFamilyDescriptor> families;
-  for (const std::string& name : names) families.emplace_back(name, rocksdb::ColumnFamilyOptions());
-  std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  rocksdb::DB* db = nullptr;
-  ASSERT_TRUE(rocksdb::DB::Open(database_options, options_.path, families, &handles, &db).ok());
-  ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), "format_version", "2").ok());
-  for (rocksdb::ColumnFamilyHandle* handle : handles) ASSERT_TRUE(db->DestroyColumnFamilyHandle(handle).ok());
-  delete db;
-  const absl::Status status = Store::Open(options_).status();
-  EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("format version 2"));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("reads up to 1"));
 }
 
 TEST(StoreOpenTest, FolderWithoutParentIsAnError) {
