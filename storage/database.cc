@@ -1,5 +1,6 @@
 #include "storage/database.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -17,6 +18,8 @@ namespace quicksave::storage {
 namespace {
 
 constexpr absl::string_view kFormatKey = "format_version";
+// Of a store without anything that needs a later one.
+constexpr uint32_t kFirstFormatVersion = 1;
 constexpr absl::string_view kCreatedByKey = "created_by";
 constexpr absl::string_view kCreatedBy = "quicksave";
 // How long opening anew waits for those who read, and how long it tries.
@@ -31,7 +34,8 @@ class SilentLogger : public rocksdb::Logger {
   void Logv(const char* format, va_list arguments) override {}
 };
 
-absl::Status CheckFormat(absl::string_view stored, absl::string_view path) {
+// The version, if this program reads it.
+absl::StatusOr<uint32_t> ParseFormat(absl::string_view stored, absl::string_view path) {
   uint32_t version = 0;
   if (!absl::SimpleAtoi(stored, &version) || version == 0) {
     return absl::DataLossError(absl::StrCat("store ", path, ": its format version is unreadable"));
@@ -41,7 +45,7 @@ absl::Status CheckFormat(absl::string_view stored, absl::string_view path) {
                                                       ", this program reads up to ", kStoreFormatVersion,
                                                       "; open it with a newer program"));
   }
-  return absl::OkStatus();
+  return version;
 }
 
 }  // namespace
@@ -68,6 +72,12 @@ void Batch::Delete(Family family, absl::string_view key) {
 void Batch::DeletePrefix(Family family, absl::string_view prefix) {
   const std::string end = PrefixEnd(prefix);
   batch_.DeleteRange(database_->instance()->handle(family), ToSlice(prefix), end);
+}
+
+void Batch::NeedFormat(uint32_t version) {
+  if (version <= std::max(format_version_, database_->format_version())) return;
+  format_version_ = version;
+  batch_.Put(database_->instance()->handle(Family::kDefault), ToSlice(kFormatKey), absl::StrCat(version));
 }
 
 absl::StatusOr<absl::string_view> Scan::value(absl::string_view what) const {
@@ -137,7 +147,7 @@ absl::Status Database::ReadFormatOnDisk() const {
   db->DestroyColumnFamilyHandle(handles[0]).PermitUncheckedError();
   if (found.IsNotFound()) return absl::OkStatus();
   if (!found.ok()) return FromRocksDb(found, what);
-  return CheckFormat(version, options_.path);
+  return ParseFormat(version, options_.path).status();
 }
 
 absl::Status Database::InitializeFormat() {
@@ -145,19 +155,27 @@ absl::Status Database::InitializeFormat() {
   rocksdb::ColumnFamilyHandle* const family = instance->handle(Family::kDefault);
   std::string version;
   const rocksdb::Status found = instance->db()->Get(rocksdb::ReadOptions(), family, ToSlice(kFormatKey), &version);
-  if (found.ok()) return CheckFormat(version, options_.path);
-  if (!found.IsNotFound()) return FromRocksDb(found, "store");
+  if (found.IsNotFound()) return CreateFormat(*instance);
+  if (!found.ok()) return FromRocksDb(found, "store");
+  const absl::StatusOr<uint32_t> parsed = ParseFormat(version, options_.path);
+  if (!parsed.ok()) return parsed.status();
+  format_version_ = *parsed;
+  return absl::OkStatus();
+}
+
+absl::Status Database::CreateFormat(const Instance& instance) {
   if (NewScan(Family::kNodes, "")->Valid()) {
     return absl::DataLossError(absl::StrCat("store ", options_.path, " has nodes but no format version"));
   }
+  rocksdb::ColumnFamilyHandle* const family = instance.handle(Family::kDefault);
   rocksdb::WriteBatch batch;
-  batch.Put(family, ToSlice(kFormatKey), absl::StrCat(kStoreFormatVersion));
+  batch.Put(family, ToSlice(kFormatKey), absl::StrCat(kFirstFormatVersion));
   batch.Put(family, ToSlice(kCreatedByKey), ToSlice(kCreatedBy));
   rocksdb::WriteOptions sync;
   sync.sync = true;
-  if (rocksdb::Status written = instance->db()->Write(sync, &batch); !written.ok())
-    return FromRocksDb(written, "store");
-  return FromRocksDb(instance->db()->Flush(rocksdb::FlushOptions(), family), "store");
+  if (rocksdb::Status written = instance.db()->Write(sync, &batch); !written.ok()) return FromRocksDb(written, "store");
+  format_version_ = kFirstFormatVersion;
+  return FromRocksDb(instance.db()->Flush(rocksdb::FlushOptions(), family), "store");
 }
 
 absl::StatusOr<std::string> Database::Get(Family family, absl::string_view key, absl::string_view what,
@@ -224,15 +242,21 @@ absl::StatusOr<bool> Database::Has(Family family, absl::string_view key, const S
 }
 
 std::unique_ptr<Scan> Database::NewScan(Family family, absl::string_view prefix, const Snapshot* snapshot) const {
+  return NewScanBetween(family, prefix, prefix, PrefixEnd(prefix), snapshot);
+}
+
+std::unique_ptr<Scan> Database::NewScanBetween(Family family, absl::string_view prefix, absl::string_view begin,
+                                               absl::string_view end, const Snapshot* snapshot) const {
   auto scan = std::make_unique<Scan>();
   scan->prefix_ = std::string(prefix);
-  scan->end_ = PrefixEnd(prefix);
-  scan->prefix_slice_ = scan->prefix_;
+  scan->begin_ = std::string(begin);
+  scan->end_ = std::string(end);
+  scan->begin_slice_ = scan->begin_;
   scan->end_slice_ = scan->end_;
   const std::shared_ptr<const Instance> instance = snapshot != nullptr ? snapshot->instance() : this->instance();
   rocksdb::ReadOptions options;
   if (snapshot != nullptr) options.snapshot = snapshot->get();
-  options.iterate_lower_bound = &scan->prefix_slice_;
+  options.iterate_lower_bound = &scan->begin_slice_;
   if (!scan->end_.empty()) options.iterate_upper_bound = &scan->end_slice_;
   scan->iterator_.reset(instance->db()->NewIterator(options, instance->handle(family)));
   scan->instance_ = instance;
@@ -257,6 +281,7 @@ absl::Status Database::Write(Batch* batch, Room room) {
   if (absl::IsUnavailable(status)) {
     status = absl::UnavailableError(absl::StrCat(status.message(), "; restart the server when the disk is well"));
   }
+  if (status.ok() && batch->format_version_ != 0) format_version_ = batch->format_version_;
   absl::MutexLock lock(&mutex_);
   write_error_ = status;
   refused_ = refused_ || absl::IsResourceExhausted(status);

@@ -3,6 +3,7 @@
 #ifndef QUICKSAVE_STORAGE_DATABASE_H_
 #define QUICKSAVE_STORAGE_DATABASE_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -41,10 +42,14 @@ class Batch {
   void Delete(Family family, absl::string_view key);
   // Every key with the prefix, which is not empty; reads none of them.
   void DeletePrefix(Family family, absl::string_view prefix);
+  // Raises the store's format to `version` if it is lower: with this batch comes what programs of lower ones would
+  // misread or leave behind.
+  void NeedFormat(uint32_t version);
 
  private:
   friend class Database;
   Database* const database_;
+  uint32_t format_version_ = 0;
   rocksdb::WriteBatch batch_;
 };
 
@@ -70,8 +75,9 @@ class Scan {
   friend class Database;
   std::shared_ptr<const Instance> instance_;
   std::string prefix_;
+  std::string begin_;
   std::string end_;
-  rocksdb::Slice prefix_slice_;
+  rocksdb::Slice begin_slice_;
   rocksdb::Slice end_slice_;
   std::unique_ptr<rocksdb::Iterator> iterator_;
 };
@@ -98,6 +104,10 @@ class Database {
   // All keys with the prefix; stands on the first one.
   std::unique_ptr<Scan> NewScan(Family family, absl::string_view prefix, const Snapshot* snapshot = nullptr) const;
 
+  // The same, without the keys before `begin` and from `end` on. Where values are big, what is left out is not read.
+  std::unique_ptr<Scan> NewScanBetween(Family family, absl::string_view prefix, absl::string_view begin,
+                                       absl::string_view end, const Snapshot* snapshot = nullptr) const;
+
   // What is read with it is of one moment.
   std::unique_ptr<Snapshot> NewSnapshot() const { return std::make_unique<Snapshot>(instance()); }
 
@@ -116,6 +126,8 @@ class Database {
 
   absl::StatusOr<uint64_t> FreeBytes() const;
   uint64_t UsedBytes() const;
+  // Of what is on disk.
+  uint32_t format_version() const { return format_version_; }
   // The error of the last write, if it failed.
   absl::Status write_error() const;
 
@@ -130,6 +142,7 @@ class Database {
   // The same with the lock held.
   absl::Status ReadFormatOnDisk() const;
   absl::Status InitializeFormat();
+  absl::Status CreateFormat(const Instance& instance);
   absl::Status CheckFreeSpace() const;
   bool refused() const;
   // Closes what is open, in which RocksDB refuses to write since the disk was full, and opens it anew. Waits for those
@@ -141,6 +154,7 @@ class Database {
   const StoreOptions options_;
   rocksdb::Env* const env_;
   rocksdb::WriteOptions write_options_;
+  std::atomic<uint32_t> format_version_ = 0;
 
   mutable absl::Mutex mutex_;
   std::shared_ptr<const Instance> instance_ ABSL_GUARDED_BY(mutex_);  // null while it is opened anew

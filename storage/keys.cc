@@ -166,6 +166,14 @@ std::string ProfileKey(absl::string_view model_fingerprint, absl::string_view co
   return absl::StrCat(Prefix("p", {model_fingerprint, codec}), id);
 }
 
+std::string ProfileEntryKey(absl::string_view model_fingerprint, absl::string_view codec, absl::string_view id) {
+  return absl::StrCat(Prefix("e", {model_fingerprint, codec}), id);
+}
+
+std::string ProfilesPrefix(absl::string_view model_fingerprint) { return Prefix("p", {model_fingerprint}); }
+
+std::string ProfileEntriesPrefix(absl::string_view model_fingerprint) { return Prefix("e", {model_fingerprint}); }
+
 std::string CurrentProfileKey(absl::string_view model_fingerprint, absl::string_view codec) {
   return Prefix("c", {model_fingerprint, codec});
 }

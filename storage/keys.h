@@ -75,9 +75,13 @@ std::vector<std::string> IndexPrefixes(absl::string_view tenant);
 // The node that a key of `indexes` stands for; empty if it is no such key.
 absl::string_view IndexedNode(absl::string_view key);
 
-// `profiles`: a profile, and the name of the current one.
+// `profiles`: a profile, its entry, and the name of the current one.
 std::string ProfileKey(absl::string_view model_fingerprint, absl::string_view codec, absl::string_view id);
+std::string ProfileEntryKey(absl::string_view model_fingerprint, absl::string_view codec, absl::string_view id);
 std::string CurrentProfileKey(absl::string_view model_fingerprint, absl::string_view codec);
+// The prefixes of all profiles of a model, and of all entries; equal suffixes are of one profile.
+std::string ProfilesPrefix(absl::string_view model_fingerprint);
+std::string ProfileEntriesPrefix(absl::string_view model_fingerprint);
 
 // `request_ids`: an answer, and its place in the order of time.
 std::string RequestKey(absl::string_view tenant, absl::string_view method, absl::string_view request_id);

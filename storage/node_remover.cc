@@ -6,11 +6,10 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "storage/block_reader.h"
+#include "storage/block_remover.h"
 #include "storage/error_reason.h"
 #include "storage/keys.h"
 #include "storage/node_reader.h"
@@ -28,7 +27,8 @@ constexpr size_t kChildrenNamed = 10;
 // Deletes of one batch, with the totals that follow from them.
 class Removal {
  public:
-  Removal(Database* database, const v1::UsageEntry& usage) : database_(*database), usage_(usage), batch_(database) {}
+  Removal(Database* database, const v1::UsageEntry& usage)
+      : database_(*database), usage_(usage), batch_(database), blocks_(*database, &batch_, &usage_) {}
 
   // Deletes the node, whatever of it is readable, leaving its blocks.
   absl::Status RemoveNode(absl::string_view tenant, absl::string_view node_id) {
@@ -45,44 +45,13 @@ class Removal {
     batch_.Delete(Family::kNodes, key);
     batch_.Delete(Family::kContents, key);
     if (counted) usage_.set_nodes(usage_.nodes() - 1);
-    for (const std::string& block : *blocks) {
-      batch_.Delete(Family::kReferences, ReferenceKey(block, node_id));
-      released_by_[block].insert(std::string(node_id));
-    }
+    for (const std::string& block : *blocks) blocks_.Release(block, node_id);
     return absl::OkStatus();
   }
 
-  // Deletes the blocks of the removed nodes to which no other node refers, unless they are pinned.
-  absl::Status RemoveFreedBlocks(const BlockPinTable& pins) {
-    const std::unique_ptr<Scan> scan = database_.NewScan(Family::kReferences, "");
-    for (const auto& [key, nodes] : released_by_) {
-      absl::StatusOr<bool> referenced = IsReferenced(key, nodes, scan.get());
-      // Perhaps it is.
-      if (absl::IsDataLoss(referenced.status())) continue;
-      if (!referenced.ok()) return referenced.status();
-      if (*referenced || pins.Contains(key)) continue;
-      if (absl::Status removed = RemoveBlock(key); !removed.ok()) return removed;
-    }
-    return absl::OkStatus();
-  }
-
-  // The sizes in an entry that cannot be read stay in the totals.
-  absl::Status RemoveBlock(absl::string_view key) {
-    absl::StatusOr<v1::BlockEntry> entry = ReadBlockEntry(database_, key, "entry of a block");
-    const bool lost = absl::IsDataLoss(entry.status()) || absl::IsNotFound(entry.status());
-    if (!entry.ok() && !lost) return entry.status();
-    const v1::BlockEntry sizes = lost ? v1::BlockEntry() : *std::move(entry);
-    batch_.Delete(Family::kBlocks, key);
-    batch_.Delete(Family::kReferences, key);
-    SubtractBlock(sizes, &usage_);
-    ++removed_.blocks;
-    removed_.stored_bytes += sizes.stored_bytes();
-    return absl::OkStatus();
-  }
-
+  BlockRemover& blocks() { return blocks_; }
   Batch* batch() { return &batch_; }
   const v1::UsageEntry& usage() const { return usage_; }
-  const GarbageReport& removed() const { return removed_; }
 
  private:
   // Keys of the blocks to which the node refers.
@@ -126,23 +95,10 @@ class Removal {
     return absl::OkStatus();
   }
 
-  // Does any but these nodes refer to the block?
-  static absl::StatusOr<bool> IsReferenced(absl::string_view key, const absl::flat_hash_set<std::string>& nodes,
-                                           Scan* scan) {
-    for (scan->Seek(key); scan->Valid(); scan->Next()) {
-      const std::optional<ParsedReference> reference = ParseReferenceKey(scan->key());
-      if (!reference || reference->block_key != key) return false;
-      if (!reference->node_id.empty() && !nodes.contains(reference->node_id)) return true;
-    }
-    if (!scan->status().ok()) return scan->status();
-    return false;
-  }
-
   const Database& database_;
   v1::UsageEntry usage_;
   Batch batch_;
-  GarbageReport removed_;
-  absl::btree_map<std::string, absl::flat_hash_set<std::string>> released_by_;  // Nodes by key of the block.
+  BlockRemover blocks_;
 };
 
 // Ids of the node's children. Their records may be missing or damaged.
@@ -222,10 +178,10 @@ absl::Status RemoveNodes(absl::string_view tenant, absl::Span<const std::string>
   for (const std::string& node_id : node_ids) {
     if (absl::Status removed = removal.RemoveNode(tenant, node_id); !removed.ok()) return removed;
   }
-  if (absl::Status removed = removal.RemoveFreedBlocks(*state->pins); !removed.ok()) return removed;
+  if (absl::Status removed = removal.blocks().RemoveFreed(*state->pins); !removed.ok()) return removed;
   report->node_ids.insert(report->node_ids.end(), node_ids.begin(), node_ids.end());
-  report->blocks += removal.removed().blocks;
-  report->stored_bytes += removal.removed().stored_bytes;
+  report->blocks += removal.blocks().removed().blocks;
+  report->stored_bytes += removal.blocks().removed().stored_bytes;
   if (absl::Status put = PutAnswer(tenant, request, *report, state->NextTimeUs(), removal.batch()); !put.ok())
     return put;
   return state->Write(removal.batch(), removal.usage(), Database::Room::kMakes);
@@ -263,13 +219,13 @@ absl::Status CollectSome(std::string* cursor, WriterState* state, GarbageReport*
   Removal removal(state->database, state->usage);
   for (const std::string& key : garbage) {
     if (state->pins->Contains(key)) continue;
-    if (absl::Status removed = removal.RemoveBlock(key); !removed.ok()) return removed;
+    if (absl::Status removed = removal.blocks().Remove(key); !removed.ok()) return removed;
   }
-  if (removal.removed().blocks == 0) return found;
+  if (removal.blocks().removed().blocks == 0) return found;
   absl::Status written = state->Write(removal.batch(), removal.usage(), Database::Room::kMakes);
   if (!written.ok()) return written;
-  report->blocks += removal.removed().blocks;
-  report->stored_bytes += removal.removed().stored_bytes;
+  report->blocks += removal.blocks().removed().blocks;
+  report->stored_bytes += removal.blocks().removed().stored_bytes;
   return found;
 }
 

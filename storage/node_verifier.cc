@@ -2,9 +2,12 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "storage/block_reader.h"
+#include "storage/encoding.h"
 #include "storage/keys.h"
 #include "storage/node_reader.h"
 
@@ -17,14 +20,29 @@ class Verification {
   Verification(const Database& database, const Snapshot* snapshot, const NodeRecord& head)
       : database_(database), snapshot_(snapshot), head_(head) {}
 
+  // Reads the block, unless it has come before.
   void CheckBlock(const BlockRef& ref) {
     const BlockId id = IdOf(ref);
+    if (!checked_.emplace(id, ref.stored_bytes()).second) return;
     const std::string key = BlockKey(head_.tenant(), head_.model_fingerprint(), id);
     const std::string what = BlockName(head_.tenant(), id);
     CheckValue(database_.Get(Family::kBlocks, key, what, snapshot_), ref.stored_bytes(), what);
     CheckKey(Family::kReferences, ReferenceKey(key, head_.node_id()), absl::StrCat("reference to ", what));
     absl::StatusOr<v1::BlockEntry> entry = ReadBlockEntry(database_, key, absl::StrCat("entry of ", what), snapshot_);
     if (!entry.ok()) Report(entry.status());
+  }
+
+  // Is what the record says of the contents true?
+  void CheckSummary(const NodeContents& contents) {
+    NodeRecord expected = head_;
+    Summarize(contents, &expected);
+    bool same = expected.block_count() == head_.block_count() &&
+                expected.no_saved_blocks() == head_.no_saved_blocks() &&
+                expected.encodings_size() == head_.encodings_size();
+    for (int i = 0; same && i < expected.encodings_size(); ++i) {
+      same = expected.encodings(i).SerializeAsString() == head_.encodings(i).SerializeAsString();
+    }
+    if (!same) report_.problems.emplace_back("the record says other encodings than the contents have");
   }
 
   void CheckState(const v1::StateRef& ref) {
@@ -70,6 +88,7 @@ class Verification {
   const Snapshot* const snapshot_;
   const NodeRecord& head_;
   VerifyReport report_;
+  absl::flat_hash_set<std::pair<BlockId, uint64_t>> checked_;
 };
 
 }  // namespace
@@ -81,6 +100,7 @@ absl::StatusOr<VerifyReport> VerifyNode(const Database& database, absl::string_v
   absl::StatusOr<NodeContents> contents = ReadContents(database, tenant, node_id, snapshot.get());
   if (!contents.ok()) return contents.status();
   Verification verification(database, snapshot.get(), *head);
+  verification.CheckSummary(*contents);
   ForEachBlock(*contents, [&](const BlockRef& ref) { verification.CheckBlock(ref); });
   for (const v1::StateRef& ref : head->state()) verification.CheckState(ref);
   for (int i = 0; i < head->parents_size(); ++i) verification.CheckEdge(i);

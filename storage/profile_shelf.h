@@ -2,6 +2,8 @@
 #ifndef QUICKSAVE_STORAGE_PROFILE_SHELF_H_
 #define QUICKSAVE_STORAGE_PROFILE_SHELF_H_
 
+#include <vector>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -15,6 +17,7 @@ absl::Status PutProfile(absl::string_view model_fingerprint, absl::string_view c
                         WriterState* state) ABSL_LOCKS_EXCLUDED(state->mutex);
 absl::StatusOr<Profile> GetProfile(const Database& database, absl::string_view model_fingerprint,
                                    absl::string_view codec, absl::string_view id);
+absl::StatusOr<std::vector<ProfileInfo>> ListProfiles(const Database& database, absl::string_view model_fingerprint);
 
 }  // namespace quicksave::storage
 

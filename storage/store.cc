@@ -7,6 +7,7 @@
 #include "storage/block_reader.h"
 #include "storage/database.h"
 #include "storage/keys.h"
+#include "storage/node_encoder.h"
 #include "storage/node_listing.h"
 #include "storage/node_reader.h"
 #include "storage/node_remover.h"
@@ -92,6 +93,12 @@ absl::StatusOr<NodeRecord> Store::UpdateNode(absl::string_view tenant, absl::str
   return storage::UpdateNode(tenant, node_id, options, mutator, &parts_->writers);
 }
 
+absl::StatusOr<NodeRecord> Store::ChangeEncodings(absl::string_view tenant, absl::string_view node_id,
+                                                  const EncodingChange& change) {
+  if (absl::Status valid = ValidateNode(tenant, node_id); !valid.ok()) return valid;
+  return storage::ChangeEncodings(tenant, node_id, change, &parts_->writers);
+}
+
 absl::StatusOr<DeleteReport> Store::DeleteNode(absl::string_view tenant, absl::string_view node_id,
                                                const DeleteOptions& options) {
   if (absl::Status valid = ValidateNode(tenant, node_id); !valid.ok()) return valid;
@@ -153,6 +160,10 @@ absl::StatusOr<Profile> Store::GetProfile(absl::string_view model_fingerprint, a
   return storage::GetProfile(*parts_->database, model_fingerprint, codec, id);
 }
 
+absl::StatusOr<std::vector<ProfileInfo>> Store::ListProfiles(absl::string_view model_fingerprint) const {
+  return storage::ListProfiles(*parts_->database, model_fingerprint);
+}
+
 absl::StatusOr<RememberedRequest> Store::FindRequest(absl::string_view tenant, absl::string_view method,
                                                      absl::string_view request_id) const {
   return storage::FindRequest(*parts_->database, tenant, method, request_id);
@@ -170,6 +181,7 @@ absl::StatusOr<StoreStats> Store::Stats() const {
   absl::StatusOr<uint64_t> free = parts_->database->FreeBytes();
   if (!free.ok()) return free.status();
   StoreStats stats;
+  stats.format_version = parts_->database->format_version();
   stats.disk_free_bytes = *free;
   stats.disk_used_bytes = parts_->database->UsedBytes();
   const absl::Status error = parts_->database->write_error();

@@ -30,6 +30,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "quicksave/storage/v1/node.pb.h"
+#include "storage/encoding.h"
 
 namespace rocksdb {
 class Env;
@@ -44,8 +45,10 @@ using v1::NodeContents;
 using v1::NodeRecord;
 using v1::ParentEdge;
 
-// The newest format that this code reads and the one that it writes.
-inline constexpr uint32_t kStoreFormatVersion = 1;
+// The newest format that this code reads. A store is of the oldest format that allows what is in it.
+inline constexpr uint32_t kStoreFormatVersion = 2;
+// The format of a store in which a node has, or had, encodings. Format 1 is all else.
+inline constexpr uint32_t kEncodingsFormatVersion = 2;
 
 // What an acknowledged write survives.
 enum class Durability {
@@ -85,11 +88,16 @@ struct BlockId {
 // The id that `ref` names.
 BlockId IdOf(const BlockRef& ref);
 
-// Every block of a node: of K and V, then of hidden states.
+// Every block of a node: of K and V as saved, of hidden states, of the encodings and their residuals. One may come
+// several times.
 template <typename Visit>
 void ForEachBlock(const NodeContents& contents, Visit visit) {
   for (const BlockRef& ref : contents.blocks()) visit(ref);
   for (const v1::TapBlock& tap : contents.tap_blocks()) visit(tap.block());
+  for (const v1::Encoding& encoding : contents.encodings()) {
+    for (const BlockRef& ref : encoding.blocks()) visit(ref);
+    for (const BlockRef& ref : encoding.residuals()) visit(ref);
+  }
 }
 
 // A block to store.
@@ -128,13 +136,33 @@ struct RememberedRequest {
 
 // Everything that makes a node.
 struct NodeCommit {
-  // Fields that say "set by the store" are ignored. `contents.blocks` and `contents.tap_blocks` list every block of the
-  // node.
+  // Fields that say "set by the store" are ignored. `contents.blocks`, `contents.tap_blocks` and `contents.encodings`
+  // list every block of the node.
   NodeRecord record;
   // Blocks that may not be stored yet. Those that are there already are left as they are, unless known to be damaged.
   std::vector<NewBlock> blocks;
   std::vector<StateValue> state;
   // Answered from the record as it will be stored, without contents.
+  std::optional<AnsweredRequest<NodeRecord>> request;
+};
+
+// A change of the ways in which a node's K and V are encoded: first what is removed goes, then what is added comes. No
+// encoding is named twice.
+struct EncodingChange {
+  // Blocks of `add` that may not be stored yet; as NodeCommit::blocks.
+  std::vector<NewBlock> blocks;
+  // Each takes the place of the node's encoding with the same key, or comes last. Fields that say "set by the store"
+  // are ignored.
+  std::vector<v1::Encoding> add;
+  std::vector<EncodingKey> remove;
+  // These lose their residuals, and stay.
+  std::vector<EncodingKey> remove_residuals;
+  // Empties `contents.blocks`: from then on the node has the bits that its session had only if an encoding has
+  // residuals.
+  bool remove_saved = false;
+  // Where not empty, the node's etag must be this one.
+  std::string etag;
+  // Answered from the record after the change, without contents.
   std::optional<AnsweredRequest<NodeRecord>> request;
 };
 
@@ -206,6 +234,7 @@ struct VerifyReport {
 };
 
 struct StoreStats {
+  uint32_t format_version = 0;  // Of what is on disk.
   uint64_t nodes = 0;
   uint64_t blocks = 0;
   uint64_t block_raw_bytes = 0;
@@ -220,6 +249,15 @@ struct StoreStats {
 struct Profile {
   std::string id;
   std::string bytes;
+};
+
+// What a list says of a profile.
+struct ProfileInfo {
+  std::string codec;
+  std::string id;
+  uint64_t size_bytes = 0;
+  std::optional<absl::Time> create_time;  // When it was first put; absent where a program before format 2 did that.
+  bool current = false;                   // GetProfile without an id gives it.
 };
 
 // A string that changes whenever the node changes, and differs between nodes that had the same id one after the other.
@@ -296,6 +334,17 @@ class Store {
                                         const UpdateOptions& options,
                                         absl::FunctionRef<absl::Status(NodeAnnotations&)> mutator);
 
+  // Changes the encodings of a node in one atomic and (kSync) durable step: adds blocks that are not stored yet,
+  // deletes blocks to which nothing refers any more unless they are pinned, and returns the new record, without
+  // contents. NOT_FOUND: no such node, or what is to be removed is not there. ABORTED: wrong etag, or the request id
+  // was answered meanwhile. FAILED_PRECONDITION: the node would be left without an encoding of all of its tokens, or a
+  // block is neither given nor stored whole. INVALID_ARGUMENT: the blocks of an encoding do not follow each other from
+  // the first token to the last, a residual has no block, an encoding is named twice, nothing is changed. Reading the
+  // node as it was, block by block, fails with NOT_FOUND from then on where blocks are gone: who reads pins them first,
+  // or reads the node again.
+  absl::StatusOr<NodeRecord> ChangeEncodings(absl::string_view tenant, absl::string_view node_id,
+                                             const EncodingChange& change);
+
   // Deletes a node, and blocks to which nothing refers any more unless they are pinned.
   // NOT_FOUND; ABORTED: wrong etag, or the request id was answered meanwhile; FAILED_PRECONDITION: it has children (the
   // message names some) and no `force`; DATA_LOSS: its record is unreadable, and there is no `force`, or an etag.
@@ -329,13 +378,19 @@ class Store {
   absl::StatusOr<std::string> GetState(absl::string_view tenant, absl::string_view node_id,
                                        absl::string_view name) const;
 
-  // Stores a codec profile for a model and makes it the current one; profiles are never changed or deleted.
-  // ALREADY_EXISTS: the id is taken by other bytes (equal ones are fine).
+  // Stores a codec profile for a model, of at most 256 MiB, and makes it the current one; profiles are never changed or
+  // deleted. ALREADY_EXISTS: the id is taken by other bytes (equal ones are fine). Takes about twice the
+  // profile's size of memory besides, until it is written out, and other writers wait while it is written.
   absl::Status PutProfile(absl::string_view model_fingerprint, absl::string_view codec, const Profile& profile);
 
-  // The profile of that id, or the current one where `id` is empty. NOT_FOUND: there is none.
+  // The profile of that id, or the current one where `id` is empty. NOT_FOUND: there is none. Takes twice its size of
+  // memory for a moment.
   absl::StatusOr<Profile> GetProfile(absl::string_view model_fingerprint, absl::string_view codec,
                                      absl::string_view id = "") const;
+
+  // The profiles of a model, by codec and id; none where there are none. Reads none of them, but for those that a
+  // program before format 2 put.
+  absl::StatusOr<std::vector<ProfileInfo>> ListProfiles(absl::string_view model_fingerprint) const;
 
   // The first answer to a request id. NOT_FOUND: not answered, or forgotten.
   absl::StatusOr<RememberedRequest> FindRequest(absl::string_view tenant, absl::string_view method,

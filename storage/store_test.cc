@@ -5,7 +5,6 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "rocksdb/db.h"
 #include "storage/testing/store_fixture.h"
 
 namespace quicksave::storage {
@@ -334,20 +333,6 @@ TEST_F(StoreTest, EtagsOfNodesWithTheSameNameDiffer) {
   EXPECT_NE(EtagOf(Commit("node", {}, {1})), first);
 }
 
-TEST_F(StoreTest, ProfilesAreKeptAndTheLastOneIsCurrent) {
-  EXPECT_EQ(store_->GetProfile(kModel, kCodec).status().code(), StatusCode::kNotFound);
-  ASSERT_TRUE(store_->PutProfile(kModel, kCodec, {"first", "tables"}).ok());
-  ASSERT_TRUE(store_->PutProfile(kModel, kCodec, {"second", "better tables"}).ok());
-  EXPECT_EQ(store_->PutProfile(kModel, kCodec, {"first", "other"}).code(), StatusCode::kAlreadyExists);
-  Reopen();
-  EXPECT_EQ(store_->GetProfile(kModel, kCodec)->id, "second");
-  EXPECT_EQ(store_->GetProfile(kModel, kCodec, "first")->bytes, "tables");
-  EXPECT_EQ(store_->GetProfile(kModel, kCodec, "third").status().code(), StatusCode::kNotFound);
-  EXPECT_EQ(store_->GetProfile("other", kCodec).status().code(), StatusCode::kNotFound);
-  ASSERT_TRUE(store_->PutProfile(kModel, kCodec, {"first", "tables"}).ok());
-  EXPECT_EQ(store_->GetProfile(kModel, kCodec)->bytes, "tables");
-}
-
 TEST_F(StoreTest, AnswersAreRememberedAcrossReopeningUntilForgotten) {
   absl::Time now = absl::FromUnixSeconds(1000);
   options_.clock = [&] { return now; };
@@ -418,26 +403,6 @@ TEST_F(StoreTest, OpenStoreCannotBeOpenedAgain) {
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr(options_.path));
   Commit("still-works", {}, {1});
-}
-
-TEST_F(StoreTest, NewerFormatIsRefusedWithBothVersions) {
-  Commit("node", {}, {1});
-  store_.reset();
-  std::vector<std::string> names;
-  rocksdb::DBOptions database_options;
-  ASSERT_TRUE(rocksdb::DB::ListColumnFamilies(database_options, options_.path, &names).ok());
-  std::vector<rocksdb::ColumnFamilyDescriptor> families;
-  for (const std::string& name : names) families.emplace_back(name, rocksdb::ColumnFamilyOptions());
-  std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  rocksdb::DB* db = nullptr;
-  ASSERT_TRUE(rocksdb::DB::Open(database_options, options_.path, families, &handles, &db).ok());
-  ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), "format_version", "2").ok());
-  for (rocksdb::ColumnFamilyHandle* handle : handles) ASSERT_TRUE(db->DestroyColumnFamilyHandle(handle).ok());
-  delete db;
-  const absl::Status status = Store::Open(options_).status();
-  EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("format version 2"));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("reads up to 1"));
 }
 
 TEST(StoreOpenTest, FolderWithoutParentIsAnError) {

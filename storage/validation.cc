@@ -1,8 +1,10 @@
 #include "storage/validation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <initializer_list>
 #include <string>
+#include <vector>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/ascii.h"
@@ -46,27 +48,74 @@ absl::Status ValidateParents(const NodeRecord& record) {
   return absl::OkStatus();
 }
 
-// Blocks follow each other without gap from token 0 and end within the sequence.
-absl::Status ValidateBlockRefs(const NodeRecord& record) {
-  const NodeContents& contents = record.contents();
-  const size_t count = contents.blocks_size();
-  if (count > kMaxBlocks) return TooBig("number of blocks", count, kMaxBlocks);
+// Where the blocks end, which follow each other without gap from token 0.
+absl::StatusOr<uint64_t> EndOf(const google::protobuf::RepeatedPtrField<BlockRef>& refs, absl::string_view what) {
+  const size_t count = refs.size();
+  if (count > kMaxBlocks) return TooBig(absl::StrCat("number of ", what), count, kMaxBlocks);
   uint64_t next = 0;
-  for (const BlockRef& ref : contents.blocks()) {
+  for (const BlockRef& ref : refs) {
     if (absl::Status id = ValidateBlockId(IdOf(ref)); !id.ok()) return id;
     if (ref.first_token() != next || ref.token_count() == 0) {
-      return absl::InvalidArgumentError(absl::StrCat("blocks: one begins at token ", ref.first_token(), " with ",
+      return absl::InvalidArgumentError(absl::StrCat(what, ": one begins at token ", ref.first_token(), " with ",
                                                      ref.token_count(), " tokens where token ", next, " comes next"));
     }
     next += ref.token_count();
   }
-  if (next > record.token_count()) return TooBig("tokens in blocks", next, record.token_count());
+  return next;
+}
+
+// Blocks end within the sequence.
+absl::Status ValidateBlockRefs(const NodeRecord& record) {
+  const NodeContents& contents = record.contents();
+  const absl::StatusOr<uint64_t> end = EndOf(contents.blocks(), "blocks");
+  if (!end.ok()) return end.status();
+  if (*end > record.token_count()) return TooBig("tokens in blocks", *end, record.token_count());
   const int tokens = contents.token_ids_size();
   if (tokens != 0 && static_cast<uint32_t>(tokens) != record.token_count()) {
     return absl::InvalidArgumentError(
         absl::StrCat("token_ids has ", tokens, " tokens, token_count says ", record.token_count()));
   }
   return absl::OkStatus();
+}
+
+bool IsResidualOf(const BlockRef& residual, const BlockRef& block) {
+  return residual.id() == block.id() && residual.first_token() == block.first_token() &&
+         residual.token_count() == block.token_count() && residual.codec() != block.codec();
+}
+
+// Each residual has a block, in the same order.
+absl::Status ValidateResiduals(const v1::Encoding& encoding, absl::string_view what) {
+  auto block = encoding.blocks().begin();
+  for (const BlockRef& residual : encoding.residuals()) {
+    if (absl::Status id = ValidateBlockId(IdOf(residual)); !id.ok()) return id;
+    while (block != encoding.blocks().end() && !IsResidualOf(residual, *block)) ++block;
+    if (block++ == encoding.blocks().end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(what, ": the residual at token ", residual.first_token(),
+                       " has no block of the same id and tokens and another codec, or comes out of order"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateKey(const EncodingKey& key) {
+  if (absl::Status codec = ValidateIdentifier("codec of an encoding", key.codec); !codec.ok()) return codec;
+  if (!std::isfinite(key.step) || key.step < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(EncodingName(key), ": the step must be finite and not negative"));
+  }
+  return key.profile_id.empty() ? absl::OkStatus() : ValidateName("profile of an encoding", key.profile_id);
+}
+
+// Encodings of a commit.
+absl::Status ValidateEncodingsOf(const NodeRecord& record) {
+  absl::flat_hash_set<EncodingKey> seen;
+  for (const v1::Encoding& encoding : record.contents().encodings()) {
+    if (absl::Status valid = ValidateEncoding(encoding, record.token_count()); !valid.ok()) return valid;
+    if (!seen.insert(EncodingKeyOf(encoding)).second) {
+      return absl::InvalidArgumentError(absl::StrCat(EncodingName(EncodingKeyOf(encoding)), " is named twice"));
+    }
+  }
+  return ValidateEncodings(record, record.contents());
 }
 
 // Hidden states are of tokens of the sequence.
@@ -84,11 +133,12 @@ absl::Status ValidateTaps(const NodeRecord& record) {
   return absl::OkStatus();
 }
 
-absl::Status ValidateNewBlocks(const NodeCommit& commit, uint64_t* bytes) {
+// Blocks are given once, and only those that `contents` refers to; adds up their bytes.
+absl::Status ValidateNewBlocks(absl::Span<const NewBlock> blocks, const NodeContents& contents, uint64_t* bytes) {
   absl::flat_hash_set<BlockId> referenced;
-  ForEachBlock(commit.record.contents(), [&](const BlockRef& ref) { referenced.insert(IdOf(ref)); });
+  ForEachBlock(contents, [&](const BlockRef& ref) { referenced.insert(IdOf(ref)); });
   absl::flat_hash_set<BlockId> given;
-  for (const NewBlock& block : commit.blocks) {
+  for (const NewBlock& block : blocks) {
     const std::string name = absl::BytesToHexString(block.id.content_id);
     if (!referenced.contains(block.id)) return Invalid("block", name, "one that the record refers to");
     if (!given.insert(block.id).second) return Invalid("block", name, "given only once");
@@ -174,10 +224,56 @@ absl::Status ValidateCommit(const NodeCommit& commit) {
   absl::Status status =
       First({ValidateIdentifier("tenant", record.tenant()), ValidateNodeId(record.node_id()),
              ValidateIdentifier("model fingerprint", record.model_fingerprint()), ValidateParents(record),
-             ValidateBlockRefs(record), ValidateTaps(record), ValidateNewBlocks(commit, &bytes),
-             ValidateState(commit, &bytes), ValidateAnnotations(record.annotations()), ValidateReadable(record)});
+             ValidateBlockRefs(record), ValidateTaps(record), ValidateEncodingsOf(record),
+             ValidateNewBlocks(commit.blocks, record.contents(), &bytes), ValidateState(commit, &bytes),
+             ValidateAnnotations(record.annotations()), ValidateReadable(record)});
   if (!status.ok()) return status;
   if (bytes > kMaxCommitBytes) return TooBig("bytes of a commit", bytes, kMaxCommitBytes);
+  return absl::OkStatus();
+}
+
+absl::Status ValidateEncodingChange(const EncodingChange& change) {
+  absl::flat_hash_set<EncodingKey> named;
+  std::vector<EncodingKey> keys = change.remove;
+  keys.insert(keys.end(), change.remove_residuals.begin(), change.remove_residuals.end());
+  NodeContents added;
+  for (const v1::Encoding& encoding : change.add) {
+    keys.push_back(EncodingKeyOf(encoding));
+    *added.add_encodings() = encoding;
+  }
+  if (keys.empty() && !change.remove_saved) {
+    return absl::InvalidArgumentError("a change of encodings must add or remove something");
+  }
+  for (const EncodingKey& key : keys) {
+    if (absl::Status valid = ValidateKey(key); !valid.ok()) return valid;
+    if (!named.insert(key).second) {
+      return absl::InvalidArgumentError(absl::StrCat(EncodingName(key), " is named twice in one change"));
+    }
+  }
+  uint64_t bytes = 0;
+  if (absl::Status valid = ValidateNewBlocks(change.blocks, added, &bytes); !valid.ok()) return valid;
+  if (bytes > kMaxCommitBytes) return TooBig("bytes of a change of encodings", bytes, kMaxCommitBytes);
+  return absl::OkStatus();
+}
+
+absl::Status ValidateEncoding(const v1::Encoding& encoding, uint32_t token_count) {
+  const EncodingKey key = EncodingKeyOf(encoding);
+  if (absl::Status valid = ValidateKey(key); !valid.ok()) return valid;
+  const std::string name = EncodingName(key);
+  const absl::StatusOr<uint64_t> end = EndOf(encoding.blocks(), absl::StrCat("blocks of ", name));
+  if (!end.ok()) return end.status();
+  if (*end != token_count || token_count == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, " must cover all tokens, and at least one: it covers ", *end, " of ", token_count));
+  }
+  return ValidateResiduals(encoding, name);
+}
+
+absl::Status ValidateEncodings(const NodeRecord& head, const NodeContents& contents) {
+  const size_t count = contents.encodings_size();
+  if (count > kMaxEncodings) return TooBig("number of encodings", count, kMaxEncodings);
+  const size_t size = head.ByteSizeLong() + contents.ByteSizeLong();
+  if (size > kMaxRecordBytes) return TooBig("bytes of a record", size, kMaxRecordBytes);
   return absl::OkStatus();
 }
 

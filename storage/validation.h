@@ -20,6 +20,7 @@ inline constexpr size_t kMaxRewards = 64;
 inline constexpr size_t kMaxNoteBytes = size_t{64} << 10;
 inline constexpr size_t kMaxParents = 64;
 inline constexpr size_t kMaxBlocks = size_t{1} << 20;
+inline constexpr size_t kMaxEncodings = 16;                  // Of one node, beside the blocks as saved.
 inline constexpr size_t kMaxValueBytes = size_t{256} << 20;  // One block, state value or profile.
 inline constexpr size_t kMaxCommitBytes = size_t{2} << 30;   // All blocks and state values of one commit.
 inline constexpr size_t kMaxRecordBytes = size_t{64} << 20;  // A record with its contents.
@@ -38,6 +39,12 @@ absl::Status ValidateBlockId(const BlockId& id);
 absl::Status ValidateAnnotations(const NodeAnnotations& annotations);
 // Everything about a commit that does not depend on what is stored.
 absl::Status ValidateCommit(const NodeCommit& commit);
+// The same of a change of encodings; ValidateEncoding and ValidateEncodings do the rest.
+absl::Status ValidateEncodingChange(const EncodingChange& change);
+// An encoding of a node of that many tokens.
+absl::Status ValidateEncoding(const v1::Encoding& encoding, uint32_t token_count);
+// The number of a node's encodings, and the size of its record with these contents.
+absl::Status ValidateEncodings(const NodeRecord& head, const NodeContents& contents);
 
 }  // namespace quicksave::storage
 

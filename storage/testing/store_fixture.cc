@@ -1,10 +1,12 @@
 #include "storage/testing/store_fixture.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <random>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 
 namespace quicksave::storage {
@@ -47,20 +49,78 @@ std::string PseudoRandomBytes(uint64_t seed, size_t count) {
 BlockId TestBlockId(uint64_t n) { return {PseudoRandomBytes(n, 16), kCodec}; }
 
 std::string TestBlockBytes(const BlockId& id) {
-  const uint64_t seed = SeedOf(id.content_id);
+  const uint64_t seed = SeedOf(id.codec == kCodec ? id.content_id : id.content_id + id.codec);
   // A third are below the size from which RocksDB uses blob files.
   return PseudoRandomBytes(seed, 16 + seed % (seed % 3 == 0 ? 3000 : 48000));
 }
 
-BlockRef TestBlockRef(uint64_t n, uint32_t first_token) {
+BlockRef TestBlockRef(uint64_t n, uint32_t first_token) { return TestBlockRef(n, first_token, kCodec); }
+
+BlockRef TestBlockRef(uint64_t n, uint32_t first_token, absl::string_view codec) {
   const BlockId id = TestBlockId(n);
   BlockRef ref;
   ref.set_id(id.content_id);
-  ref.set_codec(id.codec);
+  ref.set_codec(std::string(codec));
   ref.set_first_token(first_token);
   ref.set_token_count(kTokensPerBlock);
   ref.set_raw_bytes(2 * TestBlockBytes(id).size());
   return ref;
+}
+
+v1::Encoding TestEncoding(float step, const std::vector<uint64_t>& blocks, bool with_residuals) {
+  v1::Encoding encoding;
+  encoding.set_codec(kLatent);
+  encoding.set_profile_id("profile-1");
+  encoding.set_split(2);
+  encoding.set_step(step);
+  uint32_t tokens = 0;
+  for (uint64_t n : blocks) {
+    *encoding.add_blocks() = TestBlockRef(n, tokens, absl::StrCat(kLatent, "-", step));
+    if (with_residuals) *encoding.add_residuals() = TestBlockRef(n, tokens, absl::StrCat(kResidual, "-", step));
+    tokens += kTokensPerBlock;
+  }
+  return encoding;
+}
+
+EncodingKey TestEncodingKey(float step) { return EncodingKeyOf(TestEncoding(step, {}, false)); }
+
+EncodingChange TestChange(const v1::Encoding& encoding) {
+  EncodingChange change;
+  change.add.push_back(encoding);
+  GiveBlocks(encoding, &change.blocks);
+  return change;
+}
+
+void GiveBlocks(const v1::Encoding& encoding, std::vector<NewBlock>* blocks) {
+  NodeContents contents;
+  *contents.add_encodings() = encoding;
+  ForEachBlock(contents, [&](const BlockRef& ref) {
+    const BlockId id = IdOf(ref);
+    const bool given =
+        std::any_of(blocks->begin(), blocks->end(), [&](const NewBlock& block) { return block.id == id; });
+    if (!given) blocks->push_back({id, TestBlockBytes(id)});
+  });
+}
+
+void ExpectTotalsOfNodes(const Store& store) {
+  absl::flat_hash_map<BlockId, uint64_t> raw_bytes;
+  const std::vector<std::string> ids = AllNodeIds(store);
+  for (const std::string& id : ids) {
+    absl::StatusOr<NodeRecord> node = store.GetNode(kTenant, id);
+    ASSERT_TRUE(node.ok()) << node.status();
+    ForEachBlock(node->contents(), [&](const BlockRef& ref) { raw_bytes[IdOf(ref)] = ref.raw_bytes(); });
+  }
+  uint64_t raw = 0, stored = 0;
+  for (const auto& [id, bytes] : raw_bytes) {
+    raw += bytes;
+    stored += TestBlockBytes(id).size();
+  }
+  const absl::StatusOr<StoreStats> stats = store.Stats();
+  ASSERT_TRUE(stats.ok()) << stats.status();
+  EXPECT_EQ(stats->nodes, ids.size());
+  EXPECT_EQ(stats->blocks, raw_bytes.size());
+  EXPECT_EQ(stats->block_raw_bytes, raw);
+  EXPECT_EQ(stats->block_stored_bytes, stored);
 }
 
 NodeCommit TestCommit(absl::string_view node_id, const std::vector<std::string>& parents,
@@ -100,11 +160,12 @@ void ExpectIntact(const Store& store, absl::string_view node_id) {
   absl::StatusOr<std::string> logits = store.GetState(kTenant, node_id, "logits");
   ASSERT_TRUE(logits.ok()) << logits.status();
   EXPECT_TRUE(*logits == PseudoRandomBytes(SeedOf(node_id), kLogitsBytes));
-  for (const BlockRef& ref : record->contents().blocks()) {
+  EXPECT_TRUE(CoversTokens(record->contents(), record->token_count()));
+  ForEachBlock(record->contents(), [&](const BlockRef& ref) {
     absl::StatusOr<std::string> block = store.ReadBlock(kTenant, kModel, IdOf(ref));
     ASSERT_TRUE(block.ok()) << block.status();
-    EXPECT_TRUE(*block == TestBlockBytes(IdOf(ref))) << "block of token " << ref.first_token();
-  }
+    EXPECT_TRUE(*block == TestBlockBytes(IdOf(ref))) << ref.codec() << " block of token " << ref.first_token();
+  });
   absl::StatusOr<VerifyReport> report = store.VerifyNode(kTenant, node_id);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_TRUE(report->problems.empty()) << report->problems.front();

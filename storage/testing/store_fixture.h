@@ -34,6 +34,10 @@ class TempDir {
 // Random-looking bytes that follow from `seed`.
 std::string PseudoRandomBytes(uint64_t seed, size_t count);
 
+// Codecs of the blocks and residuals that TestEncoding makes begin so.
+inline constexpr char kLatent[] = "latent";
+inline constexpr char kResidual[] = "residual";
+
 // Block number n: its id, its bytes (of a size between 16 B and 48 KiB that follows from n), and a reference to it.
 BlockId TestBlockId(uint64_t n);
 std::string TestBlockBytes(const BlockId& id);
@@ -42,6 +46,21 @@ BlockRef TestBlockRef(uint64_t n, uint32_t first_token);
 // A node made of these blocks, all of them given, with a state value "logits" and one label.
 NodeCommit TestCommit(absl::string_view node_id, const std::vector<std::string>& parents,
                       const std::vector<uint64_t>& blocks);
+
+// Block number n in that codec, at that place.
+BlockRef TestBlockRef(uint64_t n, uint32_t first_token, absl::string_view codec);
+
+// A latent encoding of a node of these blocks; its bytes follow from the blocks and the step.
+v1::Encoding TestEncoding(float step, const std::vector<uint64_t>& blocks, bool with_residuals);
+EncodingKey TestEncodingKey(float step);
+
+// A change that adds the encoding and gives all of its blocks.
+EncodingChange TestChange(const v1::Encoding& encoding);
+// Adds the blocks of the encoding to those that are given, each once.
+void GiveBlocks(const v1::Encoding& encoding, std::vector<NewBlock>* blocks);
+
+// Fails the test unless the store's totals are those of the blocks to which its nodes refer.
+void ExpectTotalsOfNodes(const Store& store);
 
 // Fails the test unless the node is readable in every part and has the bytes that its name demands.
 void ExpectIntact(const Store& store, absl::string_view node_id);
