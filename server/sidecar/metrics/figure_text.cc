@@ -1,8 +1,8 @@
 #include "server/sidecar/metrics/figure_text.h"
 
 #include <cmath>
+#include <cstdlib>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
@@ -25,8 +25,7 @@ std::string ReadableNumber(double value) {
   if (size >= 999.5 && size < 1e15) return GroupedNumber(std::llround(value));
   const std::string text = absl::StrFormat("%.2e", value);
   const size_t e = text.find('e');
-  int exponent = 0;
-  if (!absl::SimpleAtoi(absl::string_view(text).substr(e + 1), &exponent)) return text;
+  const int exponent = static_cast<int>(std::strtol(text.c_str() + e + 1, nullptr, 10));
   const bool as_decimal = exponent >= -4 && exponent < 3;
   if (as_decimal) return WithoutTrailingZeros(absl::StrFormat("%.*f", 2 - exponent, value));
   return absl::StrCat(WithoutTrailingZeros(text.substr(0, e)), "e", exponent);

@@ -103,7 +103,7 @@ absl::Status CheckReport(const RateDistortionReport& report) {
   for (size_t i = 0; i < report.controls.size(); ++i) {
     const std::string where = absl::StrCat("control ", i);
     const NegativeControl& control = report.controls[i];
-    const absl::Status status =
+    absl::Status status =
         FirstError({CheckLabel(where, "name", control.name), CheckRange(where, "mean_kl", control.mean_kl)});
     if (!status.ok()) return status;
   }
