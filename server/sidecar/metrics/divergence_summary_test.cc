@@ -29,7 +29,9 @@ double MeanAgreement(const nlohmann::json& record, size_t k) {
 }
 
 TEST(AggregateTest, FiguresAreThoseOfNumpy) {
-  for (const auto& record : RecordedMetrics()["aggregates"]) {
+  const nlohmann::json records = RecordedMetrics()["aggregates"];
+  ASSERT_GT(records.size(), 1u);
+  for (const auto& record : records) {
     const auto values = record["values"].get<std::vector<double>>();
     const Aggregate aggregate = AggregateOf(values).value();
     const auto expect = [&](const char* figure, double value) {
