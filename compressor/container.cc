@@ -121,14 +121,25 @@ std::string WriteContainer(const Codec& codec, const BlockShape& shape, const Bl
   return out += encoded.bytes;
 }
 
-// The codec of a container, if this program has it in a version that reads the payload.
-absl::StatusOr<const Codec*> FindDecoder(const CodecRegistry& registry, const ContainerInfo& info) {
-  absl::StatusOr<const Codec*> codec = registry.Find(info.codec, info.profile_id);
-  if (codec.ok() && info.codec_version > (*codec)->version()) {
+// Decodes a parsed container.
+absl::Status Decode(const Codec& codec, const Container& container, const BlockContext& context, MutableBlockView out) {
+  const ContainerInfo& info = container.info;
+  if (info.codec_version > codec.version()) {
     return absl::UnimplementedError(absl::StrCat("block of codec '", info.codec, "' version ", info.codec_version,
-                                                 ", this program reads up to ", (*codec)->version()));
+                                                 ", this program reads up to ", codec.version()));
   }
-  return codec;
+  if (info.shape != out.shape) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("container holds ", info.shape.DebugString(), ", room is for ", out.shape.DebugString()));
+  }
+  const EncodedBlockView encoded{.bytes = container.payload,
+                                 .tensors_per_section = info.tensors_per_section,
+                                 .section_sizes = info.section_sizes};
+  absl::Status status = codec.Decode(encoded, info.codec_version, context, out);
+  if (status.ok() && codec.lossless() && ComputeBlockId(out.view()) != info.block_id) {
+    return Damaged(absl::StrCat("decoded values are not those of block ", info.block_id.ToHex()));
+  }
+  return status;
 }
 
 }  // namespace
@@ -164,9 +175,14 @@ absl::StatusOr<std::string> EncodeBlock(const CodecRegistry& registry, std::stri
                                         const BlockId& block_id, const BlockContext& context) {
   absl::StatusOr<const Codec*> codec = registry.Find(codec_name);
   if (!codec.ok()) return codec.status();
-  absl::StatusOr<EncodedBlock> encoded = (*codec)->Encode(block, context);
+  return EncodeBlock(**codec, block, block_id, context);
+}
+
+absl::StatusOr<std::string> EncodeBlock(const Codec& codec, BlockView block, const BlockId& block_id,
+                                        const BlockContext& context) {
+  absl::StatusOr<EncodedBlock> encoded = codec.Encode(block, context);
   if (!encoded.ok()) return encoded.status();
-  return WriteContainer(**codec, block.shape, block_id, *encoded);
+  return WriteContainer(codec, block.shape, block_id, *encoded);
 }
 
 absl::Status DecodeBlock(const CodecRegistry& registry, std::string_view bytes, const BlockContext& context,
@@ -174,21 +190,23 @@ absl::Status DecodeBlock(const CodecRegistry& registry, std::string_view bytes, 
   if (absl::Status status = out.Validate(); !status.ok()) return status;
   absl::StatusOr<Container> container = ParseContainer(bytes);
   if (!container.ok()) return container.status();
-  const ContainerInfo& info = container->info;
-  if (info.shape != out.shape) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("container holds ", info.shape.DebugString(), ", room is for ", out.shape.DebugString()));
-  }
-  absl::StatusOr<const Codec*> codec = FindDecoder(registry, info);
+  absl::StatusOr<const Codec*> codec = registry.Find(container->info.codec, container->info.profile_id);
   if (!codec.ok()) return codec.status();
-  const EncodedBlockView encoded{.bytes = container->payload,
-                                 .tensors_per_section = info.tensors_per_section,
-                                 .section_sizes = info.section_sizes};
-  absl::Status status = (*codec)->Decode(encoded, info.codec_version, context, out);
-  if (status.ok() && (*codec)->lossless() && ComputeBlockId(out.view()) != info.block_id) {
-    return Damaged(absl::StrCat("decoded values are not those of block ", info.block_id.ToHex()));
+  return Decode(**codec, *container, context, out);
+}
+
+absl::Status DecodeBlock(const Codec& codec, std::string_view bytes, const BlockContext& context,
+                         MutableBlockView out) {
+  if (absl::Status status = out.Validate(); !status.ok()) return status;
+  absl::StatusOr<Container> container = ParseContainer(bytes);
+  if (!container.ok()) return container.status();
+  if (container->info.codec != codec.name() || container->info.profile_id != codec.profile_id()) {
+    return absl::FailedPreconditionError(absl::StrCat("the block is of codec '", container->info.codec, "', profile ",
+                                                      container->info.profile_id.ToHex(), ", not of '",
+                                                      std::string(codec.name()), "', profile ",
+                                                      codec.profile_id().ToHex()));
   }
-  return status;
+  return Decode(codec, *container, context, out);
 }
 
 }  // namespace quicksave::compressor

@@ -69,12 +69,19 @@ absl::StatusOr<std::string> EncodeBlock(const CodecRegistry& registry, std::stri
 absl::StatusOr<std::string> EncodeBlock(const CodecRegistry& registry, std::string_view codec_name, BlockView block,
                                         const BlockId& block_id, const BlockContext& context);
 
+// The same with a codec that the caller has.
+absl::StatusOr<std::string> EncodeBlock(const Codec& codec, BlockView block, const BlockId& block_id,
+                                        const BlockContext& context);
+
 // Decodes a container into `out` and verifies, if the codec is lossless, that the values have the header's BlockId, so
 // that damage can make an error but never other values. INVALID_ARGUMENT if the shape of `out` differs from the
 // header's; UNIMPLEMENTED for an unknown codec or a newer container or codec version; FAILED_PRECONDITION if the
 // profile is not registered; DATA_LOSS for damage. On error `out` holds unspecified values.
 absl::Status DecodeBlock(const CodecRegistry& registry, std::string_view bytes, const BlockContext& context,
                          MutableBlockView out);
+
+// The same with a codec that the caller has; FAILED_PRECONDITION for a container of another one.
+absl::Status DecodeBlock(const Codec& codec, std::string_view bytes, const BlockContext& context, MutableBlockView out);
 
 }  // namespace quicksave::compressor
 

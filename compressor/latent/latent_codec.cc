@@ -33,8 +33,8 @@ struct Symbols {
 
 class LatentCodec : public Codec {
  public:
-  explicit LatentCodec(std::shared_ptr<const LatentProfile> profile)
-      : profile_(std::move(profile)), profile_id_(ComputeDigest(profile_->Serialize())) {
+  LatentCodec(std::shared_ptr<const LatentProfile> profile, const Digest128& profile_id)
+      : profile_(std::move(profile)), profile_id_(profile_id) {
     for (const SigmaClass& one : profile_->classes) {
       encode_tables_.emplace_back(one.frequencies);
       decode_tables_.emplace_back(one.frequencies);
@@ -242,7 +242,12 @@ class LatentCodec : public Codec {
 }  // namespace
 
 std::unique_ptr<const Codec> NewLatentCodec(std::shared_ptr<const LatentProfile> profile) {
-  return std::make_unique<LatentCodec>(std::move(profile));
+  const Digest128 id = ComputeDigest(profile->Serialize());
+  return NewLatentCodec(std::move(profile), id);
+}
+
+std::unique_ptr<const Codec> NewLatentCodec(std::shared_ptr<const LatentProfile> profile, const Digest128& profile_id) {
+  return std::make_unique<LatentCodec>(std::move(profile), profile_id);
 }
 
 }  // namespace quicksave::compressor

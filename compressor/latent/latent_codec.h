@@ -25,6 +25,8 @@ inline constexpr char kLatentCodec[] = "latent";
 // all layers of the known tokens. The payload tells the digest of the whole decoded block, so that DATA_LOSS is the
 // answer to anything else than the values that Encode saw.
 std::unique_ptr<const Codec> NewLatentCodec(std::shared_ptr<const LatentProfile> profile);
+// The same, for a caller that has the digest of the profile's bytes already.
+std::unique_ptr<const Codec> NewLatentCodec(std::shared_ptr<const LatentProfile> profile, const Digest128& profile_id);
 
 }  // namespace quicksave::compressor
 

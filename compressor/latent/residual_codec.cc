@@ -74,8 +74,8 @@ class BitReader {
 
 class ResidualCodec : public Codec {
  public:
-  explicit ResidualCodec(std::shared_ptr<const LatentProfile> profile)
-      : profile_(std::move(profile)), profile_id_(ComputeDigest(profile_->Serialize())) {
+  ResidualCodec(std::shared_ptr<const LatentProfile> profile, const Digest128& profile_id)
+      : profile_(std::move(profile)), profile_id_(profile_id) {
     for (const TableFrequencies& table : profile_->residual_tables) {
       encode_tables_.emplace_back(table);
       decode_tables_.emplace_back(table);
@@ -242,7 +242,12 @@ std::vector<TableFrequencies> ResidualStatistics::Build() const {
 }
 
 std::unique_ptr<const Codec> NewResidualCodec(std::shared_ptr<const LatentProfile> profile) {
-  return std::make_unique<ResidualCodec>(std::move(profile));
+  const Digest128 id = ComputeDigest(profile->Serialize());
+  return NewResidualCodec(std::move(profile), id);
+}
+
+std::unique_ptr<const Codec> NewResidualCodec(std::shared_ptr<const LatentProfile> profile, const Digest128& profile_id) {
+  return std::make_unique<ResidualCodec>(std::move(profile), profile_id);
 }
 
 }  // namespace quicksave::compressor

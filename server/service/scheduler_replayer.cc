@@ -8,9 +8,9 @@
 
 namespace quicksave::server {
 
-absl::StatusOr<engine::Taps> SchedulerReplayer::Replay(absl::Span<const int32_t> tokens, std::optional<int> split,
+absl::StatusOr<engine::Taps> SchedulerReplayer::Replay(absl::Span<const int32_t> tokens, const std::vector<int>& splits,
                                                        engine::Sequence& sequence, engine::PageReservation& pages) {
-  if (absl::Status status = Check(tokens, split, sequence.length()); !status.ok()) return status;
+  if (absl::Status status = Check(tokens, splits, sequence.length()); !status.ok()) return status;
   // Moved, not copied: a last page that two sequences share would be copied.
   const auto job = std::make_shared<EvaluateJob>(std::exchange(sequence, engine::Sequence()),
                                                  std::vector<int32_t>(tokens.begin(), tokens.end()),
@@ -18,8 +18,10 @@ absl::StatusOr<engine::Taps> SchedulerReplayer::Replay(absl::Span<const int32_t>
   job->client = call_.client;
   job->deadline = call_.deadline;
   job->set_cancelled(call_.cancelled);
-  job->set_split(split);
-  if (split) job->set_taps(engine::Taps({.layers = {*split}, .all_tokens = true}, config_.hidden_size));
+  if (!splits.empty()) {
+    job->set_split(splits.back());
+    job->set_taps(engine::Taps({.layers = splits, .all_tokens = true}, config_.hidden_size));
+  }
   job->reservation = std::move(pages);
   const absl::Status status = scheduler_->Run(job, job->count());
   sequence = std::exchange(job->sequence(), engine::Sequence());
@@ -28,11 +30,13 @@ absl::StatusOr<engine::Taps> SchedulerReplayer::Replay(absl::Span<const int32_t>
   return job->captured();
 }
 
-absl::Status SchedulerReplayer::Check(absl::Span<const int32_t> tokens, std::optional<int> split,
+absl::Status SchedulerReplayer::Check(absl::Span<const int32_t> tokens, const std::vector<int>& splits,
                                       int first_position) const {
-  if (split && (*split < 0 || *split >= config_.layers)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a split replay of layer ", *split, " of a model with ", config_.layers, " layers"));
+  for (size_t i = 0; i < splits.size(); ++i) {
+    if (splits[i] < 0 || splits[i] >= config_.layers || (i > 0 && splits[i] <= splits[i - 1])) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a split replay of layer ", splits[i], " of a model with ", config_.layers, " layers"));
+    }
   }
   if (tokens.size() + first_position > static_cast<size_t>(config_.context_length)) {
     return absl::InvalidArgumentError(absl::StrCat("a replay of ", tokens.size(), " tokens after ", first_position,

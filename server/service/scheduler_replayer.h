@@ -2,8 +2,8 @@
 #define QUICKSAVE_SERVER_SERVICE_SCHEDULER_REPLAYER_H_
 
 #include <cstdint>
-#include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -21,12 +21,12 @@ class SchedulerReplayer : public Replayer {
   SchedulerReplayer(Scheduler* scheduler, const engine::ModelConfig& config, CallContext call)
       : scheduler_(scheduler), config_(config), call_(std::move(call)) {}
 
-  absl::StatusOr<engine::Taps> Replay(absl::Span<const int32_t> tokens, std::optional<int> split,
+  absl::StatusOr<engine::Taps> Replay(absl::Span<const int32_t> tokens, const std::vector<int>& splits,
                                       engine::Sequence& sequence, engine::PageReservation& pages) override;
 
  private:
   // Whether the model can compute that at all.
-  absl::Status Check(absl::Span<const int32_t> tokens, std::optional<int> split, int first_position) const;
+  absl::Status Check(absl::Span<const int32_t> tokens, const std::vector<int>& splits, int first_position) const;
 
   Scheduler* const scheduler_;
   const engine::ModelConfig& config_;

@@ -50,10 +50,10 @@ TEST_F(SchedulerReplayerTest, FirstTokensAndASplitGiveTheirLayersAndTheHiddenSta
     SchedulerReplayer replayer = NewReplayer();
     engine::Sequence sequence;
     engine::PageReservation pages = environment_.pool->Reserve(engine::PagesFor(200) + 1).value();
-    const auto none = replayer.Replay(span.subspan(0, kFirst), std::nullopt, sequence, pages);
+    const auto none = replayer.Replay(span.subspan(0, kFirst), {}, sequence, pages);
     ASSERT_TRUE(none.ok()) << none.status();
     EXPECT_FALSE(none->on());
-    const auto taps = replayer.Replay(span.subspan(kFirst), split, sequence, pages);
+    const auto taps = replayer.Replay(span.subspan(kFirst), {split}, sequence, pages);
     ASSERT_TRUE(taps.ok()) << taps.status();
     EXPECT_EQ(sequence.tokens(), tokens);
     EXPECT_EQ(engine::KeyValueBits(sequence, 0, split + 1), engine::KeyValueBits(whole, 0, split + 1));
@@ -72,7 +72,7 @@ TEST_F(SchedulerReplayerTest, PagesThatWereNotTakenStayReserved) {
   engine::PageReservation pages = environment_.pool->Reserve(20).value();
   const std::byte* first_page = nullptr;
   for (const int begin : {0, 50}) {
-    ASSERT_TRUE(replayer.Replay(absl::MakeConstSpan(tokens).subspan(begin, 50), 1, sequence, pages).ok());
+    ASSERT_TRUE(replayer.Replay(absl::MakeConstSpan(tokens).subspan(begin, 50), {1}, sequence, pages).ok());
     if (begin == 0) first_page = sequence.pages().front().data();
   }
   EXPECT_EQ(sequence.pages().size(), 7u);
@@ -90,16 +90,16 @@ TEST_F(SchedulerReplayerTest, EndsWithItsCallAndGivesBackWhatItWasGiven) {
   const std::vector<int32_t> tokens = TextTokens(400, 3);
   engine::Sequence sequence;
   engine::PageReservation pages = environment_.pool->Reserve(60).value();
-  const auto cancelled = NewReplayer(gives_up).Replay(tokens, 1, sequence, pages);
+  const auto cancelled = NewReplayer(gives_up).Replay(tokens, {1}, sequence, pages);
   EXPECT_EQ(cancelled.status().code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(sequence.length(), 100);
   EXPECT_EQ(sequence.pages().size() + pages.pages(), 60u);
-  const auto ended = NewReplayer(late).Replay(absl::MakeConstSpan(tokens).subspan(100), 1, sequence, pages);
+  const auto ended = NewReplayer(late).Replay(absl::MakeConstSpan(tokens).subspan(100), {1}, sequence, pages);
   EXPECT_EQ(ended.status().code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(sequence.length(), 100);
 
   environment_.scheduler->Shutdown();
-  const auto refused = NewReplayer().Replay(absl::MakeConstSpan(tokens).subspan(100), 1, sequence, pages);
+  const auto refused = NewReplayer().Replay(absl::MakeConstSpan(tokens).subspan(100), {1}, sequence, pages);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(sequence.length(), 100) << "a refused job's sequence was lost";
   EXPECT_EQ(sequence.pages().size() + pages.pages(), 60u);
@@ -110,7 +110,7 @@ TEST_F(SchedulerReplayerTest, WhatTheModelCannotComputeIsRefused) {
   engine::Sequence sequence;
   engine::PageReservation pages = environment_.pool->Reserve(50).value();
   const auto refusal = [&](const std::vector<int32_t>& tokens, std::optional<int> split) {
-    const absl::Status status = replayer.Replay(tokens, split, sequence, pages).status();
+    const absl::Status status = replayer.Replay(tokens, {split}, sequence, pages).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
     EXPECT_EQ(sequence.length(), 0);
     EXPECT_EQ(pages.pages(), 50);
@@ -127,7 +127,7 @@ TEST_F(SchedulerReplayerTest, WhatTheModelCannotComputeIsRefused) {
 TEST_F(SchedulerReplayerTest, NoTokensAreNothingToDo) {
   engine::Sequence sequence = Whole(TextTokens(20, 6));
   engine::PageReservation pages;
-  const auto taps = NewReplayer().Replay({}, 1, sequence, pages);
+  const auto taps = NewReplayer().Replay({}, {1}, sequence, pages);
   ASSERT_TRUE(taps.ok()) << taps.status();
   EXPECT_EQ(taps->extent().token_count, 0);
   EXPECT_EQ(sequence.length(), 20);

@@ -1,0 +1,98 @@
+#include "server/archive/latent_profiles.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "compressor/latent/latent_codec.h"
+#include "compressor/latent/residual_codec.h"
+
+namespace quicksave::server {
+
+absl::Status LatentProfiles::LoadStored() {
+  const absl::StatusOr<std::vector<storage::ProfileInfo>> infos = store_->ListProfiles(model_fingerprint_);
+  if (!infos.ok()) return infos.status();
+  for (const storage::ProfileInfo& info : *infos) {
+    if (info.codec != compressor::kLatentCodec) continue;
+    const absl::StatusOr<storage::Profile> stored = store_->GetProfile(model_fingerprint_, info.codec, info.id);
+    if (!stored.ok()) return stored.status();
+    if (absl::Status status = Load(info.id, stored->bytes); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LatentProfiles::Load(const std::string& id, std::string_view bytes) {
+  absl::StatusOr<compressor::LatentProfile> profile = compressor::LatentProfile::Parse(bytes);
+  if (!profile.ok()) {
+    return absl::Status(profile.status().code(),
+                        absl::StrCat("latent profile ", id, " in the store: ", profile.status().message()));
+  }
+  return Add(id, bytes, *std::move(profile));
+}
+
+absl::StatusOr<std::string> LatentProfiles::Adopt(std::string_view bytes) {
+  absl::StatusOr<compressor::LatentProfile> profile = compressor::LatentProfile::Parse(bytes);
+  if (absl::IsDataLoss(profile.status())) return absl::InvalidArgumentError(profile.status().message());
+  if (!profile.ok()) return profile.status();
+  const std::string id = compressor::ComputeDigest(bytes).ToHex();
+  if (Find(id) != nullptr) return id;
+  if (absl::Status status = Add(id, bytes, *std::move(profile)); !status.ok()) return status;
+  absl::Status stored =
+      store_->PutProfile(model_fingerprint_, compressor::kLatentCodec, {.id = id, .bytes = std::string(bytes)});
+  if (!stored.ok()) return stored;
+  return id;
+}
+
+absl::Status LatentProfiles::Add(const std::string& id, std::string_view bytes, compressor::LatentProfile profile) {
+  if (profile.model_fingerprint != model_fingerprint_) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the latent profile is for model ", profile.model_fingerprint, ", this server runs ",
+                     model_fingerprint_, "; calibrate one with quicksave-calibrate"));
+  }
+  if (profile.layers != shape_.layers || profile.kv_heads != shape_.kv_heads || profile.head_dim != shape_.head_dim ||
+      (profile.features != 0 && profile.features != hidden_size_)) {
+    return absl::FailedPreconditionError("the latent profile is for a state of another shape than the model's");
+  }
+  const absl::StatusOr<compressor::Digest128> digest = compressor::Digest128::FromHex(id);
+  if (!digest.ok()) return absl::DataLossError(absl::StrCat("latent profile with impossible id ", id));
+  auto shared = std::make_shared<const compressor::LatentProfile>(std::move(profile));
+  auto entry = std::make_unique<LatentProfileEntry>();
+  entry->id = id;
+  entry->size_bytes = static_cast<int64_t>(bytes.size());
+  entry->profile = shared;
+  absl::MutexLock lock(&mutex_);
+  for (const auto& other : entries_) {
+    if (other->id == id) return absl::OkStatus();
+  }
+  absl::Status status = codecs_.Register(compressor::NewLatentCodec(shared, *digest));
+  status.Update(codecs_.Register(compressor::NewResidualCodec(shared, *digest)));
+  if (!status.ok()) return status;
+  entry->latent = codecs_.Find(compressor::kLatentCodec, *digest).value();
+  entry->residual = codecs_.Find(compressor::kResidualCodec, *digest).value();
+  entries_.push_back(std::move(entry));
+  return absl::OkStatus();
+}
+
+const LatentProfileEntry* LatentProfiles::Find(std::string_view id) const {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& entry : entries_) {
+    if (entry->id == id) return entry.get();
+  }
+  return nullptr;
+}
+
+const LatentProfileEntry* LatentProfiles::ForSplit(int split) const {
+  absl::MutexLock lock(&mutex_);
+  for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
+    if ((*entry)->profile->split == split) return entry->get();
+  }
+  return nullptr;
+}
+
+std::vector<const LatentProfileEntry*> LatentProfiles::All() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<const LatentProfileEntry*> all;
+  for (const auto& entry : entries_) all.push_back(entry.get());
+  return all;
+}
+
+}  // namespace quicksave::server
