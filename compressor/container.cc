@@ -132,9 +132,8 @@ absl::Status Decode(const Codec& codec, const Container& container, const BlockC
     return absl::InvalidArgumentError(
         absl::StrCat("container holds ", info.shape.DebugString(), ", room is for ", out.shape.DebugString()));
   }
-  const EncodedBlockView encoded{.bytes = container.payload,
-                                 .tensors_per_section = info.tensors_per_section,
-                                 .section_sizes = info.section_sizes};
+  const EncodedBlockView encoded{
+      .bytes = container.payload, .tensors_per_section = info.tensors_per_section, .section_sizes = info.section_sizes};
   absl::Status status = codec.Decode(encoded, info.codec_version, context, out);
   if (status.ok() && codec.lossless() && ComputeBlockId(out.view()) != info.block_id) {
     return Damaged(absl::StrCat("decoded values are not those of block ", info.block_id.ToHex()));
@@ -201,10 +200,9 @@ absl::Status DecodeBlock(const Codec& codec, std::string_view bytes, const Block
   absl::StatusOr<Container> container = ParseContainer(bytes);
   if (!container.ok()) return container.status();
   if (container->info.codec != codec.name() || container->info.profile_id != codec.profile_id()) {
-    return absl::FailedPreconditionError(absl::StrCat("the block is of codec '", container->info.codec, "', profile ",
-                                                      container->info.profile_id.ToHex(), ", not of '",
-                                                      std::string(codec.name()), "', profile ",
-                                                      codec.profile_id().ToHex()));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the block is of codec '", container->info.codec, "', profile ", container->info.profile_id.ToHex(),
+        ", not of '", std::string(codec.name()), "', profile ", codec.profile_id().ToHex()));
   }
   return Decode(codec, *container, context, out);
 }

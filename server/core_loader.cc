@@ -45,7 +45,7 @@ class CoreLoader {
                      .max_tap_bytes = static_cast<int64_t>(config_.max_tap_bytes)};
     for (const auto step :
          {&CoreLoader::CheckModel, &CoreLoader::OpenStore, &CoreLoader::LoadModel, &CoreLoader::StartEngine,
-          &CoreLoader::OpenArchive, &CoreLoader::WarmUp, &CoreLoader::Calibrate}) {
+          &CoreLoader::OpenArchive, &CoreLoader::LoadProfiles, &CoreLoader::WarmUp, &CoreLoader::Calibrate}) {
       if (stopped_()) return absl::CancelledError("stopped while starting");
       if (absl::Status status = (this->*step)(); !status.ok()) return status;
     }
@@ -149,11 +149,13 @@ class CoreLoader {
     core_->callers = std::make_unique<WorkerPool>(kCallers);
     core_->waiters = std::make_unique<WorkerPool>(kWaiters);
     core_->codecs = std::make_unique<compressor::CodecRegistry>();
+    core_->angles = std::make_unique<const RopeAngles>(core_->decoder->config());
     absl::StatusOr<std::unique_ptr<Archive>> archive = Archive::Create({.store = core_->store.get(),
                                                                         .codecs = core_->codecs.get(),
                                                                         .pool = core_->pool.get(),
                                                                         .workers = core_->workers.get(),
-                                                                        .model = core_->identity});
+                                                                        .model = core_->identity,
+                                                                        .angles = core_->angles.get()});
     if (!archive.ok()) return archive.status();
     core_->archive = *std::move(archive);
     core_->parking_lot = std::make_unique<ParkingLot>(core_->archive.get(), core_->store.get());
@@ -165,6 +167,18 @@ class CoreLoader {
                                                              .max_ended = config_.prefix_cache ? kMaxEnded : 0},
                                        core_->scheduler.get(), core_->broker.get(), core_->parking_lot.get());
     core_->broker->set_make_room([sessions = core_->sessions.get()](int) { return sessions->MakeRoom(); });
+    return absl::OkStatus();
+  }
+
+  absl::Status LoadProfiles() {
+    for (const std::string& path : config_.profiles) {
+      const absl::StatusOr<std::string> id = LoadProfileFile(*core_->archive, path);
+      if (!id.ok()) return id.status();
+    }
+    for (const LatentProfileEntry* entry : core_->archive->latents().All()) {
+      LogEvent(spdlog::level::info, "latent profile",
+               {{"id", entry->id}, {"split", int64_t{entry->profile->split}}, {"bytes", entry->size_bytes}});
+    }
     return absl::OkStatus();
   }
 

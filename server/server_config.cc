@@ -149,6 +149,16 @@ void AddStoreOptions(CLI::App& app, ServerConfig& config) {
       ->envname("QUICKSAVE_NO_CALIBRATION");
 }
 
+void AddEncodingOptions(CLI::App& app, ServerConfig& config) {
+  // Several may be given, so the last one does not count alone.
+  app.add_option("--profile", config.profiles,
+                 "Latent profiles that quicksave-calibrate wrote, loaded at start\nand kept in the store for good")
+      ->group("Encoding")
+      ->envname("QUICKSAVE_PROFILE")
+      ->delimiter(',')
+      ->type_name("FILE");
+}
+
 void AddNetworkOptions(CLI::App& app, ServerConfig& config) {
   OptionGroup group(app, "Network");
   group.Add("--listen", config.listen, "Address and port; port 0 takes a free one")->type_name("HOST:PORT");
@@ -239,6 +249,7 @@ void SetUp(CLI::App& app, ServerConfig& config) {
   app.formatter(std::make_shared<HelpFormatter>());
   AddModelOptions(app, config);
   AddStoreOptions(app, config);
+  AddEncodingOptions(app, config);
   AddNetworkOptions(app, config);
   AddLimitOptions(app, config);
   AddLogOptions(app, config);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "server/engine/model/weight_format.h"
@@ -32,6 +33,7 @@ struct ServerConfig {
   bool poison_kv = false;
   bool prefix_cache = true;
   bool calibrate = true;
+  std::vector<std::string> profiles;  // files
 
   storage::Durability durability = storage::Durability::kSync;
   uint64_t min_free_disk_bytes = uint64_t{256} << 20;

@@ -12,6 +12,7 @@
 #include "server/archive/node_reader.h"
 #include "server/archive/node_record.h"
 #include "server/archive/node_saver.h"
+#include "server/archive/state_encoder.h"
 #include "server/archive/stopwatch.h"
 #include "server/archive/tap_blocks.h"
 
@@ -52,25 +53,30 @@ class TapLoader {
   std::vector<int> wanted_;
 };
 
-// Pages for `tokens` tokens, content undefined.
-std::vector<engine::PageRef> TakePages(engine::PageReservation& reservation, int tokens) {
-  std::vector<engine::PageRef> pages(engine::PagesFor(tokens));
-  for (engine::PageRef& page : pages) page = reservation.Take();
-  return pages;
-}
+// A restore that finds the node changed under it begins again.
+constexpr int kAttempts = 3;
 
-// Number of the node's blocks that hold any of its first `tokens` tokens.
-int BlocksFor(const storage::NodeRecord& record, int tokens) {
-  const auto& blocks = record.contents().blocks();
-  const auto end = std::partition_point(blocks.begin(), blocks.end(), [tokens](const storage::BlockRef& ref) {
-    return ref.first_token() < static_cast<uint32_t>(tokens);
-  });
-  return static_cast<int>(end - blocks.begin());
+storage::v1::EncodingSummary SummaryOf(const storage::NodeRecord& record, const storage::v1::Encoding& encoding) {
+  for (const storage::v1::EncodingSummary& summary : record.encodings()) {
+    if (storage::EncodingKeyOf(summary) == storage::EncodingKeyOf(encoding)) return summary;
+  }
+  return {};
 }
 
 // A state that captures its last token gets its hidden states again, however it was rewound.
 int64_t TapBytesToBe(const engine::TapExtent& taps) {
   return taps.spec.all_tokens ? taps.bytes() : taps.bytes_per_token();
+}
+
+// What a restore read, and how good that is.
+void Describe(const RestoreSource& source, const storage::NodeRecord& record, RestoreReport& report) {
+  report.estimate = source.estimate;
+  report.exact = source.exact;
+  report.codec = source.encoding == nullptr ? record.codec() : source.encoding->codec();
+  report.latent_tail = ParseLatentKey(source.blocks.back()->codec()).has_value() && source.residuals.back() == nullptr;
+  if (source.encoding == nullptr) return;
+  report.encoding = SummaryOf(record, *source.encoding);
+  if (!source.exact && source.encoding->has_fidelity()) report.fidelity = source.encoding->fidelity();
 }
 
 absl::Status CheckReferences(const storage::Store& store, const storage::NodeRecord& record) {
@@ -88,8 +94,9 @@ Archive::Archive(const Dependencies& dependencies, std::unique_ptr<BlockCoder> c
 Archive::~Archive() = default;
 
 absl::StatusOr<std::unique_ptr<Archive>> Archive::Create(const Dependencies& dependencies) {
-  absl::StatusOr<std::unique_ptr<BlockCoder>> coder = BlockCoder::Create(
-      dependencies.store, dependencies.codecs, dependencies.model.fingerprint, dependencies.pool->shape());
+  absl::StatusOr<std::unique_ptr<BlockCoder>> coder =
+      BlockCoder::Create(dependencies.store, dependencies.codecs, dependencies.model.fingerprint,
+                         dependencies.pool->shape(), dependencies.model.hidden_size);
   if (!coder.ok()) return coder.status();
   return std::unique_ptr<Archive>(new Archive(dependencies, *std::move(coder)));
 }
@@ -112,39 +119,79 @@ absl::Status Archive::Calibrate(const std::vector<engine::Sequence>& sequences) 
 
 absl::StatusOr<SavedNode> Archive::Save(const SaveRequest& request) { return NodeSaver(d_, *coder_, request).Save(); }
 
+LatentProfiles& Archive::latents() { return coder_->latents(); }
+
 absl::StatusOr<RestoredState> Archive::Restore(const std::string& tenant, const std::string& node_id,
                                                const RestoreOptions& options) {
+  for (int attempt = 1;; ++attempt) {
+    absl::StatusOr<storage::NodeRecord> record = d_.store->GetNode(tenant, node_id);
+    if (!record.ok()) return record.status();
+    const uint64_t revision = record->revision();
+    absl::StatusOr<RestoredState> restored = RestoreOnce(*std::move(record), options);
+    if (!absl::IsDataLoss(restored.status()) || attempt == kAttempts) return restored;
+    // Blocks go when the node's encodings are changed meanwhile.
+    const absl::StatusOr<storage::NodeRecord> now = d_.store->GetNode(tenant, node_id);
+    if (!now.ok() || now->revision() == revision) return restored;
+  }
+}
+
+absl::StatusOr<RestoredState> Archive::RestoreOnce(storage::NodeRecord record, const RestoreOptions& options) {
   Stopwatch total;
-  absl::StatusOr<storage::NodeRecord> record = d_.store->GetNode(tenant, node_id);
-  if (!record.ok()) return record.status();
-  if (absl::Status status = CheckRestorable(*record, d_.model); !status.ok()) return status;
-  if (absl::Status status = CheckConsistent(*record); !status.ok()) return status;
-  if (absl::Status status = CheckFitsModel(*record, d_.model, d_.pool->shape()); !status.ok()) return status;
-  const int count = static_cast<int>(record->token_count());
+  if (absl::Status status = CheckRestorable(record, d_.model); !status.ok()) return status;
+  if (absl::Status status = CheckConsistent(record); !status.ok()) return status;
+  if (absl::Status status = CheckFitsModel(record, d_.model, d_.pool->shape()); !status.ok()) return status;
+  const int count = static_cast<int>(record.token_count());
   const int tokens = options.at_token.value_or(count);
   if (tokens < 1 || tokens > count) {
-    return absl::OutOfRangeError(
-        absl::StrCat("nodes/", node_id, " has ", count, " tokens; at_token must be 1 to ", count, ", not ", tokens));
+    return absl::OutOfRangeError(absl::StrCat("nodes/", record.node_id(), " has ", count,
+                                              " tokens; at_token must be 1 to ", count, ", not ", tokens));
   }
-  const engine::TapExtent taps = options.without_taps ? engine::TapExtent() : TapExtentOf(*record, tokens);
+  RestoredState restored{.record = std::move(record)};
+  absl::StatusOr<RestoreSource> source =
+      ChooseSource(restored.record, tokens, d_.pool->shape().layers, options.preference, coder_->latents(), costs_);
+  if (!source.ok()) return source.status();
+  if (source->replay_end > 0 && (options.replayer == nullptr || d_.angles == nullptr)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("nodes/", restored.record.node_id(), " has latents, which cannot be decoded here"));
+  }
+  const engine::TapExtent taps = options.without_taps ? engine::TapExtent() : TapExtentOf(restored.record, tokens);
   if (taps.on() && options.admit_taps) {
     if (absl::Status status = options.admit_taps(TapBytesToBe(taps)); !status.ok()) return status;
   }
+  // A latent is decoded as a whole, also where only a part of it is wanted.
+  const int room = std::max(tokens, source->replay_end);
   absl::StatusOr<engine::PageReservation> reservation =
-      options.reserve ? options.reserve(tokens) : d_.pool->Reserve(engine::PagesFor(tokens));
+      options.reserve ? options.reserve(room) : d_.pool->Reserve(engine::PagesFor(room));
   if (!reservation.ok()) return reservation.status();
-  RestoredState restored{.record = *std::move(record)};
-  if (absl::Status status = Load(tokens, taps, *std::move(reservation), restored); !status.ok()) return status;
-  restored.report.codec = restored.record.codec();
+  absl::Status loaded = Load(*source, tokens, taps, options.replayer, *std::move(reservation), restored);
+  if (!loaded.ok()) return loaded;
   restored.report.total = total.Lap();
   return restored;
 }
 
-absl::Status Archive::Load(int tokens, const engine::TapExtent& extent, engine::PageReservation reservation,
-                           RestoredState& restored) const {
+absl::Status Archive::Load(const RestoreSource& source, int tokens, const engine::TapExtent& extent, Replayer* replayer,
+                           engine::PageReservation reservation, RestoredState& restored) {
   const storage::NodeRecord& record = restored.record;
-  std::vector<engine::PageRef> pages = TakePages(reservation, tokens);
-  const int blocks = BlocksFor(record, tokens);
+  RestoreReport& report = restored.report;
+  const std::vector<int32_t> ids = TokensOf(record, std::max(tokens, source.replay_end));
+  engine::Sequence sequence;
+  std::optional<StateReplay> replay;
+  Stopwatch watch;
+  if (source.replay_end > 0) {
+    absl::StatusOr<StateReplay> run = StateReplay::Run(*replayer, absl::MakeConstSpan(ids).first(source.replay_end),
+                                                       source.splits, sequence, reservation);
+    if (!run.ok()) return run.status();
+    replay = *std::move(run);
+    report.replay = watch.Lap();
+    report.replayed_layers = source.splits.back() + 1;
+    report.recomputed_tokens = std::min(kRecomputedTokens, tokens);
+    costs_.NoteReplay(source.replay_end, source.layers_share(d_.pool->shape().layers), report.replay);
+  }
+  if (sequence.length() < tokens) {
+    sequence.Append(absl::MakeConstSpan(ids).subspan(sequence.length(), tokens - sequence.length()), reservation);
+  }
+  const absl::Span<const engine::PageRef> pages = sequence.pages();
+  const int blocks = static_cast<int>(source.blocks.size());
   const bool whole = static_cast<uint32_t>(tokens) == record.token_count();
   const NodeReader reader(d_, *coder_, record);
   std::vector<absl::Duration> load(blocks);
@@ -159,34 +206,45 @@ absl::Status Archive::Load(int tokens, const engine::TapExtent& extent, engine::
       logits = *std::move(read);
       return absl::OkStatus();
     }
-    const storage::BlockRef& ref = record.contents().blocks(i);
+    const storage::BlockRef& ref = *source.blocks[i];
     const int first = static_cast<int>(ref.first_token());
-    absl::StatusOr<RawBlock> block = reader.ReadBlock(ref, cost);
+    absl::StatusOr<RawBlock> block =
+        replay ? reader.ReadBlock(ref, source.residuals[i], {&*replay, pages, d_.angles}, cost)
+               : reader.ReadBlock(ref, cost);
     if (!block.ok()) return block.status();
-    Stopwatch watch;
+    Stopwatch scatter;
     ScatterBlock(block->view(), std::min(block->shape.tokens, tokens - first), first, pages);
-    load[i] = watch.Lap();
+    load[i] = scatter.Lap();
     return absl::OkStatus();
   };
   ReadCost cost;
   if (absl::Status status = reader.ForEach(taps.count() + blocks + (whole ? 1 : 0), work, cost); !status.ok())
     return status;
-  RestoreReport& report = restored.report;
+  costs_.NoteRead(source, tokens, watch.Lap());
   report.bytes_read = cost.bytes;
   report.bytes_restored = static_cast<int64_t>(ShapeOfBlock(d_.pool->shape(), 1).bytes()) * tokens +
                           (whole ? int64_t{4} * d_.model.vocab_size : 0);
   report.read = cost.read;
   report.decode = cost.decode;
   for (const absl::Duration& duration : load) report.load += duration;
+  Describe(source, record, report);
   SessionState& state = restored.state;
-  state.sequence = engine::Sequence(TokensOf(record, tokens), std::move(pages), std::move(logits));
+  sequence.Truncate(tokens);
+  sequence.set_next_logits(std::move(logits));
+  state.sequence = std::move(sequence);
   state.sampling = SamplingOf(record);
   state.text = TextStateOf(record, tokens);
   state.constraint = ConstraintOf(record, tokens);
   state.taps = std::move(taps).taps();
-  state.origin = OriginOf(record);
+  state.origin = OriginOf(record, source);
   state.origin_tokens = tokens;
   return absl::OkStatus();
+}
+
+absl::StatusOr<EncodedState> Archive::EncodeLatent(const storage::NodeRecord& record, const engine::Sequence& saved,
+                                                   const StateReplay& replay, const engine::Sequence& replayed,
+                                                   const LatentProfileEntry& profile, float step, bool residual) {
+  return StateEncoder(d_, *coder_, {record, saved, replay, replayed, profile, step, residual}).Encode();
 }
 
 absl::StatusOr<std::vector<float>> Archive::ReadTaps(const storage::NodeRecord& record, int index) const {
@@ -205,7 +263,13 @@ absl::StatusOr<VerifiedNode> Archive::Verify(const std::string& tenant, const st
     if (absl::Status status = CheckFitsModel(*record, d_.model, d_.pool->shape()); !status.ok()) return status;
   }
   const NodeReader reader(d_, *coder_, *record);
-  const int blocks = record->contents().blocks_size();
+  std::vector<const storage::BlockRef*> refs;
+  for (const storage::BlockRef& ref : record->contents().blocks()) refs.push_back(&ref);
+  for (const storage::v1::Encoding& encoding : record->contents().encodings()) {
+    for (const storage::BlockRef& ref : encoding.blocks()) refs.push_back(&ref);
+    for (const storage::BlockRef& ref : encoding.residuals()) refs.push_back(&ref);
+  }
+  const int blocks = static_cast<int>(refs.size());
   const std::vector<TapPiece> taps = PlanTapPieces(TapExtentOf(*record));
   const auto work = [&](int i, ReadCost& cost) -> absl::Status {
     if (i > blocks) {
@@ -213,7 +277,9 @@ absl::StatusOr<VerifiedNode> Archive::Verify(const std::string& tenant, const st
       return reader.ReadTaps(taps[tap], record->contents().tap_blocks(tap).block(), cost).status();
     }
     if (i == blocks) return reader.ReadLogits(same_model ? d_.model.vocab_size : 0, cost).status();
-    return reader.ReadBlock(record->contents().blocks(i), cost).status();
+    // What a latent decodes to is known only beside what the model recomputes.
+    if (ParseLatentKey(refs[i]->codec())) return reader.CheckLatent(*refs[i], cost);
+    return reader.ReadBlock(*refs[i], cost).status();
   };
   ReadCost cost;
   const int tap_blocks = static_cast<int>(taps.size());

@@ -13,6 +13,10 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "compressor/codec.h"
+#include "server/archive/replayer.h"
+#include "server/archive/restore_plan.h"
+#include "server/archive/rope_angles.h"
+#include "server/archive/state_replay.h"
 #include "server/engine/page_pool.h"
 #include "server/scheduler/session_state.h"
 #include "server/worker_pool.h"
@@ -62,14 +66,26 @@ struct SavedNode {
   SaveReport report;
 };
 
-// Times are summed over threads, but for total.
+// Times are summed over threads, but for replay and total.
 struct RestoreReport {
   int64_t bytes_read = 0;      // blocks, logits and hidden states, as stored
   int64_t bytes_restored = 0;  // K, V and logits
   std::string codec;
-  absl::Duration read;    // from the store, with its checksum
-  absl::Duration decode;  // with the check of the identity
-  absl::Duration load;    // into pages
+  // The encoding that was read, unless it was the one as saved, and what was measured of it.
+  std::optional<storage::v1::EncodingSummary> encoding;
+  std::optional<storage::v1::Fidelity> fidelity;
+  // Whether the state has the bits that were saved.
+  bool exact = true;
+  // Whether the last token's K and V come from a latent that was not completed to the exact bits.
+  bool latent_tail = false;
+  // Layers that were recomputed for all tokens, and tokens for which all were.
+  int replayed_layers = 0;
+  int recomputed_tokens = 0;
+  absl::Duration estimate;  // of total, before
+  absl::Duration replay;    // recomputing
+  absl::Duration read;      // from the store, with its checksum
+  absl::Duration decode;    // with the check of the identity
+  absl::Duration load;      // into pages
   absl::Duration total;
 };
 
@@ -94,6 +110,16 @@ struct RestoreOptions {
   std::function<absl::Status(int64_t bytes)> admit_taps;
   // Leaves the hidden states out, and what the state captures.
   bool without_taps = false;
+  // Recomputes what latents leave out. Without it, a node with latents is FAILED_PRECONDITION.
+  Replayer* replayer = nullptr;
+  RestorePreference preference;
+};
+
+// A latent encoding of a node, which no store has yet.
+struct EncodedState {
+  storage::v1::Encoding encoding;  // without fidelity but for the errors of K and V
+  std::vector<storage::NewBlock> blocks;
+  absl::Duration encode;  // summed over threads
 };
 
 struct VerifiedNode {
@@ -111,6 +137,8 @@ class Archive {
     engine::PagePool* pool;
     WorkerPool* workers;
     ModelIdentity model;
+    // What latents need; null where they are not used.
+    const RopeAngles* angles = nullptr;
   };
   // Registers the codecs that need no profile, unless they are registered, and the model's stored profile of the exact
   // codec, when there is one. DATA_LOSS when that profile is damaged. What is given must outlive the archive.
@@ -123,6 +151,17 @@ class Archive {
   // when the states have no tokens; the store's errors.
   absl::Status Calibrate(const std::vector<engine::Sequence>& sequences);
 
+  // The latent profiles of the model.
+  LatentProfiles& latents();
+
+  // Encodes a node's state, which was restored as saved, with a latent profile at a step, and with residuals if asked
+  // for. Blocks that are latents already are kept as they are: nothing decoded is encoded anew. `replayed` holds what
+  // the profile leaves out, recomputed by `replay`; it gets the rest as it will be decoded. FAILED_PRECONDITION when
+  // what was recomputed is not what was saved; errors of encoding.
+  absl::StatusOr<EncodedState> EncodeLatent(const storage::NodeRecord& record, const engine::Sequence& saved,
+                                            const StateReplay& replay, const engine::Sequence& replayed,
+                                            const LatentProfileEntry& profile, float step, bool residual);
+
   // Saves a state as a new node, in one atomic step: what its origin already has is referred to, the rest is gathered
   // from pages, encoded in parallel and written. Blocks end at multiples of 128 tokens. A window of 128 tokens that
   // earlier saves cut into pieces keeps them until there would be more than kMaxPieces, then it is stored anew as one
@@ -131,8 +170,9 @@ class Archive {
   // the disk is full; ABORTED when the request was answered meanwhile; the store's other errors.
   absl::StatusOr<SavedNode> Save(const SaveRequest& request);
 
-  // Reads a node back into pages. Blocks are read, decoded straight
-  // into pages and checked against their identity, in parallel. NOT_FOUND; OUT_OF_RANGE for at_token;
+  // Reads a node back into pages, from the encoding that the preference allows and that is estimated to be fastest.
+  // Blocks are read, decoded straight into pages and checked against their identity, in parallel; latents against what
+  // was measured when they were encoded. NOT_FOUND; OUT_OF_RANGE for at_token;
   // FAILED_PRECONDITION for a node of another model or numerics, saying which, or one that lacks something; DATA_LOSS
   // naming node and part; UNIMPLEMENTED when a newer program encoded a block; RESOURCE_EXHAUSTED when there are no
   // pages.
@@ -149,13 +189,15 @@ class Archive {
 
  private:
   Archive(const Dependencies& dependencies, std::unique_ptr<BlockCoder> coder);
+  absl::StatusOr<RestoredState> RestoreOnce(storage::NodeRecord record, const RestoreOptions& options);
   // Reads the first `tokens` tokens of restored.record into restored.state, and the hidden states of
   // `extent`.
-  absl::Status Load(int tokens, const engine::TapExtent& extent, engine::PageReservation reservation,
-                    RestoredState& restored) const;
+  absl::Status Load(const RestoreSource& source, int tokens, const engine::TapExtent& extent, Replayer* replayer,
+                    engine::PageReservation reservation, RestoredState& restored);
 
   const Dependencies d_;
   const std::unique_ptr<BlockCoder> coder_;
+  RestoreCosts costs_;
 };
 
 }  // namespace quicksave::server

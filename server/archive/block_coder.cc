@@ -1,9 +1,14 @@
 #include "server/archive/block_coder.h"
 
+#include <bit>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "compressor/exact_codec.h"
+#include "compressor/latent/latent_codec.h"
 #include "server/archive/block_pages.h"
 
 namespace quicksave::server {
@@ -15,6 +20,11 @@ std::string EncodingKey(std::string_view codec, uint32_t version, const compress
   std::string key = absl::StrCat(std::string(codec), "-", version);
   if (!profile_id.IsNone()) absl::StrAppend(&key, "-", profile_id.ToHex());
   return key;
+}
+
+std::string LatentEncodingKey(const compressor::Codec& codec, float step) {
+  return absl::StrCat(EncodingKey(codec.name(), codec.version(), codec.profile_id()), "-",
+                      absl::Hex(std::bit_cast<uint32_t>(step), absl::kZeroPad8));
 }
 
 // Registering what is registered already changes nothing.
@@ -46,7 +56,7 @@ RawBlock::RawBlock(const compressor::BlockShape& block_shape)
 
 absl::StatusOr<std::unique_ptr<BlockCoder>> BlockCoder::Create(storage::Store* store, compressor::CodecRegistry* codecs,
                                                                std::string model_fingerprint,
-                                                               const engine::KvShape& shape) {
+                                                               const engine::KvShape& shape, int hidden_size) {
   absl::Status builtin = Registered(compressor::RegisterBuiltinCodecs(*codecs));
   if (!builtin.ok()) return builtin;
   const auto profile = LoadProfile(*store, model_fingerprint, "");
@@ -61,7 +71,10 @@ absl::StatusOr<std::unique_ptr<BlockCoder>> BlockCoder::Create(storage::Store* s
   } else if (!absl::IsNotFound(profile.status())) {
     return profile.status();
   }
-  return std::unique_ptr<BlockCoder>(new BlockCoder(store, codecs, std::move(model_fingerprint), shape));
+  auto coder =
+      std::unique_ptr<BlockCoder>(new BlockCoder(store, codecs, std::move(model_fingerprint), shape, hidden_size));
+  if (absl::Status status = coder->latents_.LoadStored(); !status.ok()) return status;
+  return coder;
 }
 
 compressor::Digest128 BlockCoder::profile_id() const { return codecs_->Find(kExact).value()->profile_id(); }
@@ -88,6 +101,41 @@ absl::StatusOr<storage::NewBlock> BlockCoder::Encode(compressor::BlockView block
   return storage::NewBlock{
       .id = {.content_id = id.ToBytes(), .codec = EncodingKey(info->codec, info->codec_version, info->profile_id)},
       .bytes = *std::move(bytes)};
+}
+
+std::optional<LatentKey> ParseLatentKey(std::string_view codec_key) {
+  const std::vector<std::string> parts = absl::StrSplit(absl::string_view(codec_key.data(), codec_key.size()), '-');
+  // name, version, profile, step; the residual's name has two words.
+  const bool residual = parts.size() == 5 && parts[0] == compressor::kLatentCodec && parts[1] == "residual";
+  if (!residual && (parts.size() != 4 || parts[0] != compressor::kLatentCodec)) return std::nullopt;
+  uint32_t bits = 0;
+  if (!absl::SimpleHexAtoi(parts.back(), &bits)) return std::nullopt;
+  return LatentKey{.residual = residual, .profile_id = parts[parts.size() - 2], .step = std::bit_cast<float>(bits)};
+}
+
+absl::StatusOr<storage::NewBlock> BlockCoder::EncodeLatent(const LatentProfileEntry& entry, bool residual,
+                                                           compressor::BlockView block, const compressor::BlockId& id,
+                                                           const compressor::BlockContext& context) const {
+  const compressor::Codec& codec = residual ? *entry.residual : *entry.latent;
+  absl::StatusOr<std::string> bytes = compressor::EncodeBlock(codec, block, id, context);
+  if (!bytes.ok()) return bytes.status();
+  return storage::NewBlock{.id = {.content_id = id.ToBytes(), .codec = LatentEncodingKey(codec, context.step)},
+                           .bytes = *std::move(bytes)};
+}
+
+absl::Status BlockCoder::DecodeLatent(const storage::BlockRef& ref, std::string_view bytes,
+                                      const compressor::BlockContext& context,
+                                      compressor::MutableBlockView block) const {
+  const std::optional<LatentKey> key = ParseLatentKey(ref.codec());
+  const LatentProfileEntry* entry = key ? latents_.Find(key->profile_id) : nullptr;
+  if (entry == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("it was encoded as ", ref.codec(), ", and the store has no such profile of this model"));
+  }
+  absl::StatusOr<compressor::ContainerInfo> info = compressor::PeekContainer(bytes);
+  if (!info.ok()) return info.status();
+  if (absl::Status fits = CheckFits(*info, ref, context.model_fingerprint); !fits.ok()) return fits;
+  return compressor::DecodeBlock(key->residual ? *entry->residual : *entry->latent, bytes, context, block);
 }
 
 absl::Status BlockCoder::CheckFits(const compressor::ContainerInfo& info, const storage::BlockRef& ref,

@@ -4,6 +4,7 @@
 // Encodes blocks with the exact codec and decodes any stored block, with the profiles that the store keeps.
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "compressor/codec.h"
 #include "compressor/container.h"
 #include "compressor/exact_profile.h"
+#include "server/archive/latent_profiles.h"
 #include "server/engine/page_pool.h"
 #include "storage/store.h"
 
@@ -28,14 +30,24 @@ struct RawBlock {
   std::unique_ptr<uint16_t[]> values;
 };
 
+// What the key of a latent's or residual's block tells.
+struct LatentKey {
+  bool residual = false;
+  std::string profile_id;
+  float step = 0;
+};
+// Nothing for keys of other codecs.
+std::optional<LatentKey> ParseLatentKey(std::string_view codec_key);
+
 // Thread-safe; each call works on one core.
 class BlockCoder {
  public:
-  // Registers the codecs that need no profile, where they are not registered, and the model's current profile of the
-  // exact codec, if the store has one. DATA_LOSS when that is damaged or does not fit the model.
+  // Registers the codecs that need no profile, where they are not registered, the model's current profile of the
+  // exact codec, if the store has one, and its latent profiles. DATA_LOSS when one is damaged or does not fit the
+  // model.
   static absl::StatusOr<std::unique_ptr<BlockCoder>> Create(storage::Store* store, compressor::CodecRegistry* codecs,
-                                                            std::string model_fingerprint,
-                                                            const engine::KvShape& shape);
+                                                            std::string model_fingerprint, const engine::KvShape& shape,
+                                                            int hidden_size);
 
   // The profile that blocks are encoded with; none for generic tables.
   compressor::Digest128 profile_id() const;
@@ -44,6 +56,20 @@ class BlockCoder {
 
   // The key that a block encoded now gets, see storage::BlockId.
   storage::BlockId KeyOf(const compressor::BlockId& id) const;
+  // The latent profiles of this model.
+  LatentProfiles& latents() { return latents_; }
+  const LatentProfiles& latents() const { return latents_; }
+  // A block of this model as a latent, or as the residual of one. The context has all that the codec needs.
+  absl::StatusOr<storage::NewBlock> EncodeLatent(const LatentProfileEntry& entry, bool residual,
+                                                 compressor::BlockView block, const compressor::BlockId& id,
+                                                 const compressor::BlockContext& context) const;
+
+  // Decodes the stored bytes of a latent or residual that `ref` names into `block`, which holds what the codec does not
+  // store; the context has all that the codec needs. Errors as Decode, and FAILED_PRECONDITION when the profile is not
+  // there.
+  absl::Status DecodeLatent(const storage::BlockRef& ref, std::string_view bytes,
+                            const compressor::BlockContext& context, compressor::MutableBlockView block) const;
+
   // Encodes a block of this model.
   absl::StatusOr<storage::NewBlock> Encode(compressor::BlockView block, const compressor::BlockId& id,
                                            const compressor::BlockContext& context) const;
@@ -56,8 +82,12 @@ class BlockCoder {
 
  private:
   BlockCoder(storage::Store* store, compressor::CodecRegistry* codecs, std::string model_fingerprint,
-             const engine::KvShape& shape)
-      : store_(store), codecs_(codecs), model_fingerprint_(std::move(model_fingerprint)), shape_(shape) {}
+             const engine::KvShape& shape, int hidden_size)
+      : store_(store),
+        codecs_(codecs),
+        model_fingerprint_(std::move(model_fingerprint)),
+        shape_(shape),
+        latents_(store, model_fingerprint_, shape, hidden_size) {}
 
   absl::Status CheckFits(const compressor::ContainerInfo& info, const storage::BlockRef& ref,
                          std::string_view model_fingerprint) const;
@@ -70,6 +100,7 @@ class BlockCoder {
   const engine::KvShape shape_;
   // Codecs with profiles of other models or earlier ones. Apart, because the last one registered is encoded with.
   compressor::CodecRegistry decoders_;
+  LatentProfiles latents_;
 };
 
 }  // namespace quicksave::server

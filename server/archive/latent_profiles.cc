@@ -44,9 +44,9 @@ absl::StatusOr<std::string> LatentProfiles::Adopt(std::string_view bytes) {
 
 absl::Status LatentProfiles::Add(const std::string& id, std::string_view bytes, compressor::LatentProfile profile) {
   if (profile.model_fingerprint != model_fingerprint_) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the latent profile is for model ", profile.model_fingerprint, ", this server runs ",
-                     model_fingerprint_, "; calibrate one with quicksave-calibrate"));
+    return absl::FailedPreconditionError(absl::StrCat("the latent profile is for model ", profile.model_fingerprint,
+                                                      ", this server runs ", model_fingerprint_,
+                                                      "; calibrate one with quicksave-calibrate"));
   }
   if (profile.layers != shape_.layers || profile.kv_heads != shape_.kv_heads || profile.head_dim != shape_.head_dim ||
       (profile.features != 0 && profile.features != hidden_size_)) {

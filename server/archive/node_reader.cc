@@ -8,6 +8,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "compressor/container.h"
+#include "server/archive/block_pages.h"
 #include "server/archive/node_record.h"
 #include "server/archive/stopwatch.h"
 
@@ -37,28 +38,90 @@ absl::StatusOr<std::vector<float>> DecodeRows(std::string_view bytes, const comp
   return values;
 }
 
+std::string NameOf(const storage::BlockRef& ref) {
+  return absl::StrCat("block ", absl::BytesToHexString(ref.id()), " of tokens ", ref.first_token(), " to ",
+                      ref.first_token() + ref.token_count());
+}
+
 }  // namespace
 
-absl::StatusOr<RawBlock> NodeReader::ReadBlock(const storage::BlockRef& ref, ReadCost& cost) const {
-  const auto name = [&ref] {
-    return absl::StrCat("block ", absl::BytesToHexString(ref.id()), " of tokens ", ref.first_token(), " to ",
-                        ref.first_token() + ref.token_count());
-  };
+absl::StatusOr<std::string> NodeReader::ReadBytes(const storage::BlockRef& ref, ReadCost& cost) const {
   Stopwatch watch;
   absl::StatusOr<std::string> bytes =
       d_.store->ReadBlock(record_.tenant(), record_.model_fingerprint(), storage::IdOf(ref));
   cost.read += watch.Lap();
-  if (!bytes.ok()) return Explain(bytes.status(), name());
+  if (!bytes.ok()) return Explain(bytes.status(), NameOf(ref));
   cost.bytes += static_cast<int64_t>(bytes->size());
+  return bytes;
+}
+
+absl::StatusOr<RawBlock> NodeReader::ReadBlock(const storage::BlockRef& ref, ReadCost& cost) const {
+  const absl::StatusOr<std::string> bytes = ReadBytes(ref, cost);
+  if (!bytes.ok()) return bytes.status();
   const compressor::BlockContext context{.model_fingerprint = record_.model_fingerprint(),
                                          .first_position = ref.first_token()};
+  Stopwatch watch;
   absl::StatusOr<RawBlock> block = coder_.Decode(ref, *bytes, context);
   cost.decode += watch.Lap();
   if (absl::IsDataLoss(block.status()) && AreAtFault(*bytes, ref)) {
     d_.store->ReportDamaged(record_.tenant(), record_.model_fingerprint(), storage::IdOf(ref));
   }
-  if (!block.ok()) return Explain(block.status(), name());
+  if (!block.ok()) return Explain(block.status(), NameOf(ref));
   return block;
+}
+
+absl::StatusOr<RawBlock> NodeReader::ReadBlock(const storage::BlockRef& ref, const storage::BlockRef* residual,
+                                               const LatentSource& source, ReadCost& cost) const {
+  const std::optional<LatentKey> key = ParseLatentKey(ref.codec());
+  if (!key) return ReadBlock(ref, cost);
+  const LatentProfileEntry* entry = coder_.latents().Find(key->profile_id);
+  if (entry == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat("nodes/", record_.node_id(), ": ", NameOf(ref),
+                                                      " needs latent profile ", key->profile_id,
+                                                      ", which is not loaded"));
+  }
+  const int first = static_cast<int>(ref.first_token());
+  RawBlock block(ShapeOfBlock(d_.pool->shape(), static_cast<int>(ref.token_count())));
+  // The layers that the latent holds are overwritten.
+  GatherBlock(source.pages, first, block.mutable_view());
+  OwnedContext owned = source.replay->ContextOf(entry->profile->split, first, block.shape.tokens, *source.angles);
+  owned.context.model_fingerprint = record_.model_fingerprint();
+  owned.context.step = key->step;
+  absl::Status decoded = DecodeLatent(ref, owned.context, block.mutable_view(), cost);
+  if (!decoded.ok()) return decoded;
+  if (residual == nullptr) return block;
+  owned.context.base = block.view().values;
+  decoded = DecodeLatent(*residual, owned.context, block.mutable_view(), cost);
+  if (!decoded.ok()) return decoded;
+  return block;
+}
+
+absl::Status NodeReader::DecodeLatent(const storage::BlockRef& ref, const compressor::BlockContext& context,
+                                      compressor::MutableBlockView block, ReadCost& cost) const {
+  const absl::StatusOr<std::string> bytes = ReadBytes(ref, cost);
+  if (!bytes.ok()) return bytes.status();
+  Stopwatch watch;
+  const absl::Status decoded = coder_.DecodeLatent(ref, *bytes, context, block);
+  cost.decode += watch.Lap();
+  // Bytes that are whole decode to something else when what was recomputed is: no fault of theirs.
+  if (absl::IsDataLoss(decoded) && absl::IsDataLoss(compressor::ParseContainer(*bytes).status())) {
+    d_.store->ReportDamaged(record_.tenant(), record_.model_fingerprint(), storage::IdOf(ref));
+  }
+  return decoded.ok() ? decoded : Explain(decoded, NameOf(ref));
+}
+
+absl::Status NodeReader::CheckLatent(const storage::BlockRef& ref, ReadCost& cost) const {
+  const absl::StatusOr<std::string> bytes = ReadBytes(ref, cost);
+  if (!bytes.ok()) return bytes.status();
+  const absl::StatusOr<compressor::Container> container = compressor::ParseContainer(*bytes);
+  absl::Status status = container.status();
+  if (status.ok() && container->info.block_id.ToBytes() != ref.id()) {
+    status = absl::DataLossError(absl::StrCat("the stored bytes are block ", container->info.block_id.ToHex()));
+  }
+  if (absl::IsDataLoss(status)) {
+    d_.store->ReportDamaged(record_.tenant(), record_.model_fingerprint(), storage::IdOf(ref));
+  }
+  return status.ok() ? status : Explain(status, NameOf(ref));
 }
 
 absl::StatusOr<std::shared_ptr<const engine::Logits>> NodeReader::ReadLogits(int vocab_size, ReadCost& cost) const {

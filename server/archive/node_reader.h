@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "server/archive/archive.h"
 #include "server/archive/block_coder.h"
+#include "server/archive/state_replay.h"
 #include "server/archive/tap_blocks.h"
 
 namespace quicksave::server {
@@ -32,6 +33,19 @@ class NodeReader {
   // DATA_LOSS; UNIMPLEMENTED when a newer program wrote it; NOT_FOUND when the node was deleted meanwhile.
   absl::StatusOr<RawBlock> ReadBlock(const storage::BlockRef& ref, ReadCost& cost) const;
 
+  // A block that may be a latent, with its residual if there is one. `known` has what a latent does not store. With the
+  // residual, or of another codec, the result has the block's identity.
+  struct LatentSource {
+    const StateReplay* replay;
+    absl::Span<const engine::PageRef> pages;  // recomputed
+    const RopeAngles* angles;
+  };
+  absl::StatusOr<RawBlock> ReadBlock(const storage::BlockRef& ref, const storage::BlockRef* residual,
+                                     const LatentSource& source, ReadCost& cost) const;
+
+  // Whether a latent's bytes are whole, which can be told without decoding them. Errors as ReadBlock.
+  absl::Status CheckLatent(const storage::BlockRef& ref, ReadCost& cost) const;
+
   // The next-token logits; `vocab_size` 0 takes any number. Errors as ReadBlock.
   absl::StatusOr<std::shared_ptr<const engine::Logits>> ReadLogits(int vocab_size, ReadCost& cost) const;
 
@@ -44,6 +58,9 @@ class NodeReader {
   absl::Status ForEach(int count, absl::FunctionRef<absl::Status(int, ReadCost&)> work, ReadCost& cost) const;
 
  private:
+  absl::StatusOr<std::string> ReadBytes(const storage::BlockRef& ref, ReadCost& cost) const;
+  absl::Status DecodeLatent(const storage::BlockRef& ref, const compressor::BlockContext& context,
+                            compressor::MutableBlockView block, ReadCost& cost) const;
   absl::Status Explain(const absl::Status& status, const std::string& part) const;
 
   const Archive::Dependencies& d_;

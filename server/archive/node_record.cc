@@ -77,6 +77,24 @@ absl::Status Inconsistent(const storage::NodeRecord& record, absl::string_view w
   return absl::DataLossError(absl::StrCat("nodes/", record.node_id(), ": its record is damaged: ", what));
 }
 
+// Blocks follow each other from the first token to the last, and end at windows.
+template <typename Refs>
+absl::Status CheckTiles(const storage::NodeRecord& record, const Refs& blocks) {
+  uint64_t next = 0;
+  for (const storage::BlockRef& ref : blocks) {
+    const uint64_t end = uint64_t{ref.first_token()} + ref.token_count();
+    if (ref.first_token() != next || end <= next || next / kWindowTokens != (end - 1) / kWindowTokens) {
+      return Inconsistent(record, absl::StrCat("a block of tokens ", ref.first_token(), " to ", end, " where token ",
+                                               next, " comes next"));
+    }
+    next = end;
+  }
+  if (next != record.token_count()) {
+    return Inconsistent(record, absl::StrCat("blocks hold ", next, " of ", record.token_count(), " tokens"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 storage::NodeRecord MakeRecord(const SaveRequest& request, const ModelIdentity& model) {
@@ -135,16 +153,16 @@ absl::Status CheckConsistent(const storage::NodeRecord& record) {
   if (count == 0 || static_cast<uint32_t>(contents.token_ids_size()) != count) {
     return Inconsistent(record, absl::StrCat(contents.token_ids_size(), " token ids for ", count, " tokens"));
   }
-  uint64_t next = 0;
-  for (const storage::BlockRef& ref : contents.blocks()) {
-    const uint64_t end = uint64_t{ref.first_token()} + ref.token_count();
-    if (ref.first_token() != next || end <= next || next / kWindowTokens != (end - 1) / kWindowTokens) {
-      return Inconsistent(record, absl::StrCat("a block of tokens ", ref.first_token(), " to ", end, " where token ",
-                                               next, " comes next"));
-    }
-    next = end;
+  if (record.no_saved_blocks() ? contents.encodings_size() == 0 || contents.blocks_size() != 0
+                               : contents.blocks_size() == 0) {
+    return Inconsistent(record, "it has no blocks");
   }
-  if (next != count) return Inconsistent(record, absl::StrCat("blocks hold ", next, " of ", count, " tokens"));
+  if (!record.no_saved_blocks()) {
+    if (absl::Status tiles = CheckTiles(record, contents.blocks()); !tiles.ok()) return tiles;
+  }
+  for (const storage::v1::Encoding& encoding : contents.encodings()) {
+    if (absl::Status tiles = CheckTiles(record, encoding.blocks()); !tiles.ok()) return tiles;
+  }
   if (absl::Status taps = CheckTaps(record); !taps.ok()) return Inconsistent(record, taps.message());
   const storage::v1::TextState& text = contents.text();
   if (text.detokenizer_prefix_offset() < 0 || text.detokenizer_emitted_bytes() < 0 ||
@@ -180,19 +198,28 @@ absl::Status CheckFitsModel(const storage::NodeRecord& record, const ModelIdenti
     return Inconsistent(record, "its hidden states are not the model's");
   }
   const uint64_t token_bytes = shape.page_bytes() / engine::cpu::kPageTokens;
-  for (const storage::BlockRef& ref : record.contents().blocks()) {
-    if (ref.raw_bytes() == ref.token_count() * token_bytes) continue;
-    return Inconsistent(record, absl::StrCat("a block of ", ref.token_count(), " tokens with ", ref.raw_bytes(),
-                                             " bytes, the model has ", token_bytes, " bytes a token"));
+  absl::Status fits;
+  const auto check = [&](const storage::BlockRef& ref) {
+    if (ref.raw_bytes() == ref.token_count() * token_bytes) return;
+    fits.Update(Inconsistent(record, absl::StrCat("a block of ", ref.token_count(), " tokens with ", ref.raw_bytes(),
+                                                  " bytes, the model has ", token_bytes, " bytes a token")));
+  };
+  for (const storage::BlockRef& ref : record.contents().blocks()) check(ref);
+  for (const storage::v1::Encoding& encoding : record.contents().encodings()) {
+    for (const storage::BlockRef& ref : encoding.blocks()) check(ref);
+    for (const storage::BlockRef& ref : encoding.residuals()) check(ref);
   }
-  return absl::OkStatus();
+  return fits;
 }
 
-std::shared_ptr<const Origin> OriginOf(const storage::NodeRecord& record) {
+std::shared_ptr<const Origin> OriginOf(const storage::NodeRecord& record, const RestoreSource& source) {
   auto origin = std::make_shared<Origin>();
   origin->node_id = record.node_id();
   origin->node_token_count = static_cast<int>(record.token_count());
-  for (const storage::BlockRef& ref : record.contents().blocks()) {
+  // A latent with its residual has the same bits as the blocks as saved. Where these are gone, a descendant stores its
+  // own.
+  const auto& blocks = source.exact ? record.contents().blocks() : source.encoding->blocks();
+  for (const storage::BlockRef& ref : blocks) {
     origin->blocks.push_back({.content_id = ref.id(),
                               .codec = ref.codec(),
                               .first_token = static_cast<int>(ref.first_token()),

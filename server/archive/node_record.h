@@ -36,8 +36,9 @@ absl::Status CheckConsistent(const storage::NodeRecord& record);
 absl::Status CheckFitsModel(const storage::NodeRecord& record, const ModelIdentity& model,
                             const engine::KvShape& shape);
 
-// The first `tokens` tokens of a node as the origin of a state.
-std::shared_ptr<const Origin> OriginOf(const storage::NodeRecord& record);
+// A node as the origin of a state that was restored from `source`: with the blocks that give the state's bits one by
+// one, so that a descendant can have them too.
+std::shared_ptr<const Origin> OriginOf(const storage::NodeRecord& record, const RestoreSource& source);
 std::vector<int32_t> TokensOf(const storage::NodeRecord& record, int tokens);
 engine::SamplingParameters SamplingOf(const storage::NodeRecord& record);
 // The text side after all tokens, or after the first `tokens`: then empty but for the detokenizer's place, from which

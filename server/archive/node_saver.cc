@@ -144,8 +144,8 @@ storage::NodeCommit NodeSaver::MakeCommit() {
   storage::NodeCommit commit;
   commit.record = MakeRecord(request_, d_.model);
   const compressor::Digest128 profile = coder_.profile_id();
-  commit.record.set_codec("exact");
   if (!profile.IsNone()) commit.record.set_profile_id(profile.ToHex());
+  bool latents = false;
   absl::flat_hash_set<storage::BlockId> given;
   for (size_t i = 0; i < plan_.size(); ++i) {
     const StoredBlock block = Describe(i);
@@ -155,7 +155,10 @@ storage::NodeCommit NodeSaver::MakeCommit() {
     ref->set_first_token(static_cast<uint32_t>(block.first_token));
     ref->set_token_count(static_cast<uint32_t>(block.token_count));
     ref->set_raw_bytes(static_cast<uint64_t>(block.raw_bytes));
+    latents = latents || ParseLatentKey(block.codec).has_value();
   }
+  // The beginning may be a latent's that the state was restored from: kept, not encoded anew.
+  commit.record.set_codec(latents ? "mixed" : "exact");
   for (Cut& cut : cuts_) {
     // Equal content may stand at two places of one sequence.
     if (cut.encoded_bytes > 0 && given.insert(cut.block.id).second) {

@@ -24,9 +24,9 @@ class Replayer {
  public:
   virtual ~Replayer() = default;
 
-  // Appends `tokens` to `sequence` and computes their K and V: of all layers without splits, else of the layers 0 to the
-  // last of `splits`, which ascend; those of higher layers are undefined then. The tokens before need K and V of the
-  // layers that are gone through as a whole. Returns the hidden states of the new tokens after each split, [tokens,
+  // Appends `tokens` to `sequence` and computes their K and V: of all layers without splits, else of the layers 0 to
+  // the last of `splits`, which ascend; those of higher layers are undefined then. The tokens before need K and V of
+  // the layers that are gone through as a whole. Returns the hidden states of the new tokens after each split, [tokens,
   // hidden_size] in fp32 (Taps::Row(index of the split, position)); without splits, none are captured.
   //
   // `pages` has what sequence.PagesToAppend says; what is not taken stays there. The sequence is nobody else's

@@ -1,11 +1,14 @@
 #include "server/service/admin_handlers.h"
 
+#include <fstream>
+#include <iterator>
 #include <string>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "compressor/latent/latent_codec.h"
 #include "server/service/convert.h"
 
 namespace quicksave::server {
@@ -77,6 +80,20 @@ void Describe(const Core& core, v1::Limits* limits) {
   ToProto(core.sessions->options().max_lease, limits->mutable_max_lease());
 }
 
+void Describe(const LatentProfileEntry& entry, v1::Profile* out) {
+  out->set_id(entry.id);
+  out->set_codec(compressor::kLatentCodec);
+  out->set_split(entry.profile->split);
+  out->set_size_bytes(entry.size_bytes);
+  for (const compressor::DialPoint& from : entry.profile->points) {
+    v1::DialPoint* point = out->add_points();
+    point->set_name(from.name);
+    point->set_step(from.step);
+    point->set_ratio(from.ratio);
+    point->set_mean_kl(from.mean_kl);
+  }
+}
+
 }  // namespace
 
 std::string DeviceName() {
@@ -111,6 +128,30 @@ absl::Status CollectGarbage(Core& core, const CallContext& call, const v1::Colle
   response.set_removed_blocks(static_cast<int64_t>(garbage->blocks));
   response.set_removed_bytes(static_cast<int64_t>(garbage->stored_bytes));
   response.set_removed_requests(static_cast<int64_t>(*requests));
+  return absl::OkStatus();
+}
+
+absl::Status ListProfiles(Core& core, const CallContext& call, const v1::ListProfilesRequest& request,
+                          v1::ListProfilesResponse& response) {
+  for (const LatentProfileEntry* entry : core.archive->latents().All()) Describe(*entry, response.add_profiles());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> LoadProfileFile(Archive& archive, const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string bytes(std::istreambuf_iterator<char>(file), {});
+  if (!file) return absl::NotFoundError(absl::StrCat("cannot read the profile ", path));
+  absl::StatusOr<std::string> id = archive.latents().Adopt(bytes);
+  if (!id.ok()) return absl::Status(id.status().code(), absl::StrCat(path, ": ", id.status().message()));
+  return id;
+}
+
+absl::Status LoadProfile(Core& core, const CallContext& call, const v1::LoadProfileRequest& request,
+                         v1::LoadProfileResponse& response) {
+  if (request.path().empty()) return absl::InvalidArgumentError("path is empty: name a file on the server's machine");
+  const absl::StatusOr<std::string> id = LoadProfileFile(*core.archive, request.path());
+  if (!id.ok()) return id.status();
+  Describe(*core.archive->latents().Find(*id), response.mutable_profile());
   return absl::OkStatus();
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "quicksave/v1/admin_service.pb.h"
 #include "server/scheduler/call_context.h"
@@ -23,6 +24,14 @@ absl::Status GetStatus(Core& core, const CallContext& call, const v1::GetStatusR
                        v1::GetStatusResponse& response);
 absl::Status CollectGarbage(Core& core, const CallContext& call, const v1::CollectGarbageRequest& request,
                             v1::CollectGarbageResponse& response);
+absl::Status ListProfiles(Core& core, const CallContext& call, const v1::ListProfilesRequest& request,
+                          v1::ListProfilesResponse& response);
+absl::Status LoadProfile(Core& core, const CallContext& call, const v1::LoadProfileRequest& request,
+                         v1::LoadProfileResponse& response);
+
+// Loads a latent profile from a file and stores it; returns its id. NOT_FOUND naming the file when it cannot be read;
+// errors of LatentProfiles::Adopt.
+absl::StatusOr<std::string> LoadProfileFile(Archive& archive, const std::string& path);
 
 }  // namespace quicksave::server
 

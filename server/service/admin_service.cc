@@ -16,4 +16,16 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CollectGarbage(grpc::CallbackServerC
   return runner_->Run(CallKind::kLight, context, "CollectGarbage", request, response, server::CollectGarbage);
 }
 
+grpc::ServerUnaryReactor* AdminServiceImpl::ListProfiles(grpc::CallbackServerContext* context,
+                                                         const v1::ListProfilesRequest* request,
+                                                         v1::ListProfilesResponse* response) {
+  return runner_->Run(CallKind::kLight, context, "ListProfiles", request, response, server::ListProfiles);
+}
+
+grpc::ServerUnaryReactor* AdminServiceImpl::LoadProfile(grpc::CallbackServerContext* context,
+                                                        const v1::LoadProfileRequest* request,
+                                                        v1::LoadProfileResponse* response) {
+  return runner_->Run(CallKind::kLight, context, "LoadProfile", request, response, server::LoadProfile);
+}
+
 }  // namespace quicksave::server

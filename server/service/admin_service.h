@@ -16,6 +16,10 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
   grpc::ServerUnaryReactor* CollectGarbage(grpc::CallbackServerContext* context,
                                            const v1::CollectGarbageRequest* request,
                                            v1::CollectGarbageResponse* response) override;
+  grpc::ServerUnaryReactor* ListProfiles(grpc::CallbackServerContext* context, const v1::ListProfilesRequest* request,
+                                         v1::ListProfilesResponse* response) override;
+  grpc::ServerUnaryReactor* LoadProfile(grpc::CallbackServerContext* context, const v1::LoadProfileRequest* request,
+                                        v1::LoadProfileResponse* response) override;
 
  private:
   CallRunner* const runner_;

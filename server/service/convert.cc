@@ -105,6 +105,54 @@ void ToProto(const SessionInfo& info, const Core& core, v1::Session* out) {
   ToProto(info.expire_time, out->mutable_expire_time());
 }
 
+void ToProto(const storage::v1::Fidelity& fidelity, v1::NodeView view, v1::Fidelity* out) {
+  out->set_probe_tokens(static_cast<int32_t>(fidelity.probe_tokens()));
+  out->set_mean_kl(fidelity.mean_kl());
+  out->set_max_kl(fidelity.max_kl());
+  out->set_top1_agreement(fidelity.top1_agreement());
+  out->set_next_token_kl(fidelity.next_token_kl());
+  ToProto(absl::Microseconds(fidelity.cost_us()), out->mutable_cost());
+  if (view != v1::NODE_VIEW_FULL) return;
+  *out->mutable_key_relative_mse() = fidelity.key_relative_mse();
+  *out->mutable_value_relative_mse() = fidelity.value_relative_mse();
+  *out->mutable_key_cosine() = fidelity.key_cosine();
+  *out->mutable_value_cosine() = fidelity.value_cosine();
+}
+
+namespace {
+
+// What an encoding and its summary say alike.
+template <typename Message>
+void SizesToProto(const Message& from, v1::Encoding* out) {
+  out->set_codec(from.codec());
+  out->set_profile(from.profile_id());
+  out->set_split(static_cast<int32_t>(from.split()));
+  out->set_step(from.step());
+  out->set_raw_bytes(static_cast<int64_t>(from.raw_bytes()));
+  out->set_stored_bytes(static_cast<int64_t>(from.stored_bytes()));
+  out->set_residual_bytes(static_cast<int64_t>(from.residual_bytes()));
+  if (from.stored_bytes() > 0) {
+    out->set_ratio(static_cast<double>(from.raw_bytes()) / static_cast<double>(from.stored_bytes()));
+  }
+}
+
+}  // namespace
+
+void ToProto(const storage::v1::Encoding& encoding, v1::NodeView view, v1::Encoding* out) {
+  SizesToProto(encoding, out);
+  out->set_has_residual(encoding.residuals_size() > 0);
+  if (encoding.has_fidelity()) ToProto(encoding.fidelity(), view, out->mutable_fidelity());
+}
+
+void ToProto(const storage::v1::EncodingSummary& summary, v1::Encoding* out) {
+  SizesToProto(summary, out);
+  out->set_has_residual(summary.has_residual());
+  if (!summary.has_mean_kl()) return;
+  out->mutable_fidelity()->set_mean_kl(summary.mean_kl());
+  out->mutable_fidelity()->set_max_kl(summary.max_kl());
+  out->mutable_fidelity()->set_top1_agreement(summary.top1_agreement());
+}
+
 v1::EdgeType ToProto(storage::EdgeType type) {
   switch (type) {
     case storage::v1::EDGE_TYPE_CONTINUATION:
@@ -153,7 +201,16 @@ void ToProto(const storage::NodeRecord& record, const Core& core, v1::NodeView v
   *out->mutable_lacks() = record.lacks();
   out->set_text_tail(record.text_tail());
   ToProto(SamplingOf(record), out->mutable_sampling());
-  if (view == v1::NODE_VIEW_FULL && record.has_contents()) ContentsToProto(record, core, out);
+  out->set_saved_dropped(record.no_saved_blocks());
+  const bool full = view == v1::NODE_VIEW_FULL && record.has_contents();
+  if (full) {
+    for (const storage::v1::Encoding& encoding : record.contents().encodings()) {
+      ToProto(encoding, view, out->add_encodings());
+    }
+  } else {
+    for (const storage::v1::EncodingSummary& summary : record.encodings()) ToProto(summary, out->add_encodings());
+  }
+  if (full) ContentsToProto(record, core, out);
 }
 
 absl::StatusOr<absl::Duration> FromProto(const google::protobuf::Duration& duration) {

@@ -27,6 +27,10 @@ void ToProto(const SessionInfo& info, const Core& core, v1::Session* out);
 // Fields of NODE_VIEW_BASIC, and those of NODE_VIEW_FULL that `record` has the contents for when `view` asks for them.
 void ToProto(const storage::NodeRecord& record, const Core& core, v1::NodeView view, v1::Node* out);
 v1::EdgeType ToProto(storage::EdgeType type);
+// Errors by layer only with NODE_VIEW_FULL.
+void ToProto(const storage::v1::Encoding& encoding, v1::NodeView view, v1::Encoding* out);
+void ToProto(const storage::v1::EncodingSummary& summary, v1::Encoding* out);
+void ToProto(const storage::v1::Fidelity& fidelity, v1::NodeView view, v1::Fidelity* out);
 
 // INVALID_ARGUMENT when it is not a duration.
 absl::StatusOr<absl::Duration> FromProto(const google::protobuf::Duration& duration);

@@ -49,6 +49,7 @@ struct Core {
   std::unique_ptr<storage::Store> store;
   RequestMemory requests;  // attached to the store
   std::unique_ptr<compressor::CodecRegistry> codecs;
+  std::unique_ptr<const RopeAngles> angles;
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::unique_ptr<text::ChatTemplate> chat_template;
   std::unique_ptr<engine::ThreadPool> engine_threads;

@@ -24,6 +24,10 @@ absl::Status Traverse(Core& core, const CallContext& call, const v1::TraverseReq
                       v1::TraverseResponse& response);
 absl::Status VerifyNode(Core& core, const CallContext& call, const v1::VerifyNodeRequest& request,
                         v1::VerifyNodeResponse& response);
+absl::Status EncodeNode(Core& core, const CallContext& call, const v1::EncodeNodeRequest& request,
+                        v1::EncodeNodeResponse& response);
+absl::Status DropEncoding(Core& core, const CallContext& call, const v1::DropEncodingRequest& request,
+                          v1::DropEncodingResponse& response);
 
 }  // namespace quicksave::server
 

@@ -39,4 +39,16 @@ grpc::ServerUnaryReactor* GraphServiceImpl::VerifyNode(grpc::CallbackServerConte
   return runner_->Run(CallKind::kHeavy, context, "VerifyNode", request, response, server::VerifyNode);
 }
 
+grpc::ServerUnaryReactor* GraphServiceImpl::EncodeNode(grpc::CallbackServerContext* context,
+                                                       const v1::EncodeNodeRequest* request,
+                                                       v1::EncodeNodeResponse* response) {
+  return runner_->Run(CallKind::kHeavy, context, "EncodeNode", request, response, server::EncodeNode);
+}
+
+grpc::ServerUnaryReactor* GraphServiceImpl::DropEncoding(grpc::CallbackServerContext* context,
+                                                         const v1::DropEncodingRequest* request,
+                                                         v1::DropEncodingResponse* response) {
+  return runner_->Run(CallKind::kLight, context, "DropEncoding", request, response, server::DropEncoding);
+}
+
 }  // namespace quicksave::server

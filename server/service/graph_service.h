@@ -23,6 +23,10 @@ class GraphServiceImpl final : public v1::GraphService::CallbackService {
                                      v1::TraverseResponse* response) override;
   grpc::ServerUnaryReactor* VerifyNode(grpc::CallbackServerContext* context, const v1::VerifyNodeRequest* request,
                                        v1::VerifyNodeResponse* response) override;
+  grpc::ServerUnaryReactor* EncodeNode(grpc::CallbackServerContext* context, const v1::EncodeNodeRequest* request,
+                                       v1::EncodeNodeResponse* response) override;
+  grpc::ServerUnaryReactor* DropEncoding(grpc::CallbackServerContext* context, const v1::DropEncodingRequest* request,
+                                         v1::DropEncodingResponse* response) override;
 
  private:
   CallRunner* const runner_;

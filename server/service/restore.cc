@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -10,6 +9,8 @@
 #include "absl/time/clock.h"
 #include "server/scheduler/evaluate_job.h"
 #include "server/service/convert.h"
+#include "server/service/distribution.h"
+#include "server/service/scheduler_replayer.h"
 #include "server/service/tap_request.h"
 #include "storage/error_reason.h"
 
@@ -54,27 +55,43 @@ void CompleteTaps(const Evaluated& evaluated, SessionState& state) {
 }
 
 void CompareLogits(const engine::Logits& stored, const engine::Logits& now, v1::DistributionCheck* check) {
+  const DistributionDistance distance = CompareDistributions(stored, now);
   check->set_logits_compared(static_cast<int32_t>(stored.size()));
-  const bool same = std::memcmp(stored.data(), now.data(), stored.size() * sizeof(float)) == 0;
-  check->set_outcome(same ? v1::DistributionCheck::OUTCOME_IDENTICAL : v1::DistributionCheck::OUTCOME_UNSPECIFIED);
-  if (same) return;
-  const engine::LogProbabilities p(stored);
-  const engine::LogProbabilities q(now);
-  double divergence = 0;
-  float largest = 0;
-  for (size_t id = 0; id < stored.size(); ++id) {
-    const float stored_logprob = p.of(static_cast<int32_t>(id));
-    divergence += std::exp(stored_logprob) * (stored_logprob - q.of(static_cast<int32_t>(id)));
-    largest = std::max(largest, std::abs(stored[id] - now[id]));
-  }
-  check->set_kl_divergence(divergence);
-  check->set_max_abs_difference(largest);
+  check->set_outcome(distance.same_bits ? v1::DistributionCheck::OUTCOME_IDENTICAL
+                                        : v1::DistributionCheck::OUTCOME_UNSPECIFIED);
+  check->set_kl_divergence(distance.kl);
+  check->set_max_abs_difference(distance.largest_difference);
 }
 
-absl::Status Prove(Core& core, const std::string& node, SessionState& state, const CallContext& call,
-                   v1::DistributionCheck* check) {
+// A state that is not the saved one: its values were checked when they were decoded, and how far it is from the saved
+// one was measured when it was encoded.
+absl::Status ProveLossy(const std::string& node, const RestoreReport& report, std::shared_ptr<const engine::Logits> now,
+                        SessionState& state, v1::DistributionCheck* check) {
+  check->set_outcome(v1::DistributionCheck::OUTCOME_VALUES_AS_MEASURED);
+  if (state.sequence.next_logits() != nullptr && report.fidelity) {
+    CompareLogits(*state.sequence.next_logits(), *now, check);
+    check->set_outcome(v1::DistributionCheck::OUTCOME_AS_MEASURED);
+    const double measured = report.fidelity->next_token_kl();
+    // Room for another CPU's rounding of sums in double.
+    if (!(std::abs(check->kl_divergence() - measured) <= 1e-6 + 1e-3 * measured)) {
+      return storage::WithReason("PROOF_FAILED",
+                                 absl::DataLossError(absl::StrCat(
+                                     node, ": the restored next-token distribution diverges from the saved one by ",
+                                     check->kl_divergence(), " nats; measured were ", measured)));
+    }
+  }
+  state.sequence.set_next_logits(std::move(now));
+  return absl::OkStatus();
+}
+
+absl::Status Prove(Core& core, const std::string& node, const RestoreReport& report, SessionState& state,
+                   const CallContext& call, v1::DistributionCheck* check) {
   absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state, call);
   if (!evaluated.ok()) return evaluated.status();
+  if (!report.exact || report.latent_tail) {
+    CompleteTaps(*evaluated, state);
+    return ProveLossy(node, report, std::move(evaluated->logits), state, check);
+  }
   const int last = state.sequence.length() - 1;
   if (!engine::SameKeyValues(state.sequence, evaluated->sequence, last)) {
     return storage::WithReason(
@@ -118,16 +135,27 @@ absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node
     proven.pages = *std::move(all);
     return reserved;
   };
+  SchedulerReplayer replayer(core.scheduler.get(), core.decoder->config(), call);
   absl::StatusOr<RestoredState> restored =
       core.archive->Restore(Core::kTenant, *id,
                             {.at_token = at_token,
                              .reserve = reserve,
                              .admit_taps = [&](int64_t bytes) { return AdmitNodeTaps(core, node, bytes); },
-                             .without_taps = !use.taps});
+                             .without_taps = !use.taps,
+                             .replayer = &replayer,
+                             .preference = use.preference});
   if (!restored.ok()) return restored.status();
   proven.state = std::move(restored->state);
   v1::Proof& proof = proven.proof;
-  proof.set_tokens_reused(proven.state.sequence.length());
+  proof.set_tokens_reused(proven.state.sequence.length() - restored->report.recomputed_tokens);
+  proof.set_tokens_recomputed(restored->report.recomputed_tokens);
+  proof.set_layers_recomputed(restored->report.replayed_layers);
+  proof.set_exact(restored->report.exact);
+  ToProto(restored->report.estimate, proof.mutable_estimate());
+  if (restored->report.encoding) ToProto(*restored->report.encoding, proof.mutable_encoding());
+  if (restored->report.fidelity) {
+    ToProto(*restored->report.fidelity, v1::NODE_VIEW_FULL, proof.mutable_encoding()->mutable_fidelity());
+  }
   proof.set_bytes_read(restored->report.bytes_read);
   // The archive counts the logits too.
   const auto& logits = proven.state.sequence.next_logits();
@@ -137,13 +165,17 @@ absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node
   const absl::Time check_start = absl::Now();
   if (skip_check) {
     proof.mutable_check()->set_outcome(v1::DistributionCheck::OUTCOME_SKIPPED);
-  } else if (absl::Status status = Prove(core, node, proven.state, call, proof.mutable_check()); !status.ok()) {
+    // Those that were saved are another state's.
+    if (!restored->report.exact || restored->report.latent_tail) proven.state.sequence.set_next_logits(nullptr);
+  } else if (absl::Status status = Prove(core, node, restored->report, proven.state, call, proof.mutable_check());
+             !status.ok()) {
     return status;
   }
   const absl::Time end = absl::Now();
   ToProto(restored->report.read, proof.mutable_timing()->mutable_read());
   ToProto(restored->report.decode, proof.mutable_timing()->mutable_decode());
   ToProto(restored->report.load, proof.mutable_timing()->mutable_load());
+  ToProto(restored->report.replay, proof.mutable_timing()->mutable_replay());
   ToProto(end - check_start, proof.mutable_timing()->mutable_check());
   ToProto(end - start, proof.mutable_timing()->mutable_total());
   return proven;

@@ -63,8 +63,12 @@ absl::Status Restore(Core& core, const CallContext& call, const v1::RestoreReque
     // Checked before the restore, so that bad settings cost nothing.
     const auto checked = FromProto(request.sampling(), {}, core.identity.vocab_size);
     if (!checked.ok()) return checked.status();
+    StartUse use;
+    use.preference.exact_only = request.exact_only();
+    if (request.budget().has_max_kl()) use.preference.max_kl = request.budget().max_kl();
+    if (request.budget().has_min_top1()) use.preference.min_top1 = request.budget().min_top1();
     absl::StatusOr<ProvenState> proven =
-        RestoreWithProof(core, request.node(), AtToken(request), request.skip_check(), call);
+        RestoreWithProof(core, request.node(), AtToken(request), request.skip_check(), call, use);
     if (!proven.ok()) return proven.status();
     const auto sampling = FromProto(request.sampling(), proven->state.sampling, core.identity.vocab_size);
     if (!sampling.ok()) return sampling.status();

@@ -37,10 +37,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Load(const std::string
       {.shape = shape, .memory_bytes = shape.page_bytes() * (engine::PagesFor(max_tokens) + 1)});
   if (!pool.ok()) return pool.status();
   runner->pool_ = *std::move(pool);
-  const engine::ModelConfig& config = runner->config();
-  for (const engine::RopeOptions& rope : config.ropes) {
-    runner->angles_.push_back(engine::RopeTable(rope, config.head_dim, config.context_length));
-  }
+  runner->angles_ = std::make_unique<const RopeAngles>(runner->config());
   return runner;
 }
 
@@ -108,17 +105,15 @@ absl::StatusOr<std::vector<float>> ModelRunner::Continue(const engine::Sequence&
 compressor::BlockShape ModelRunner::BlockShape(int tokens) const { return ShapeOfBlock(decoder_->kv_shape(), tokens); }
 
 OwnedContext ModelRunner::ContextOf(const RunText& text, int split, int first, int count) const {
-  OwnedContext owned;
-  for (const engine::LayerOptions& layer : config().layer_options) {
-    owned.angles.push_back(angles_[layer.rope].data() + size_t(first) * config().head_dim);
-  }
   const size_t width = config().hidden_size;
+  const auto states = absl::MakeConstSpan(text.HiddenStates(split)).subspan(first * width, count * width);
+  OwnedContext owned{.angles = angles_->From(first), .hidden_states = {states.begin(), states.end()}};
   owned.context = {
       .model_fingerprint = fingerprint_,
       .token_ids = absl::MakeConstSpan(text.sequence.tokens()).subspan(first, count),
       .first_position = first,
       .angles = owned.angles,
-      .hidden_states = absl::MakeConstSpan(text.HiddenStates(split)).subspan(first * width, count * width),
+      .hidden_states = owned.hidden_states,
       .known_tokens = std::clamp(kRecomputedTokens - first, 0, count),
   };
   return owned;

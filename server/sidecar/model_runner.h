@@ -14,6 +14,7 @@
 #include "absl/types/span.h"
 #include "compressor/block.h"
 #include "compressor/codec.h"
+#include "server/archive/state_replay.h"
 #include "server/engine/kernels/thread_pool.h"
 #include "server/engine/model/decoder.h"
 #include "server/engine/page_pool.h"
@@ -21,10 +22,6 @@
 #include "server/text/tokenizer.h"
 
 namespace quicksave::server {
-
-// Tokens of a state that no codec with a split stores: the first ones attract most of the attention, have K and V
-// unlike all others, and are recomputed at next to no cost.
-inline constexpr int kRecomputedTokens = 4;
 
 // A text that was run: its state, and the residual stream after some layers.
 struct RunText {
@@ -35,12 +32,6 @@ struct RunText {
 
   int tokens() const { return sequence.length(); }
   const std::vector<float>& HiddenStates(int split) const;
-};
-
-// What a codec is told about the block of a text: owns what the context points to.
-struct OwnedContext {
-  std::vector<const float*> angles;
-  compressor::BlockContext context;
 };
 
 // One thread at a time.
@@ -65,7 +56,7 @@ class ModelRunner {
   absl::StatusOr<engine::Sequence> NewSequence(absl::Span<const int32_t> tokens);
 
   compressor::BlockShape BlockShape(int tokens) const;
-  // The context of tokens [first, first + count) of a text for a codec with this split; the text must outlive it.
+  // The context of tokens [first, first + count) of a text for a codec with this split.
   OwnedContext ContextOf(const RunText& text, int split, int first, int count) const;
 
  private:
@@ -77,7 +68,7 @@ class ModelRunner {
   std::unique_ptr<engine::PagePool> pool_;
   std::unique_ptr<text::Tokenizer> tokenizer_;
   std::string fingerprint_;
-  std::vector<std::vector<float>> angles_;  // one for each of the model's ropes
+  std::unique_ptr<const RopeAngles> angles_;
 };
 
 }  // namespace quicksave::server

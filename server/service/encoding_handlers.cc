@@ -1,0 +1,262 @@
+// EncodeNode and DropEncoding, apart from the other handlers of GraphService: they need the archive and the engine.
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "server/service/convert.h"
+#include "server/service/fidelity_probe.h"
+#include "server/service/graph_handlers.h"
+#include "server/service/restore.h"
+#include "server/service/scheduler_replayer.h"
+#include "storage/error_reason.h"
+
+namespace quicksave::server {
+namespace {
+
+constexpr char kDefaultPoint[] = "default";
+
+absl::StatusOr<const LatentProfileEntry*> ChooseProfile(const Core& core, const v1::EncodingSpec& spec) {
+  const LatentProfiles& profiles = core.archive->latents();
+  const LatentProfileEntry* entry = nullptr;
+  if (!spec.profile().empty()) {
+    entry = profiles.Find(spec.profile());
+    if (entry != nullptr && spec.has_split() && spec.split() != entry->profile->split) {
+      return absl::InvalidArgumentError(absl::StrCat("encoding.split is ", spec.split(), ", but profile ",
+                                                     spec.profile(), " has split ", entry->profile->split));
+    }
+  } else {
+    entry = profiles.ForSplit(spec.split());
+  }
+  if (entry != nullptr) return entry;
+  std::vector<std::string> names;
+  for (const LatentProfileEntry* one : profiles.All()) {
+    names.push_back(absl::StrCat(one->id, " (split ", one->profile->split, ")"));
+  }
+  return storage::WithReason(
+      "NO_PROFILE", absl::FailedPreconditionError(absl::StrCat(
+                        "there is no latent profile ",
+                        spec.profile().empty() ? absl::StrCat("with split ", spec.split()) : spec.profile(), "; ",
+                        names.empty() ? "none is loaded: make one with quicksave-calibrate and give it as --profile"
+                                      : absl::StrCat("loaded are ", absl::StrJoin(names, ", ")))));
+}
+
+// The steps to try, the coarsest first.
+absl::StatusOr<std::vector<float>> ChooseSteps(const compressor::LatentProfile& profile, const v1::EncodingSpec& spec,
+                                               const v1::FidelityBudget& budget) {
+  if (spec.has_step()) {
+    if (!std::isfinite(spec.step()) || spec.step() <= 0) {
+      return absl::InvalidArgumentError(absl::StrCat("encoding.step is ", spec.step(), "; it must be above 0"));
+    }
+    return std::vector<float>{spec.step()};
+  }
+  std::vector<float> steps;
+  std::vector<std::string> names;
+  const bool search = !spec.has_point() && (budget.has_max_kl() || budget.has_min_top1());
+  const std::string wanted = spec.has_point() ? spec.point() : kDefaultPoint;
+  for (const compressor::DialPoint& point : profile.points) {
+    if (search || point.name == wanted) steps.push_back(point.step);
+    names.push_back(point.name);
+  }
+  if (steps.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the profile has no point '", wanted, "' but ", absl::StrJoin(names, ", "), "; or give a step"));
+  }
+  std::sort(steps.begin(), steps.end(), std::greater<>());
+  // Finer than any point, where much is asked for.
+  if (search) steps.push_back(steps.back() / 3);
+  return steps;
+}
+
+absl::Status CheckBudget(const v1::FidelityBudget& budget) {
+  // Written so that a NaN fails.
+  if (budget.has_max_kl() && !(budget.max_kl() >= 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("budget.max_kl is ", budget.max_kl(), "; it must be 0 or more"));
+  }
+  if (budget.has_min_top1() && !(budget.min_top1() >= 0 && budget.min_top1() <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("budget.min_top1 is ", budget.min_top1(), "; it must be 0 to 1"));
+  }
+  return absl::OkStatus();
+}
+
+bool Keeps(const storage::v1::Fidelity& fidelity, const v1::FidelityBudget& budget) {
+  return (!budget.has_max_kl() || fidelity.mean_kl() <= budget.max_kl()) &&
+         (!budget.has_min_top1() || fidelity.top1_agreement() >= budget.min_top1());
+}
+
+// Sizes, as the store will say them: blocks that stand at two places count twice.
+void SetSizes(EncodedState& encoded) {
+  uint64_t raw = 0;
+  uint64_t stored = 0;
+  uint64_t residual = 0;
+  const auto size_of = [&](const storage::BlockRef& ref) -> uint64_t {
+    for (const storage::NewBlock& block : encoded.blocks) {
+      if (block.id == storage::IdOf(ref)) return block.bytes.size();
+    }
+    return 0;
+  };
+  for (const storage::BlockRef& ref : encoded.encoding.blocks()) {
+    raw += ref.raw_bytes();
+    stored += size_of(ref);
+  }
+  for (const storage::BlockRef& ref : encoded.encoding.residuals()) residual += size_of(ref);
+  encoded.encoding.set_raw_bytes(raw);
+  encoded.encoding.set_stored_bytes(stored);
+  encoded.encoding.set_residual_bytes(residual);
+}
+
+// One call of EncodeNode.
+class NodeEncoding {
+ public:
+  NodeEncoding(Core& core, const CallContext& call, const v1::EncodeNodeRequest& request)
+      : core_(core), call_(call), request_(request) {}
+
+  absl::Status Run(v1::EncodeNodeResponse& response) {
+    const absl::Time start = absl::Now();
+    const absl::StatusOr<std::string> id = ParseName(request_.name(), "nodes");
+    if (!id.ok()) return id.status();
+    if (absl::Status status = CheckBudget(request_.budget()); !status.ok()) return status;
+    const absl::StatusOr<const LatentProfileEntry*> profile = ChooseProfile(core_, request_.encoding());
+    if (!profile.ok()) return profile.status();
+    profile_ = *profile;
+    const auto steps = ChooseSteps(*profile_->profile, request_.encoding(), request_.budget());
+    if (!steps.ok()) return steps.status();
+    if (absl::Status status = Prepare(*id); !status.ok()) return status;
+    std::optional<EncodedState> best;
+    for (size_t i = 0; i < steps->size() && !best; ++i) {
+      if (absl::Status status = Try((*steps)[i], response, best); !status.ok()) return status;
+      if (!best || i == 0) continue;
+      // Between the one that would not do and the one that does there may be a coarser one that does.
+      const float between = std::sqrt((*steps)[i - 1] * (*steps)[i]);
+      std::optional<EncodedState> coarser;
+      if (absl::Status status = Try(between, response, coarser); !status.ok()) return status;
+      if (coarser) best = std::move(coarser);
+    }
+    if (absl::Status status = Commit(*id, std::move(best), response); !status.ok()) return status;
+    ToProto(absl::Now() - start, response.mutable_total());
+    return absl::OkStatus();
+  }
+
+ private:
+  // Has the saved state, what is recomputed of it, and the probe.
+  absl::Status Prepare(const std::string& id) {
+    absl::StatusOr<storage::NodeRecord> record = core_.store->GetNode(Core::kTenant, id);
+    if (!record.ok()) return record.status();
+    if (record->no_saved_blocks()) {
+      return storage::WithReason(
+          "SAVED_BLOCKS_DROPPED",
+          absl::FailedPreconditionError(absl::StrCat(
+              request_.name(), " has no blocks as saved any more, and what was decoded is not encoded anew")));
+    }
+    if (!request_.etag().empty() && request_.etag() != storage::EtagOf(*record)) {
+      return absl::AbortedError(absl::StrCat(request_.name(), " was changed meanwhile: its etag is ",
+                                             storage::EtagOf(*record), ", not ", request_.etag()));
+    }
+    record_ = *std::move(record);
+    etag_ = storage::EtagOf(record_);
+    StartUse use{.growth = [](int tokens) { return engine::PagesFor(tokens) + 1; }, .taps = false};
+    use.preference.exact_only = true;
+    absl::StatusOr<ProvenState> saved =
+        RestoreWithProof(core_, request_.name(), std::nullopt, /*skip_check=*/true, call_, use);
+    if (!saved.ok()) return saved.status();
+    saved_ = *std::move(saved);
+    SchedulerReplayer replayer(core_.scheduler.get(), core_.decoder->config(), call_);
+    absl::StatusOr<StateReplay> replay =
+        StateReplay::Run(replayer, saved_.state.sequence.tokens(), {profile_->profile->split}, replayed_, saved_.pages);
+    if (!replay.ok()) return replay.status();
+    replay_ = *std::move(replay);
+    absl::StatusOr<FidelityProbe> probe = FidelityProbe::Create(core_, saved_.state.sequence, call_);
+    if (!probe.ok()) return probe.status();
+    probe_.emplace(*std::move(probe));
+    return absl::OkStatus();
+  }
+
+  // Encodes at a step; sets `kept` when that keeps to the budget.
+  absl::Status Try(float step, v1::EncodeNodeResponse& response, std::optional<EncodedState>& kept) {
+    absl::StatusOr<EncodedState> encoded = core_.archive->EncodeLatent(
+        record_, saved_.state.sequence, *replay_, replayed_, *profile_, step, request_.encoding().residual());
+    if (!encoded.ok()) return encoded.status();
+    storage::v1::Fidelity& fidelity = *encoded->encoding.mutable_fidelity();
+    if (absl::Status status = probe_->Measure(replayed_, fidelity); !status.ok()) return status;
+    SetSizes(*encoded);
+    v1::EncodingTrial* trial = response.add_trials();
+    ToProto(encoded->encoding, v1::NODE_VIEW_FULL, trial->mutable_encoding());
+    trial->set_within_budget(Keeps(fidelity, request_.budget()));
+    ToProto(encoded->encode, trial->mutable_encode());
+    if (trial->within_budget()) kept = *std::move(encoded);
+    return absl::OkStatus();
+  }
+
+  absl::Status Commit(const std::string& id, std::optional<EncodedState> encoded, v1::EncodeNodeResponse& response) {
+    if (!encoded) {
+      ToProto(record_, core_, v1::NODE_VIEW_BASIC, response.mutable_node());
+      return absl::OkStatus();
+    }
+    storage::EncodingChange change;
+    change.blocks = std::move(encoded->blocks);
+    change.add = {std::move(encoded->encoding)};
+    change.remove_saved = request_.drop_saved();
+    change.etag = etag_;
+    const absl::StatusOr<storage::NodeRecord> record = core_.store->ChangeEncodings(Core::kTenant, id, change);
+    if (!record.ok()) return record.status();
+    ToProto(*record, core_, v1::NODE_VIEW_BASIC, response.mutable_node());
+    ToProto(change.add.front(), v1::NODE_VIEW_FULL, response.mutable_encoding());
+    return absl::OkStatus();
+  }
+
+  Core& core_;
+  const CallContext& call_;
+  const v1::EncodeNodeRequest& request_;
+  const LatentProfileEntry* profile_ = nullptr;
+  storage::NodeRecord record_;
+  std::string etag_;
+  ProvenState saved_;
+  // Recomputed, and then as decoded at the step that was tried last.
+  engine::Sequence replayed_;
+  std::optional<StateReplay> replay_;
+  std::optional<FidelityProbe> probe_;
+};
+
+storage::EncodingKey KeyOf(const v1::Encoding& encoding) {
+  return {encoding.codec(), encoding.profile(), static_cast<uint32_t>(std::max(encoding.split(), 0)), encoding.step()};
+}
+
+}  // namespace
+
+absl::Status EncodeNode(Core& core, const CallContext& call, const v1::EncodeNodeRequest& request,
+                        v1::EncodeNodeResponse& response) {
+  return NodeEncoding(core, call, request).Run(response);
+}
+
+absl::Status DropEncoding(Core& core, const CallContext& call, const v1::DropEncodingRequest& request,
+                          v1::DropEncodingResponse& response) {
+  const absl::StatusOr<std::string> id = ParseName(request.name(), "nodes");
+  if (!id.ok()) return id.status();
+  storage::EncodingChange change{.etag = request.etag()};
+  switch (request.what_case()) {
+    case v1::DropEncodingRequest::kSaved:
+      change.remove_saved = request.saved();
+      break;
+    case v1::DropEncodingRequest::kEncoding:
+      change.remove = {KeyOf(request.encoding())};
+      break;
+    case v1::DropEncodingRequest::kResidualOf:
+      change.remove_residuals = {KeyOf(request.residual_of())};
+      break;
+    default:
+      return absl::InvalidArgumentError("say what to drop: saved, encoding or residual_of");
+  }
+  const absl::StatusOr<storage::NodeRecord> record = core.store->ChangeEncodings(Core::kTenant, *id, change);
+  if (!record.ok()) return record.status();
+  ToProto(*record, core, v1::NODE_VIEW_BASIC, response.mutable_node());
+  return absl::OkStatus();
+}
+
+}  // namespace quicksave::server
