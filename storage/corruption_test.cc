@@ -343,6 +343,89 @@ TEST_F(TamperingTest, GarbageIsCollectedBesideDamagedEntries) {
   EXPECT_EQ(store_->Stats()->blocks, 0u);
 }
 
+// n5 with a latent and residuals, and without the blocks that it was saved with.
+class TamperingWithEncodingsTest : public TamperingTest {
+ protected:
+  TamperingWithEncodingsTest() {
+    EncodingChange change = TestChange(TestEncoding(1, {1, 2, 15}, true));
+    change.remove_saved = true;
+    EXPECT_TRUE(store_->ChangeEncodings(kTenant, "n5", change).ok());
+  }
+
+  static std::string KeyOf(const char* codec) {
+    return BlockKey(kTenant, kModel, {TestBlockId(2).content_id, absl::StrCat(codec, "-1")});
+  }
+};
+
+TEST_F(TamperingWithEncodingsTest, VerifyNamesWhatIsWrongWithEncodings) {
+  EXPECT_THAT(store_->VerifyNode(kTenant, "n5")->problems, testing::IsEmpty());
+  Damage(Family::kBlocks, KeyOf(kLatent));
+  Tamper([&](rocksdb::DB* db, auto family) {
+    ASSERT_TRUE(db->Delete(rocksdb::WriteOptions(), family(Family::kBlocks), KeyOf(kResidual)).ok());
+    ASSERT_TRUE(
+        db->Delete(rocksdb::WriteOptions(), family(Family::kReferences), ReferenceKey(KeyOf(kResidual), "n5")).ok());
+  });
+  EXPECT_THAT(
+      store_->VerifyNode(kTenant, "n5")->problems,
+      testing::ElementsAre(HasSubstr("latent-1"), HasSubstr("residual-1"), testing::StartsWith("reference to block ")));
+}
+
+TEST_F(TamperingWithEncodingsTest, VerifyNoticesContentsOfAnotherTime) {
+  std::string contents;
+  const auto read = [&](rocksdb::DB* db, auto family) {
+    const std::string key = NodeKey(kTenant, "n5");
+    ASSERT_TRUE(db->Get(rocksdb::ReadOptions(), family(Family::kContents), key, &contents).ok());
+  };
+  Tamper(read);
+  EncodingChange change;
+  change.remove_residuals = {TestEncodingKey(1)};
+  ASSERT_TRUE(store_->ChangeEncodings(kTenant, "n5", change).ok());
+  Tamper([&](rocksdb::DB* db, auto family) {
+    ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), family(Family::kContents), NodeKey(kTenant, "n5"), contents).ok());
+  });
+  EXPECT_THAT(store_->VerifyNode(kTenant, "n5")->problems, testing::Contains(HasSubstr("other encodings")));
+}
+
+TEST_F(TamperingWithEncodingsTest, NodeWithDamagedContentsIsDeletedWithItsEncodings) {
+  Damage(Family::kContents, NodeKey(kTenant, "n5"));
+  EncodingChange change;
+  change.remove_residuals = {TestEncodingKey(1)};
+  EXPECT_EQ(store_->ChangeEncodings(kTenant, "n5", change).status().code(), StatusCode::kDataLoss);
+  EXPECT_EQ(store_->DeleteNode(kTenant, "n5")->blocks, 6u);
+  ExpectTotalsOfNodes(*store_);
+  ASSERT_TRUE(store_->DeleteNode(kTenant, "n0", {.force = true}).ok());
+  ExpectNothingLeft();
+}
+
+TEST_F(TamperingWithEncodingsTest, NodeWithADamagedRecordIsDeletedWithItsEncodings) {
+  Damage(Family::kNodes, NodeKey(kTenant, "n5"));
+  EXPECT_EQ(store_->ChangeEncodings(kTenant, "n5", TestChange(TestEncoding(2, {1, 2, 15}, false))).status().code(),
+            StatusCode::kDataLoss);
+  EXPECT_EQ(store_->DeleteNode(kTenant, "n5", {.force = true})->blocks, 6u);
+  ExpectTotalsOfNodes(*store_);
+  ASSERT_TRUE(store_->DeleteNode(kTenant, "n0", {.force = true}).ok());
+  ExpectNothingLeft();
+}
+
+TEST_F(TamperingWithEncodingsTest, BlockWithADamagedEntryGoesWithItsEncoding) {
+  Damage(Family::kReferences, KeyOf(kResidual));
+  EncodingChange change;
+  change.remove_residuals = {TestEncodingKey(1)};
+  ASSERT_TRUE(store_->ChangeEncodings(kTenant, "n5", change).ok());
+  ExpectIntact(*store_, "n5");
+  ASSERT_TRUE(store_->DeleteNode(kTenant, "n0", {.force = true}).ok());
+  ExpectNothingLeft();
+}
+
+TEST_F(TamperingWithEncodingsTest, DamagedLatentIsMendedByTheChangeThatHasItsBytes) {
+  Damage(Family::kBlocks, KeyOf(kLatent));
+  const BlockId id = {TestBlockId(2).content_id, "latent-1"};
+  EXPECT_EQ(store_->ReadBlock(kTenant, kModel, id).status().code(), StatusCode::kDataLoss);
+  ASSERT_TRUE(store_->ChangeEncodings(kTenant, "n5", TestChange(TestEncoding(1, {1, 2, 15}, true))).ok());
+  ExpectIntact(*store_, "n5");
+  ExpectTotalsOfNodes(*store_);
+}
+
 TEST_F(TamperingTest, VerifyNamesMissingReferencesEdgesAndIndexes) {
   Tamper([&](rocksdb::DB* db, auto family) {
     const rocksdb::WriteOptions write;

@@ -1,4 +1,5 @@
-// A child process commits in a loop and is killed at random moments; what it acknowledged is there afterwards.
+// A child process commits nodes, and changes how they are encoded, in a loop and is killed at random moments; what it
+// acknowledged is there afterwards.
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -9,9 +10,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <random>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -35,8 +38,50 @@ NodeCommit CommitNumber(int i) {
   return TestCommit(NodeId(i), parents, blocks);
 }
 
-// The child: commits from `first` on until killed, and prints each number once it is acknowledged.
-int RunWriter(const std::string& path, Durability durability, int first) {
+// What the child does, step by step.
+enum class Script { kCommits, kEncodings };
+
+constexpr int kPhases = 4;
+
+// In four steps each node is committed, gets an encoding with residuals, gives its saved blocks for a second one, and
+// keeps the first without residuals.
+EncodingChange ChangeOfPhase(int node, int phase) {
+  std::vector<uint64_t> blocks;
+  for (int b = std::max(0, node - 10); b <= node + 1; ++b) blocks.push_back(b);
+  EncodingChange change;
+  if (phase == 1) return TestChange(TestEncoding(1, blocks, true));
+  if (phase == 2) {
+    change = TestChange(TestEncoding(2, blocks, false));
+    change.remove_saved = true;
+  }
+  if (phase == 3) {
+    change.remove = {TestEncodingKey(2)};
+    change.remove_residuals = {TestEncodingKey(1)};
+  }
+  return change;
+}
+
+absl::Status DoStep(Store& store, Script script, int i) {
+  if (script == Script::kCommits) return store.CommitNode(CommitNumber(i)).status();
+  const int node = i / kPhases;
+  const int phase = i % kPhases;
+  if (phase == 0) return store.CommitNode(CommitNumber(node)).status();
+  return store.ChangeEncodings(kTenant, NodeId(node), ChangeOfPhase(node, phase)).status();
+}
+
+// The phase that a node is in after some step; -1 where that is none.
+int PhaseOf(const NodeRecord& node) {
+  std::string form = node.no_saved_blocks() ? "" : "saved ";
+  for (const v1::EncodingSummary& summary : node.encodings()) {
+    absl::StrAppend(&form, summary.step(), summary.has_residual() ? "r " : " ");
+  }
+  const std::string forms[kPhases] = {"saved ", "saved 1r ", "1r 2 ", "1 "};
+  const std::string* const found = std::find(std::begin(forms), std::end(forms), form);
+  return found == std::end(forms) ? -1 : static_cast<int>(found - forms);
+}
+
+// The child: goes on from step `first` until killed, and prints each number once it is acknowledged.
+int RunWriter(const std::string& path, Durability durability, Script script, int first) {
   StoreOptions options = TestOptions(path);
   options.durability = durability;
   options.write_buffer_bytes = 1 << 20;  // Flushes and compactions run meanwhile.
@@ -46,18 +91,17 @@ int RunWriter(const std::string& path, Durability durability, int first) {
     return 1;
   }
   for (int32_t i = first;; ++i) {
-    absl::StatusOr<NodeRecord> record = (*store)->CommitNode(CommitNumber(i));
-    if (!record.ok()) {
-      std::fprintf(stderr, "%s\n", record.status().ToString().c_str());
+    if (absl::Status done = DoStep(**store, script, i); !done.ok()) {
+      std::fprintf(stderr, "%s\n", done.ToString().c_str());
       return 1;
     }
     if (write(STDOUT_FILENO, &i, sizeof(i)) != sizeof(i)) return 0;
   }
 }
 
-class CrashTest : public testing::TestWithParam<Durability> {
+class CrashTest : public testing::TestWithParam<std::tuple<Durability, Script>> {
  protected:
-  // Runs a writer and kills it a random moment after it acknowledged `count` nodes; returns the last it acknowledged.
+  // Runs a writer and kills it a random moment after it acknowledged `count` steps; returns the last it acknowledged.
   int KillWriterAfter(int first, int count, std::mt19937* random) {
     int pipe_ends[2];
     EXPECT_EQ(pipe(pipe_ends), 0);
@@ -78,20 +122,33 @@ class CrashTest : public testing::TestWithParam<Durability> {
     return last;
   }
 
-  // Everything acknowledged is there; at most one node more, whole.
+  // The steps that the store has seen: every node but the last is through with all of its own.
+  int StepsOf(const Store& store, const std::vector<std::string>& ids) {
+    if (std::get<Script>(GetParam()) == Script::kCommits) return static_cast<int>(ids.size());
+    int steps = 0;
+    for (const std::string& id : ids) {
+      const int phase = PhaseOf(*store.GetNode(kTenant, id));
+      EXPECT_TRUE(phase == kPhases - 1 || (phase >= 0 && id == ids.back())) << id << " is in phase " << phase;
+      steps += phase + 1;
+    }
+    return steps;
+  }
+
+  // Everything acknowledged is there; at most one step more, whole.
   int CheckStore(int acknowledged) {
     std::unique_ptr<Store> store = OpenOrDie(TestOptions(path_));
     if (store == nullptr) return 0;
     const std::vector<std::string> ids = AllNodeIds(*store);
-    EXPECT_GE(static_cast<int>(ids.size()), acknowledged + 1);
-    EXPECT_LE(static_cast<int>(ids.size()), acknowledged + 2);
+    const int steps = StepsOf(*store, ids);
+    EXPECT_GE(steps, acknowledged + 1);
+    EXPECT_LE(steps, acknowledged + 2);
     for (size_t i = 0; i < ids.size(); ++i) {
       EXPECT_EQ(ids[i], NodeId(i));
       if (i + 60 > ids.size()) ExpectIntact(*store, ids[i]);
     }
+    ExpectTotalsOfNodes(*store);
     EXPECT_EQ(store->CollectGarbage()->blocks, 0u);
-    EXPECT_EQ(store->Stats()->nodes, ids.size());
-    return static_cast<int>(ids.size());
+    return steps;
   }
 
   TempDir dir_;
@@ -109,7 +166,12 @@ class CrashTest : public testing::TestWithParam<Durability> {
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
-    std::string arguments[] = {"crash_test", "--writer", path_, GetParam() == Durability::kSync ? "sync" : "process",
+    const auto [durability, script] = GetParam();
+    std::string arguments[] = {"crash_test",
+                               "--writer",
+                               path_,
+                               durability == Durability::kSync ? "sync" : "process",
+                               script == Script::kCommits ? "commits" : "encodings",
                                absl::StrCat(first)};
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -132,19 +194,29 @@ TEST_P(CrashTest, KilledWriterLosesNothingAcknowledged) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Durabilities, CrashTest, testing::Values(Durability::kSync, Durability::kProcess),
-                         [](const auto& test) { return test.param == Durability::kSync ? "Sync" : "Process"; });
+std::string NameOfCase(const testing::TestParamInfo<std::tuple<Durability, Script>>& test) {
+  const auto [durability, script] = test.param;
+  return absl::StrCat(durability == Durability::kSync ? "Sync" : "Process",
+                      script == Script::kCommits ? "Commits" : "Encodings");
+}
+
+INSTANTIATE_TEST_SUITE_P(DurabilitiesAndScripts, CrashTest,
+                         testing::Combine(testing::Values(Durability::kSync, Durability::kProcess),
+                                          testing::Values(Script::kCommits, Script::kEncodings)),
+                         NameOfCase);
 
 }  // namespace
 }  // namespace quicksave::storage
 
 int main(int argc, char** argv) {
-  if (argc == 5 && std::strcmp(argv[1], "--writer") == 0) {
+  if (argc == 6 && std::strcmp(argv[1], "--writer") == 0) {
+    using quicksave::storage::Durability;
+    using quicksave::storage::Script;
     int first = 0;
-    if (!absl::SimpleAtoi(argv[4], &first)) return 2;
-    const bool sync = std::strcmp(argv[3], "sync") == 0;
-    return quicksave::storage::RunWriter(
-        argv[2], sync ? quicksave::storage::Durability::kSync : quicksave::storage::Durability::kProcess, first);
+    if (!absl::SimpleAtoi(argv[5], &first)) return 2;
+    const Durability durability = std::strcmp(argv[3], "sync") == 0 ? Durability::kSync : Durability::kProcess;
+    const Script script = std::strcmp(argv[4], "commits") == 0 ? Script::kCommits : Script::kEncodings;
+    return quicksave::storage::RunWriter(argv[2], durability, script, first);
   }
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();

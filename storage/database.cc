@@ -290,6 +290,9 @@ absl::Status Database::Write(Batch* batch, Room room) {
 
 bool Database::Recover() {
   if (!refused() || !Reopen()) return false;
+  // A refused batch may have raised the format. If it cannot be read, it is the one known, and raised again when
+  // needed.
+  InitializeFormat().IgnoreError();
   absl::MutexLock lock(&mutex_);
   refused_ = false;
   return true;

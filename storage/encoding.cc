@@ -45,7 +45,7 @@ void Summarize(const v1::NodeContents& contents, v1::NodeRecord* head) {
 
 bool CoversTokens(const v1::NodeContents& contents, uint32_t token_count) {
   if (!contents.encodings().empty()) return true;
-  if (contents.blocks().empty()) return false;
+  if (contents.blocks().empty()) return token_count == 0;
   const v1::BlockRef& last = *contents.blocks().rbegin();
   return uint64_t{last.first_token()} + last.token_count() == token_count;
 }

@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -29,7 +30,36 @@ class FaultInjectionTest : public testing::Test {
 
   std::unique_ptr<Store> Open() { return OpenOrDie(options_); }
 
-  // A workload of commits, updates and deletes; notes what was acknowledged. Stops at the first error.
+  // What n3 has, as "saved 1r 2".
+  static std::string FormOf(const NodeRecord& node) {
+    std::string form = node.no_saved_blocks() ? "" : "saved";
+    for (const v1::EncodingSummary& summary : node.encodings()) {
+      absl::StrAppend(&form, " ", summary.step(), summary.has_residual() ? "r" : "");
+    }
+    return form;
+  }
+
+  // Changes the encodings of n3 and, of fewer blocks, of n2; notes what n3 may have come to.
+  absl::Status Recode(Store* store) {
+    EncodingChange swap = TestChange(TestEncoding(2, {0, 1, 2, 3}, false));
+    swap.remove_saved = true;
+    EncodingChange strip;
+    strip.remove = {TestEncodingKey(2)};
+    strip.remove_residuals = {TestEncodingKey(1)};
+    const std::pair<EncodingChange, std::string> changes[] = {
+        {TestChange(TestEncoding(1, {0, 1, 2, 3}, true)), "saved 1r"}, {swap, " 1r 2"}, {strip, " 1"}};
+    for (const auto& [change, form] : changes) {
+      forms_.push_back(form);
+      absl::Status status = store->ChangeEncodings(kTenant, "n3", change).status();
+      if (!status.ok()) return status;
+      forms_ = {form};
+    }
+    EncodingChange other = TestChange(TestEncoding(1, {0, 1, 2}, true));
+    other.remove_saved = true;
+    return store->ChangeEncodings(kTenant, "n2", other).status();
+  }
+
+  // A workload of commits, changes of encodings and deletes; notes what was acknowledged. Stops at the first error.
   absl::Status Work(Store* store) {
     for (int i = 0; i < 6; ++i) {
       const std::string id = absl::StrCat("n", i);
@@ -41,6 +71,7 @@ class FaultInjectionTest : public testing::Test {
         return status;
       acknowledged_.insert(id);
     }
+    if (absl::Status status = Recode(store); !status.ok()) return status;
     deleting_ = "n5";
     if (absl::Status status = store->DeleteNode(kTenant, "n5").status(); !status.ok()) return status;
     acknowledged_.erase("n5");
@@ -62,7 +93,13 @@ class FaultInjectionTest : public testing::Test {
         EXPECT_TRUE(std::count(ids.begin(), ids.end(), id)) << id << " was acknowledged and is gone";
       }
     }
-    EXPECT_EQ(store->Stats()->nodes, ids.size());
+    ExpectTotalsOfNodes(*store);
+    if (const absl::StatusOr<NodeRecord> node = store->GetNode(kTenant, "n3"); node.ok()) {
+      EXPECT_THAT(forms_, testing::Contains(FormOf(*node)));
+      if (node->encodings_size() > 0) {
+        EXPECT_EQ(store->Stats()->format_version, kEncodingsFormatVersion);
+      }
+    }
     EXPECT_EQ(store->CollectGarbage()->blocks, 0u);
   }
 
@@ -71,6 +108,7 @@ class FaultInjectionTest : public testing::Test {
   FaultEnv env_{system_};
   StoreOptions options_;
   std::set<std::string> acknowledged_, deleted_;
+  std::vector<std::string> forms_ = {"saved"};
   std::string deleting_;
 };
 
@@ -91,6 +129,7 @@ TEST_P(EveryChangeFailsTest, ReopenedStoreHasAcknowledgedNodesAndNoPartsOfOthers
     acknowledged_.clear();
     deleted_.clear();
     deleting_.clear();
+    forms_ = {"saved"};
     std::unique_ptr<Store> store = Open();
     system_->FailFrom(n);
     finished = Work(store.get()).ok();
@@ -238,6 +277,63 @@ TEST_F(FaultInjectionTest, WhatWasRefusedAndIsInTheLogAllTheSameIsCounted) {
   store.reset();
   store = Open();
   ExpectConsistent(store.get());
+}
+
+TEST_F(FaultInjectionTest, FullDiskLeavesTheOldEncodingsAndTheChangeCanBeRepeated) {
+  std::unique_ptr<Store> store = Open();
+  ASSERT_TRUE(store->CommitNode(TestCommit("node", {}, {1, 2})).ok());
+  EncodingChange change = TestChange(TestEncoding(1, {1, 2}, true));
+  change.remove_saved = true;
+  system_->SetFull(true);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(store->ChangeEncodings(kTenant, "node", change).status().code(), StatusCode::kResourceExhausted);
+    EXPECT_EQ(FormOf(*store->GetNode(kTenant, "node")), "saved");
+    ExpectIntact(*store, "node");
+  }
+  system_->SetFull(false);
+  ASSERT_TRUE(store->ChangeEncodings(kTenant, "node", change).ok());
+  EXPECT_EQ(FormOf(*store->GetNode(kTenant, "node")), " 1r");
+  ExpectIntact(*store, "node");
+  ExpectTotalsOfNodes(*store);
+  EXPECT_EQ(store->CollectGarbage()->blocks, 0u);
+}
+
+TEST_F(FaultInjectionTest, ChangeThatWasRefusedAndIsInTheLogAllTheSameIsCounted) {
+  options_.durability = Durability::kSync;
+  std::unique_ptr<Store> store = Open();
+  ASSERT_TRUE(store->CommitNode(TestCommit("node", {}, {1, 2})).ok());
+  EncodingChange change = TestChange(TestEncoding(1, {1, 2}, true));
+  change.remove_saved = true;
+  change.etag = EtagOf(*store->GetNode(kTenant, "node"));
+  system_->SetFullAtSync(true);
+  EXPECT_EQ(store->ChangeEncodings(kTenant, "node", change).status().code(), StatusCode::kResourceExhausted);
+  system_->SetFullAtSync(false);
+  EXPECT_EQ(store->ChangeEncodings(kTenant, "node", change).status().code(), StatusCode::kAborted)
+      << "the test proves nothing otherwise";
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(store->Stats()->format_version, kEncodingsFormatVersion);
+    EXPECT_EQ(FormOf(*store->GetNode(kTenant, "node")), " 1r");
+    ExpectIntact(*store, "node");
+    ExpectTotalsOfNodes(*store);
+    EXPECT_EQ(store->CollectGarbage()->blocks, 0u);
+    store.reset();
+    store = Open();
+  }
+}
+
+TEST_F(FaultInjectionTest, NearlyFullDiskLetsEncodingsGoAndNoneCome) {
+  options_.min_free_disk_bytes = 1000;
+  std::unique_ptr<Store> store = Open();
+  ASSERT_TRUE(store->CommitNode(TestCommit("node", {}, {1})).ok());
+  ASSERT_TRUE(store->ChangeEncodings(kTenant, "node", TestChange(TestEncoding(1, {1}, true))).ok());
+  system_->SetFreeBytes(999);
+  EncodingChange change = TestChange(TestEncoding(2, {1}, false));
+  EXPECT_EQ(store->ChangeEncodings(kTenant, "node", change).status().code(), StatusCode::kResourceExhausted);
+  change = {};
+  change.remove_saved = true;
+  EXPECT_TRUE(store->ChangeEncodings(kTenant, "node", change).ok());
+  ExpectIntact(*store, "node");
+  ExpectTotalsOfNodes(*store);
 }
 
 TEST_F(FaultInjectionTest, NearlyFullDiskRefusesCommitsAndAllowsDeletes) {

@@ -1,10 +1,12 @@
 // Several threads at once. Most telling under the thread sanitizer.
+#include <algorithm>
 #include <atomic>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "storage/store.h"
 #include "storage/testing/store_fixture.h"
@@ -158,6 +160,75 @@ TEST_F(StoreConcurrencyTest, ReadersNeverTakeADeletionForDamage) {
     EXPECT_TRUE(store_->ListNodes(request).ok());
   }
   writer.join();
+}
+
+// Readers of a node whose encodings change back and forth: what they have pinned they can read, of one moment.
+TEST_F(StoreConcurrencyTest, ReadersDuringASwitchSeeOneEncodingWhole) {
+  Commit("node", {}, {1, 2, 3});
+  std::atomic<bool> done = false;
+  std::thread writer([&] {
+    EncodingChange first = TestChange(TestEncoding(1, {1, 2, 3}, true));
+    first.remove_saved = true;
+    ASSERT_TRUE(store_->ChangeEncodings(kTenant, "node", first).ok());
+    for (int i = 0; i < 200; ++i) {
+      EncodingChange change = TestChange(TestEncoding(i % 2 == 0 ? 2 : 1, {1, 2, 3}, i % 2 == 1));
+      change.remove = {TestEncodingKey(i % 2 == 0 ? 1 : 2)};
+      ASSERT_TRUE(store_->ChangeEncodings(kTenant, "node", change).ok());
+    }
+    done = true;
+  });
+  int whole = 0;
+  while (!done || whole == 0) {
+    const absl::StatusOr<NodeRecord> node = store_->GetNode(kTenant, "node");
+    ASSERT_TRUE(node.ok()) << node.status();
+    EXPECT_EQ(node->encodings_size(), node->contents().encodings_size());
+    EXPECT_TRUE(CoversTokens(node->contents(), node->token_count()));
+    std::vector<BlockId> ids;
+    ForEachBlock(node->contents(), [&](const BlockRef& ref) { ids.push_back(IdOf(ref)); });
+    const absl::StatusOr<BlockPin> pin = store_->PinBlocks(kTenant, kModel, ids);
+    ASSERT_TRUE(pin.ok()) << pin.status();
+    const bool all = std::count(pin->present().begin(), pin->present().end(), false) == 0;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const absl::StatusOr<std::string> bytes = store_->ReadBlock(kTenant, kModel, ids[i]);
+      if (pin->present()[i]) {
+        ASSERT_TRUE(bytes.ok()) << bytes.status();
+        EXPECT_TRUE(*bytes == TestBlockBytes(ids[i]));
+      } else if (!bytes.ok()) {
+        EXPECT_EQ(bytes.status().code(), StatusCode::kNotFound) << bytes.status();
+      }
+    }
+    if (all) ++whole;
+    EXPECT_THAT(store_->VerifyNode(kTenant, "node")->problems, testing::IsEmpty());
+  }
+  writer.join();
+  ASSERT_TRUE(store_->CollectGarbage().ok());
+  ExpectIntact(*store_, "node");
+  ExpectTotalsOfNodes(*store_);
+}
+
+// Each thread changes the encodings of a node of its own, over blocks that all share.
+TEST_F(StoreConcurrencyTest, ChangesOfNodesThatShareBlocksLeaveThemWhole) {
+  constexpr int kThreads = 3;
+  for (int t = 0; t < kThreads; ++t) Commit(absl::StrCat("t", t), {}, {1, 2, 3});
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      const std::string id = absl::StrCat("t", t);
+      for (int i = 0; i < 40; ++i) {
+        EncodingChange add = TestChange(TestEncoding(1, {1, 2, 3}, i % 3 == 0));
+        add.remove_saved = i == 0;
+        ASSERT_TRUE(store_->ChangeEncodings(kTenant, id, add).ok());
+        add = TestChange(TestEncoding(2, {1, 2, 3}, false));
+        add.remove = {TestEncodingKey(1)};
+        ASSERT_TRUE(store_->ChangeEncodings(kTenant, id, add).ok());
+        ExpectIntact(*store_, id);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  ExpectTotalsOfNodes(*store_);
+  EXPECT_EQ(store_->Stats()->blocks, 3u);
+  EXPECT_EQ(store_->CollectGarbage()->blocks, 0u);
 }
 
 }  // namespace
