@@ -159,7 +159,8 @@ absl::StatusOr<RestoredState> Archive::RestoreOnce(storage::NodeRecord record, c
     if (absl::Status status = options.admit_taps(TapBytesToBe(taps)); !status.ok()) return status;
   }
   // A latent is decoded as a whole, also where only a part of it is wanted.
-  const int room = std::max(tokens, source->replay_end);
+  // Replaying in two parts may take a page more.
+  const int room = std::max(tokens, source->replay_end == 0 ? 0 : source->replay_end + engine::cpu::kPageTokens);
   absl::StatusOr<engine::PageReservation> reservation =
       options.reserve ? options.reserve(room) : d_.pool->Reserve(engine::PagesFor(room));
   if (!reservation.ok()) return reservation.status();

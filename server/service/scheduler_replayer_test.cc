@@ -109,19 +109,19 @@ TEST_F(SchedulerReplayerTest, WhatTheModelCannotComputeIsRefused) {
   SchedulerReplayer replayer = NewReplayer();
   engine::Sequence sequence;
   engine::PageReservation pages = environment_.pool->Reserve(50).value();
-  const auto refusal = [&](const std::vector<int32_t>& tokens, std::optional<int> split) {
-    const absl::Status status = replayer.Replay(tokens, {split}, sequence, pages).status();
+  const auto refusal = [&](const std::vector<int32_t>& tokens, const std::vector<int>& splits) {
+    const absl::Status status = replayer.Replay(tokens, splits, sequence, pages).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
     EXPECT_EQ(sequence.length(), 0);
     EXPECT_EQ(pages.pages(), 50);
     return std::string(status.message());
   };
   const std::vector<int32_t> tokens = TextTokens(10, 4);
-  EXPECT_THAT(refusal(tokens, config().layers), HasSubstr("layer 2 of a model with 2 layers"));
-  EXPECT_THAT(refusal(tokens, -1), HasSubstr("layer -1"));
-  EXPECT_THAT(refusal({5, config().vocab_size}, 0), HasSubstr("token id 300"));
-  EXPECT_THAT(refusal({-1}, std::nullopt), HasSubstr("token id -1"));
-  EXPECT_THAT(refusal(TextTokens(config().context_length + 1, 5), 1), HasSubstr("exceeds the context length"));
+  EXPECT_THAT(refusal(tokens, {config().layers}), HasSubstr("layer 2 of a model with 2 layers"));
+  EXPECT_THAT(refusal(tokens, {-1}), HasSubstr("layer -1"));
+  EXPECT_THAT(refusal({5, config().vocab_size}, {0}), HasSubstr("token id 300"));
+  EXPECT_THAT(refusal({-1}, {}), HasSubstr("token id -1"));
+  EXPECT_THAT(refusal(TextTokens(config().context_length + 1, 5), {1}), HasSubstr("exceeds the context length"));
 }
 
 TEST_F(SchedulerReplayerTest, NoTokensAreNothingToDo) {
