@@ -179,6 +179,12 @@ class CoreLoader {
       LogEvent(spdlog::level::info, "latent profile",
                {{"id", entry->id}, {"split", int64_t{entry->profile->split}}, {"bytes", entry->size_bytes}});
     }
+    if (config_.encoding.after < absl::InfiniteDuration() &&
+        core_->archive->latents().ForSplit(config_.encoding.split) == nullptr) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("--encode-after needs a latent profile with split ", config_.encoding.split,
+                       ": make one with quicksave-calibrate and give it as --profile"));
+    }
     return absl::OkStatus();
   }
 

@@ -17,6 +17,7 @@
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "server/core_loader.h"
+#include "server/encoding_keeper.h"
 #include "server/housekeeper.h"
 #include "server/listen_address.h"
 #include "server/service/admin_service.h"
@@ -96,6 +97,7 @@ struct Server::Parts {
   AdminServiceImpl admin_service{&runner};
   std::unique_ptr<grpc::Server> grpc;
   std::unique_ptr<Housekeeper> housekeeper;
+  std::unique_ptr<EncodingKeeper> encoding_keeper;
 };
 
 Server::Server(ServerConfig config) : config_(std::move(config)), parts_(std::make_unique<Parts>()) {}
@@ -141,6 +143,7 @@ absl::Status Server::Load(absl::FunctionRef<bool()> stopped) {
   if (!core.ok()) return core.status();
   parts_->core = *std::move(core);
   parts_->housekeeper = std::make_unique<Housekeeper>(parts_->core.get());
+  parts_->encoding_keeper = std::make_unique<EncodingKeeper>(parts_->core.get(), config_.encoding);
   parts_->runner.Open(parts_->core.get());
   SetServing(true);
   LogEvent(spdlog::level::info, "ready", {{"seconds", absl::ToDoubleSeconds(absl::Now() - start)}});
@@ -158,6 +161,7 @@ void Server::Stop() {
     parts_->grpc->Shutdown(absl::ToChronoTime(absl::Now() + kGrace));
     parts_->grpc.reset();
   }
+  parts_->encoding_keeper.reset();
   parts_->housekeeper.reset();
   parts_->core.reset();
   LogEvent(spdlog::level::info, "stopped", {});

@@ -78,7 +78,7 @@ class OptionGroup {
         throw CLI::ValidationError(flag, absl::StrCat("'", text, "' is not a duration such as 90s, 10m or 24h"));
       }
     };
-    const std::string initial = absl::FormatDuration(value);
+    const std::string initial = value == absl::InfiniteDuration() ? "never" : absl::FormatDuration(value);
     Finish(app_.add_option_function<std::string>(flag, parse, help)->default_str(initial))->type_name("DURATION");
   }
 
@@ -157,6 +157,35 @@ void AddEncodingOptions(CLI::App& app, ServerConfig& config) {
       ->envname("QUICKSAVE_PROFILE")
       ->delimiter(',')
       ->type_name("FILE");
+  OptionGroup group(app, "Encoding");
+  group.AddDuration("--encode-after", config.encoding.after,
+                    "Encode nodes as latents that were saved so long ago, the oldest\n"
+                    "first, but for those labelled quicksave.encode=never");
+  group.AddSize("--encode-above", config.encoding.above_bytes,
+                "Do so only while the store's blocks take more than this");
+  group.Add("--encode-split", config.encoding.split, "Layers that a restore recomputes: a profile with it is needed")
+      ->check(CLI::Range(0, kMost).description(""))
+      ->type_name("N");
+  group
+      .Add("--encode-point", config.encoding.point,
+           "Point of the profile; without it the coarsest setting that\nkeeps to --encode-max-kl is looked for")
+      ->type_name("POINT");
+  app.add_option("--encode-max-kl", config.encoding.max_kl,
+                 "Leave nodes as they are whose encoding diverges more than\nthis, in nats")
+      ->group("Encoding")
+      ->envname("QUICKSAVE_ENCODE_MAX_KL")
+      ->check(CLI::Validator(CLI::NonNegativeNumber).description(""))
+      ->type_name("KL");
+  const std::map<std::string, EncodingPolicy::Keep> keeps = {{"saved", EncodingPolicy::Keep::kSaved},
+                                                             {"residual", EncodingPolicy::Keep::kResidual},
+                                                             {"nothing", EncodingPolicy::Keep::kNothing}};
+  group
+      .Add("--encode-keep", config.encoding.keep,
+           "What stays of the bits that were saved: saved (all of it),\n"
+           "residual (the bits, in less space), nothing")
+      ->transform(CLI::CheckedTransformer(keeps).description(""))
+      ->default_str("saved")
+      ->type_name("saved|residual|nothing");
 }
 
 void AddNetworkOptions(CLI::App& app, ServerConfig& config) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "server/encoding_keeper.h"
 #include "server/engine/model/weight_format.h"
 #include "storage/store.h"
 
@@ -34,6 +35,7 @@ struct ServerConfig {
   bool prefix_cache = true;
   bool calibrate = true;
   std::vector<std::string> profiles;  // files
+  EncodingPolicy encoding;
 
   storage::Durability durability = storage::Durability::kSync;
   uint64_t min_free_disk_bytes = uint64_t{256} << 20;
