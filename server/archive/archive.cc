@@ -73,7 +73,8 @@ void Describe(const RestoreSource& source, const storage::NodeRecord& record, Re
   report.estimate = source.estimate;
   report.exact = source.exact;
   report.codec = source.encoding == nullptr ? record.codec() : source.encoding->codec();
-  report.latent_tail = ParseLatentKey(source.blocks.back()->codec()).has_value() && source.residuals.back() == nullptr;
+  const std::optional<LatentKey> last = ParseLatentKey(source.blocks.back()->codec());
+  report.latent_tail = last && last->kind == LatentKey::Kind::kLatent && source.residuals.back() == nullptr;
   if (source.encoding == nullptr) return;
   report.encoding = SummaryOf(record, *source.encoding);
   if (!source.exact && source.encoding->has_fidelity()) report.fidelity = source.encoding->fidelity();
@@ -242,10 +243,10 @@ absl::Status Archive::Load(const RestoreSource& source, int tokens, const engine
   return absl::OkStatus();
 }
 
-absl::StatusOr<EncodedState> Archive::EncodeLatent(const storage::NodeRecord& record, const engine::Sequence& saved,
-                                                   const StateReplay& replay, const engine::Sequence& replayed,
-                                                   const LatentProfileEntry& profile, float step, bool residual) {
-  return StateEncoder(d_, *coder_, {record, saved, replay, replayed, profile, step, residual}).Encode();
+absl::StatusOr<EncodedState> Archive::EncodeState(const storage::NodeRecord& record, const engine::Sequence& saved,
+                                                  const StateReplay& replay, const engine::Sequence& replayed,
+                                                  const EncodingChoice& choice) {
+  return StateEncoder(d_, *coder_, {record, saved, replay, replayed, choice}).Encode();
 }
 
 absl::StatusOr<std::vector<float>> Archive::ReadTaps(const storage::NodeRecord& record, int index) const {
