@@ -11,6 +11,7 @@
 #include "server/scheduler/evaluate_job.h"
 #include "server/service/convert.h"
 #include "server/service/graph_handlers.h"
+#include "server/service/scheduler_replayer.h"
 #include "server/service/tap_request.h"
 
 namespace quicksave::server {
@@ -77,8 +78,10 @@ absl::StatusOr<int> CheckByReplay(Core& core, const CallContext& call, const std
     return both;
   };
   const auto admit = [&](int64_t bytes) { return AdmitNodeTaps(core, node, bytes); };
-  const absl::StatusOr<RestoredState> restored =
-      core.archive->Restore(Core::kTenant, id, {.reserve = reserve, .admit_taps = admit});
+  SchedulerReplayer replayer(core.scheduler.get(), core.decoder->config(), call);
+  const absl::StatusOr<RestoredState> restored = core.archive->Restore(
+      Core::kTenant, id,
+      {.reserve = reserve, .admit_taps = admit, .replayer = &replayer, .preference = {.exact_only = true}});
   if (!restored.ok()) return restored.status();
   const engine::Sequence& stored = restored->state.sequence;
   if (stored.next_logits() == nullptr) {
