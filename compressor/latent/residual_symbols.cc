@@ -5,12 +5,13 @@
 namespace quicksave::compressor {
 namespace {
 
-// Classes of distance: half octaves of the error in representable numbers, from 2^-3 to 2^7.
+// Classes of distance: half octaves of the error in representable numbers, from 2^-3 to 2^6.5; errors beyond 2^6 are
+// near zero, so that the last class has no values.
 constexpr int kLowestDistance = -6;
 constexpr int kDistanceClasses = 20;
 // Symbols are left with a deviation of about 2^4 at most, the rest goes raw.
 constexpr int kSymbolBits = 4;
-// Classes near zero: the prediction in eighths of an octave... of the error, from nothing to twice as large.
+// Classes near zero: half octaves by which the error exceeds half of the prediction.
 constexpr int kNearZeroClasses = kResidualClasses - kDistanceClasses;
 constexpr int kZeroDistance = 127;
 constexpr int kNearZeroRawBits = 4;
@@ -36,8 +37,14 @@ int WindowOf(ErrorLevel level) { return MagnitudeClassOfLevel(level) - kErrorPla
 
 ErrorLevel LevelOf(double error) {
   if (!(error > 0)) return kLowestLevel;
-  const double level = std::floor(4 * std::log2(error) + 0.5);
-  return static_cast<ErrorLevel>(std::clamp<double>(level, kLowestLevel, kHighestLevel));
+  // 2^((2 i + 1) / 8): comparing is exact, while logarithms differ between libraries.
+  constexpr double kEdges[] = {1.0905077326652577, 1.2968395546510096, 1.5422108254079407, 1.8340080864093424};
+  int exponent;
+  // The bound is for infinity, which has no exponent.
+  const double mantissa = 2 * std::frexp(std::min(error, std::ldexp(1.0, 512)), &exponent);  // [1, 2)
+  int level = 4 * (exponent - 1);
+  for (const double edge : kEdges) level += mantissa >= edge ? 1 : 0;
+  return static_cast<ErrorLevel>(std::clamp<int>(level, kLowestLevel, kHighestLevel));
 }
 
 ResidualClass ClassOf(uint16_t prediction, ErrorLevel level) {

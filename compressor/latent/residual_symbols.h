@@ -19,7 +19,7 @@ namespace quicksave::compressor {
 
 // Expected errors come as the exponent of a quarter octave: error ~ 2^(level / 4).
 using ErrorLevel = int16_t;
-// The level of an error; errors of 0 have the lowest level.
+// The level nearest to an error; errors of 0 have the lowest level. The same on every machine.
 ErrorLevel LevelOf(double error);
 
 // The table of a value's symbol, and how many bits go raw. A function of the prediction and the level alone.
