@@ -24,6 +24,19 @@ absl::Status Damaged(absl::string_view what) { return absl::DataLossError(absl::
 
 int Shifted(int sigma_class, int shift) { return std::clamp(sigma_class + shift, 0, kSigmaClasses - 1); }
 
+bool IsFiniteBf16(uint16_t bits) { return (bits & 0x7f80) != 0x7f80; }
+
+// False where one of them is out of range.
+bool ReadEscapes(std::string_view bytes, std::vector<int32_t>& escapes) {
+  ByteReader reader(bytes);
+  escapes.reserve(bytes.size() / sizeof(int32_t));
+  while (!reader.rest().empty()) {
+    escapes.push_back(static_cast<int32_t>(reader.Integer<uint32_t>()));
+    if (escapes.back() < -kLargestInteger || escapes.back() > kLargestInteger) return false;
+  }
+  return true;
+}
+
 // The symbols of all groups, and the table of each.
 struct Symbols {
   std::vector<uint8_t> symbols;
@@ -56,9 +69,11 @@ class LatentCodec : public Codec {
   Digest128 profile_id() const override { return profile_id_; }
 
   absl::StatusOr<EncodedBlock> Encode(BlockView block, const BlockContext& context) const override {
+    if (absl::Status status = block.Validate(); !status.ok()) return status;
     if (absl::Status status = Check(block.shape, context); !status.ok()) return status;
-    if (!(context.step > 0) || !std::isfinite(context.step)) {
-      return absl::InvalidArgumentError("the latent codec needs a step above 0");
+    if (!IsStep(context.step)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the latent codec needs a step above 0 that has an inverse, not ", context.step));
     }
     const LatentTransform transform(*profile_, block.shape, context);
     std::string shifts;
@@ -74,11 +89,18 @@ class LatentCodec : public Codec {
     std::vector<uint16_t> values(block.values.begin(), block.values.end());
     const MutableBlockView decoded{block.shape, absl::MakeSpan(values)};
     SynthesiseAll(transform, context.step, coded.symbols, coded.escapes, decoded);
+    for (size_t i = 0; i < values.size(); ++i) {
+      // What is not coded may be anything, and is as it was.
+      if (!IsFiniteBf16(values[i]) && values[i] != block.values[i]) {
+        return absl::InvalidArgumentError("the latent codec codes values below the largest numbers only");
+      }
+    }
     return Frame(context.step, ComputeBlockId(decoded.view()), shifts, coded, block.shape);
   }
 
   absl::Status Decode(const EncodedBlockView& encoded, uint32_t /*payload_version*/, const BlockContext& context,
                       MutableBlockView out) const override {
+    if (absl::Status status = out.Validate(); !status.ok()) return status;
     if (absl::Status status = Check(out.shape, context); !status.ok()) return status;
     ByteReader reader(encoded.bytes);
     const auto step_bits = reader.Integer<uint32_t>();
@@ -88,9 +110,10 @@ class LatentCodec : public Codec {
     const std::string_view shifts = reader.Bytes(profile_->groups.size());
     const auto escape_count = reader.Integer<uint32_t>();
     const std::string_view escape_bytes = reader.Bytes(size_t{4} * escape_count);
-    if (!reader.ok() || !digest.ok() || !(step > 0) || !std::isfinite(step)) return Damaged("cut short");
-    std::vector<int32_t> escapes(escape_count);
-    std::memcpy(escapes.data(), escape_bytes.data(), escape_bytes.size());
+    if (!reader.ok() || !digest.ok()) return Damaged("cut short");
+    if (!IsStep(step)) return Damaged("impossible step");
+    std::vector<int32_t> escapes;
+    if (!ReadEscapes(escape_bytes, escapes)) return Damaged("impossible escape");
 
     const LatentTransform transform(*profile_, out.shape, context);
     std::vector<uint8_t> table_of;
