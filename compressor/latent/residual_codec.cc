@@ -1,5 +1,6 @@
 #include "compressor/latent/residual_codec.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -88,8 +89,12 @@ class ResidualCodec : public Codec {
   Digest128 profile_id() const override { return profile_id_; }
 
   absl::StatusOr<EncodedBlock> Encode(BlockView block, const BlockContext& context) const override {
+    if (absl::Status status = block.Validate(); !status.ok()) return status;
     if (absl::Status status = Check(block.shape, context); !status.ok()) return status;
-    if (!(context.step > 0)) return absl::InvalidArgumentError("a residual needs its latent's step");
+    if (!IsStep(context.step)) return absl::InvalidArgumentError("a residual needs its latent's step");
+    if (!SameWhereNotCoded(block, context)) {
+      return absl::InvalidArgumentError("a residual's base must have the block's values where its latent codes none");
+    }
     std::vector<uint8_t> symbols;
     std::vector<uint8_t> table_of;
     std::string escapes;
@@ -127,6 +132,7 @@ class ResidualCodec : public Codec {
 
   absl::Status Decode(const EncodedBlockView& encoded, uint32_t /*payload_version*/, const BlockContext& context,
                       MutableBlockView out) const override {
+    if (absl::Status status = out.Validate(); !status.ok()) return status;
     if (absl::Status status = Check(out.shape, context); !status.ok()) return status;
     ByteReader reader(encoded.bytes);
     const auto step_bits = reader.Integer<uint32_t>();
@@ -137,7 +143,8 @@ class ResidualCodec : public Codec {
     const auto raw_count = reader.Integer<uint32_t>();
     ByteReader escapes(reader.Bytes(size_t{2} * escape_count));
     BitReader raw(reader.Bytes(raw_count));
-    if (!reader.ok() || !base.ok() || !(step > 0) || !std::isfinite(step)) return Damaged("cut short");
+    if (!reader.ok() || !base.ok()) return Damaged("cut short");
+    if (!IsStep(step)) return Damaged("impossible step");
     if (ComputeBlockId({out.shape, context.base}) != *base) return Damaged("it belongs to another latent");
     const std::vector<ErrorLevel> levels = ErrorLevels(*profile_, step);
     const int known = Known(out.shape, context);
@@ -168,10 +175,29 @@ class ResidualCodec : public Codec {
 
  private:
   static int Known(const BlockShape& shape, const BlockContext& context) {
-    return std::clamp(context.known_tokens, 0, shape.tokens);
+    return std::min(context.known_tokens, shape.tokens);
+  }
+
+  bool SameWhereNotCoded(BlockView block, const BlockContext& context) const {
+    const size_t tokens = block.shape.tokens;
+    const size_t coded = 2 * profile_->kv_width() * profile_->first_layer() * tokens;
+    if (!std::equal(block.values.begin(), block.values.begin() + coded, context.base.begin())) return false;
+    const size_t known = Known(block.shape, context);
+    for (size_t row = coded; row < block.values.size(); row += tokens) {
+      if (!std::equal(block.values.begin() + row, block.values.begin() + row + known, context.base.begin() + row)) {
+        return false;
+      }
+    }
+    return true;
   }
 
   absl::Status Check(const BlockShape& shape, const BlockContext& context) const {
+    if (!context.model_fingerprint.empty() && context.model_fingerprint != profile_->model_fingerprint) {
+      return absl::FailedPreconditionError(absl::StrCat("the residual's profile is for model ",
+                                                        profile_->model_fingerprint, ", the block is of model ",
+                                                        std::string(context.model_fingerprint)));
+    }
+    if (context.known_tokens < 0) return absl::InvalidArgumentError("known_tokens must not be negative");
     if (shape.layers != profile_->layers || shape.kv_heads != profile_->kv_heads ||
         shape.head_dim != profile_->head_dim) {
       return absl::FailedPreconditionError(
