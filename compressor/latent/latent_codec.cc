@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -257,10 +258,12 @@ class LatentCodec : public Codec {
     for (const CodedComponent& component : components) {
       const float* row = latent.data() + static_cast<size_t>(component.index) * transform.columns();
       for (size_t t = 0; t < tokens; ++t) integers[t] = Quantise(row[t], inverse);
-      for (size_t t = 0; t < tokens; ++t) *to++ = SymbolOf(integers[t]);
-      for (const int32_t q : integers) {
-        if (SymbolOf(q) == kEscapeSymbol) escapes.push_back(q);
+      for (size_t t = 0; t < tokens; ++t) to[t] = SymbolOf(integers[t]);
+      if (std::count(to, to + tokens, kEscapeSymbol) > 0) {
+        std::copy_if(integers.begin(), integers.end(), std::back_inserter(escapes),
+                     [](int32_t q) { return SymbolOf(q) == kEscapeSymbol; });
       }
+      to += tokens;
     }
     return escapes;
   }

@@ -6,6 +6,7 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -215,6 +216,21 @@ TEST_P(ResidualCodecTest, SurvivesAnyPayload) {
     const absl::Status status = codec_->Decode({damaged, 8, {}}, 1, context, {block.shape, absl::MakeSpan(values)});
     ASSERT_TRUE(status.ok() || status.code() == StatusCode::kDataLoss) << status;
   }
+}
+
+// More steps than a codec remembers, in any order.
+TEST_P(ResidualCodecTest, MayBeUsedByManyThreadsAndWithManySteps) {
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([this, t] {
+      const TestBlock block = source_.Draw(20, 30 + t);
+      for (int i = 0; i < 24; ++i) {
+        const BlockContext context = block.Context(0.1f * static_cast<float>(1 + (7 * i + t) % 12));
+        RoundTrip(block, Base(block, context), context);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
 }
 
 // The levels say how large errors are: within a factor of two on average, for every kind of channel.

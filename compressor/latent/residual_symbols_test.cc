@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -12,8 +13,8 @@
 namespace quicksave::compressor {
 namespace {
 
-constexpr ErrorLevel kLowest = -504;
-constexpr ErrorLevel kHighest = 508;
+constexpr ErrorLevel kLowest = kLowestLevel;
+constexpr ErrorLevel kHighest = kHighestLevel;
 
 std::vector<ErrorLevel> SomeLevels() {
   std::vector<ErrorLevel> levels = {kLowest, kLowest + 1, kHighest - 1, kHighest};
@@ -66,17 +67,17 @@ TEST(OrderTest, IsThatOfTheNumbersAndHasAnInverse) {
 TEST(ResidualSymbolsTest, EveryValueComesBackForAnyPredictionAndLevel) {
   for (const ErrorLevel level : SomeLevels()) {
     for (const uint16_t prediction : SomePredictions()) {
-      const ResidualClass residual_class = ClassOf(prediction, level);
+      const ResidualClasses& classes = ResidualClasses::Of(level);
+      const ResidualClass& residual_class = classes[prediction];
       int escapes = 0;
       for (uint32_t value = 0; value < 65536; ++value) {
-        const ResidualSymbol symbol = SymbolOf(static_cast<uint16_t>(value), prediction, level, residual_class);
+        const ResidualSymbol symbol = SymbolOf(static_cast<uint16_t>(value), prediction, classes);
         if (symbol.symbol == kEscapeSymbol) {
           ++escapes;
           continue;
         }
         ASSERT_LT(symbol.raw, 1 << residual_class.raw_bits);
-        ASSERT_EQ(ValueOf(symbol, prediction, level, residual_class), value)
-            << "prediction " << prediction << " level " << level;
+        ASSERT_EQ(ValueOf(symbol, prediction, classes), value) << "prediction " << prediction << " level " << level;
       }
       ASSERT_LT(escapes, 65536) << "prediction " << prediction << " level " << level;
     }
@@ -87,12 +88,13 @@ TEST(ResidualSymbolsTest, EveryValueComesBackForAnyPredictionAndLevel) {
 TEST(ResidualSymbolsTest, EverySymbolIsSomeValue) {
   for (const ErrorLevel level : SomeLevels()) {
     for (const uint16_t prediction : SomePredictions()) {
-      const ResidualClass residual_class = ClassOf(prediction, level);
+      const ResidualClasses& classes = ResidualClasses::Of(level);
+      const ResidualClass& residual_class = classes[prediction];
       for (int symbol = 0; symbol < kEscapeSymbol; ++symbol) {
         for (int raw = 0; raw < 1 << residual_class.raw_bits; ++raw) {
           const ResidualSymbol told{static_cast<uint8_t>(symbol), static_cast<uint16_t>(raw)};
-          const uint16_t value = ValueOf(told, prediction, level, residual_class);
-          const ResidualSymbol again = SymbolOf(value, prediction, level, residual_class);
+          const uint16_t value = ValueOf(told, prediction, classes);
+          const ResidualSymbol again = SymbolOf(value, prediction, classes);
           // Beyond the largest number it is that number.
           if (value != 0x7fff && value != 0xffff && !residual_class.near_zero) {
             ASSERT_EQ(again.symbol, symbol);
@@ -108,7 +110,8 @@ TEST(ResidualSymbolsTest, ClassesAreInRangeForAllPredictionsAndLevels) {
   std::vector<bool> seen(kResidualClasses);
   for (int level = kLowest; level <= kHighest; ++level) {
     for (uint32_t prediction = 0; prediction < 65536; prediction += 128) {
-      const ResidualClass found = ClassOf(static_cast<uint16_t>(prediction), static_cast<ErrorLevel>(level));
+      const ResidualClass found =
+          ResidualClasses::Of(static_cast<ErrorLevel>(level))[static_cast<uint16_t>(prediction)];
       ASSERT_LT(found.table, kResidualClasses);
       ASSERT_LE(found.raw_bits, 8);
       seen[found.table] = true;
@@ -128,7 +131,7 @@ TEST(ResidualSymbolsTest, OrdinaryErrorsAreNotEscaped) {
     const uint16_t value = NarrowToBf16(prediction + error * random.Normal());
     const ErrorLevel level = LevelOf(error);
     const uint16_t bits = NarrowToBf16(prediction);
-    if (SymbolOf(value, bits, level, ClassOf(bits, level)).symbol == kEscapeSymbol) ++escapes;
+    if (SymbolOf(value, bits, ResidualClasses::Of(level)).symbol == kEscapeSymbol) ++escapes;
   }
   EXPECT_LT(escapes, kTrials / 500);
 }
