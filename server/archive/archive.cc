@@ -68,6 +68,15 @@ int64_t TapBytesToBe(const engine::TapExtent& taps) {
   return taps.spec.all_tokens ? taps.bytes() : taps.bytes_per_token();
 }
 
+// Whether some of the state is decoded from latents that nothing completes to the exact bits.
+bool HasLatents(const RestoreSource& source) {
+  for (size_t i = 0; i < source.blocks.size(); ++i) {
+    const std::optional<LatentKey> key = ParseLatentKey(source.blocks[i]->codec());
+    if (key && key->kind == LatentKey::Kind::kLatent && source.residuals[i] == nullptr) return true;
+  }
+  return false;
+}
+
 // What a restore read, and how good that is.
 void Describe(const RestoreSource& source, const storage::NodeRecord& record, RestoreReport& report) {
   report.estimate = source.estimate;
@@ -238,6 +247,7 @@ absl::Status Archive::Load(const RestoreSource& source, int tokens, const engine
   state.text = TextStateOf(record, tokens);
   state.constraint = ConstraintOf(record, tokens);
   state.taps = std::move(taps).taps();
+  state.decoded = HasLatents(source);
   state.origin = OriginOf(record, source);
   state.origin_tokens = tokens;
   return absl::OkStatus();

@@ -315,6 +315,7 @@ void SessionTable::End(const std::string& id) {
   if (!removed.parked_as.empty()) parker_->Drop(removed.parked_as);
   absl::MutexLock lock(&mutex_);
   if (removed.state.sequence.length() < engine::cpu::kPageTokens || options_.max_ended == 0) return;
+  if (removed.state.decoded) return;
   ended_.push_back(std::move(removed.state.sequence));
   if (static_cast<int>(ended_.size()) <= options_.max_ended) return;
   dropped = std::move(ended_.front());
@@ -337,7 +338,7 @@ engine::Sequence SessionTable::SharedPrefix(absl::Span<const int32_t> tokens) {
     return true;
   };
   for (const auto& [id, entry] : entries_) {
-    if (!entry.running && entry.parked_as.empty()) consider(entry.state.sequence);
+    if (!entry.running && entry.parked_as.empty() && !entry.state.decoded) consider(entry.state.sequence);
   }
   auto used = ended_.end();
   for (auto it = ended_.begin(); it != ended_.end(); ++it) {

@@ -114,7 +114,7 @@ class SessionTable {
   void End(const std::string& id);
   // The longest beginning of `tokens`, of a page at least, that some sequence in memory has in common with them: of an
   // idle session or an ended one. Shares its pages; with next-token logits if it ends where that sequence ends. Empty
-  // without one.
+  // without one. States that were decoded from latents are not shared: other prompts are to have the bits of their own.
   engine::Sequence SharedPrefix(absl::Span<const int32_t> tokens);
   // Removes idle sessions whose lease has ended; returns how many.
   int RemoveExpired(absl::Time now);

@@ -64,6 +64,24 @@ TEST_F(SessionTableTest, ChecksLeases) {
   }
 }
 
+TEST_F(SessionTableTest, WhatWasDecodedFromALatentIsSharedWithNobody) {
+  SessionTable table({.max_sessions = 4, .max_ended = 4}, environment_.scheduler.get(), environment_.broker.get());
+  for (const bool decoded : {true, false}) {
+    SessionState state = NewState();
+    const std::vector<int32_t> tokens = state.sequence.tokens();
+    state.decoded = decoded;
+    const std::string id = table.Add({state}, kLease).value().front().id;
+    EXPECT_EQ(table.SharedPrefix(tokens).length() > 0, !decoded) << "while it is live";
+    // A generation takes the state and gives it back.
+    SessionState taken = table.Take(id, std::nullopt, {}, [](int) { return 0; }).value().state;
+    EXPECT_EQ(taken.decoded, decoded);
+    table.GiveBack(id, std::move(taken));
+    EXPECT_EQ(table.SharedPrefix(tokens).length() > 0, !decoded) << "after it was running";
+    table.End(id);
+    EXPECT_EQ(table.SharedPrefix(tokens).length() > 0, !decoded) << "after its end";
+  }
+}
+
 TEST_F(SessionTableTest, DescribesASession) {
   SessionState state = NewState();
   state.sampling.top_k = 5;

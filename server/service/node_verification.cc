@@ -87,6 +87,12 @@ absl::StatusOr<int> CheckByReplay(Core& core, const CallContext& call, const std
   if (stored.next_logits() == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat(node, " has no stored logits to compare with"));
   }
+  if (restored->state.decoded) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(node,
+                     " goes on from a state that was decoded from a latent, which its token ids do not give: it "
+                     "cannot be verified by replay"));
+  }
   const absl::StatusOr<Replayed> replayed = Replay(core, call, restored->state, std::move(pages));
   if (!replayed.ok()) return replayed.status();
   if (absl::Status status = Compare(node, restored->state, *replayed); !status.ok()) return status;
