@@ -290,7 +290,7 @@ double CalibrationMemory(const engine::ModelConfig& config, const CalibrationOpt
   const double per_layer =
       hidden * (2.0 * config.query_width() + 2.0 * config.kv_width()) + 3.0 * hidden * config.intermediate_size;
   const double weights = per_layer * config.layers + hidden * config.vocab_size * (config.tied_head ? 1 : 2);
-  const double group_layers = std::min(options.layers_per_group, config.layers);
+  const double group_layers = std::clamp(options.layers_per_group, 1, config.layers);
   const double channels = group_layers * 2 * config.kv_width();
   double moments = 0;
   for (const int split : options.splits) {
