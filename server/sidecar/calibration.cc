@@ -90,8 +90,9 @@ class Calibrator {
     key["splits"] = absl::StrJoin(options_.splits, ",");
     key["threads"] = absl::StrCat(options_.threads);
     absl::StatusOr<CalibrationWork> work = CalibrationWork::Open(options_.work_folder, key);
-    if (work.ok()) work_ = *std::move(work);
-    return work.status();
+    if (!work.ok()) return work.status();
+    work_ = *std::move(work);
+    return absl::OkStatus();
   }
 
   void Report(const std::string& what, double done) const {
@@ -244,8 +245,9 @@ class Calibrator {
       texts.push_back(*std::move(text));
     }
     absl::StatusOr<std::vector<metrics::NegativeControl>> controls = MeasureControls(runner_, texts[0], texts[1]);
-    if (controls.ok()) report.controls = *std::move(controls);
-    return controls.status();
+    if (!controls.ok()) return controls.status();
+    report.controls = *std::move(controls);
+    return absl::OkStatus();
   }
 
   ModelRunner& runner_;

@@ -179,7 +179,7 @@ absl::Status Evaluation::AddControls(const std::vector<Panel>& panels, int conte
 
 absl::Status Evaluation::AddNoiseFloor(const std::vector<Panel>& panels) {
   if (options_.floor_pieces == 0) {
-    report_.remarks.push_back("The noise floor was not measured (by an option)");
+    report_.remarks.emplace_back("The noise floor was not measured (by an option)");
     return absl::OkStatus();
   }
   Report("noise floor: loading the model in fp32");
