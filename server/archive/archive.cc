@@ -73,7 +73,6 @@ void Describe(const RestoreSource& source, const storage::NodeRecord& record, Re
   report.estimate = source.estimate;
   report.exact = source.exact;
   report.codec = source.encoding == nullptr ? record.codec() : source.encoding->codec();
-  report.latent_tail = ParseLatentKey(source.blocks.back()->codec()).has_value() && source.residuals.back() == nullptr;
   if (source.encoding == nullptr) return;
   report.encoding = SummaryOf(record, *source.encoding);
   if (!source.exact && source.encoding->has_fidelity()) report.fidelity = source.encoding->fidelity();
@@ -231,6 +230,7 @@ absl::Status Archive::Load(const RestoreSource& source, int tokens, const engine
   Describe(source, record, report);
   SessionState& state = restored.state;
   sequence.Truncate(tokens);
+  sequence.set_lossy_tokens(source.exact ? std::min(static_cast<int>(record.lossy_tokens()), tokens) : tokens);
   sequence.set_next_logits(std::move(logits));
   state.sequence = std::move(sequence);
   state.sampling = SamplingOf(record);

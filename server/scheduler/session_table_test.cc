@@ -82,6 +82,23 @@ TEST_F(SessionTableTest, DescribesASession) {
   EXPECT_LE(info.expire_time, absl::Now() + kLease);
 }
 
+TEST_F(SessionTableTest, PromptsShareWithSessionsButNotWhatWasDecodedThere) {
+  const auto shared = [&](const std::vector<int32_t>& tokens) { return table_.SharedPrefix(tokens).length(); };
+  const SessionState state = NewState();
+  const std::vector<int32_t> tokens = state.sequence.tokens();
+  EXPECT_EQ(shared(tokens), 0);
+  SessionState lossy = state;
+  lossy.sequence.set_lossy_tokens(1);
+  const std::string decoded = AddOne(lossy);
+  EXPECT_EQ(shared(tokens), 0);
+  table_.End(decoded);
+  EXPECT_EQ(shared(tokens), 0);
+  const std::string own = AddOne(state);
+  EXPECT_EQ(shared(tokens), 25);
+  table_.End(own);
+  EXPECT_EQ(shared(tokens), 25);
+}
+
 TEST_F(SessionTableTest, RefusesMoreThanItsLimitAllOrNone) {
   const SessionState state = NewState();
   ASSERT_TRUE(table_.Add({state, state, state}, kLease).ok());

@@ -11,7 +11,9 @@
 #include "server/scheduler/evaluate_job.h"
 #include "server/service/convert.h"
 #include "server/service/graph_handlers.h"
+#include "server/service/scheduler_replayer.h"
 #include "server/service/tap_request.h"
+#include "storage/error_reason.h"
 
 namespace quicksave::server {
 namespace {
@@ -77,10 +79,20 @@ absl::StatusOr<int> CheckByReplay(Core& core, const CallContext& call, const std
     return both;
   };
   const auto admit = [&](int64_t bytes) { return AdmitNodeTaps(core, node, bytes); };
-  const absl::StatusOr<RestoredState> restored =
-      core.archive->Restore(Core::kTenant, id, {.reserve = reserve, .admit_taps = admit});
+  SchedulerReplayer replayer(core.scheduler.get(), core.decoder->config(), call);
+  const absl::StatusOr<RestoredState> restored = core.archive->Restore(
+      Core::kTenant, id,
+      {.reserve = reserve, .admit_taps = admit, .replayer = &replayer, .preference = {.exact_only = true}});
   if (!restored.ok()) return restored.status();
   const engine::Sequence& stored = restored->state.sequence;
+  if (stored.lossy_tokens() > 0) {
+    return storage::WithReason(
+        "LOSSY_ANCESTRY",
+        absl::FailedPreconditionError(absl::StrCat(
+            node, " descends from a lossy restore: its first ", stored.lossy_tokens(),
+            " tokens were decoded, so the state is not what the model computes from its token ids; verify it without "
+            "replay")));
+  }
   if (stored.next_logits() == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat(node, " has no stored logits to compare with"));
   }
