@@ -5,10 +5,11 @@
 # is pinned; downloads and what is made from them are cached in ${QUICKSAVE_CACHE:-~/.cache/quicksave}. What is there
 # already is left alone, so a second run takes seconds and needs no network.
 #
-# Groups (all by default):
+# Groups (the first three by default):
 #   build   Debian packages, LibTorch, googleapis protos, Rust, Python packages for the model's conversion
 #   test    grpcurl (built from source with Go: minutes, once)
 #   lint    clang tools, shellcheck, ruff, mypy, buf, rustfmt, clippy
+#   fuzz    Clang with libFuzzer and the sanitizers, for scripts/fuzz.sh; not among the default groups
 #
 #   --offline   install nothing; fail and say what is missing
 set -euo pipefail
@@ -24,6 +25,7 @@ BUILD_PACKAGES=(
 )
 TEST_PACKAGES=(procps)
 LINT_PACKAGES=(clang-14 clang-format-14 clang-tidy-14 shellcheck)
+FUZZ_PACKAGES=(clang-14 libclang-rt-14-dev llvm-14)
 
 LIBTORCH_FILES=(
   'torch/include/*' 'torch/lib/libc10.so' 'torch/lib/libtorch_cpu.so' 'torch/lib/libgomp.so.1' 'torch-*.dist-info/*'
@@ -245,6 +247,8 @@ setup_lint() {
   install_rust_lints
 }
 
+setup_fuzz() { install_packages "${FUZZ_PACKAGES[@]}"; }
+
 main() {
   local groups=build,test,lint group
   for argument in "$@"; do
@@ -256,7 +260,7 @@ main() {
     esac
   done
   for group in ${groups//,/ }; do
-    case "$group" in build | test | lint) ;; *) fail "unknown group '$group'" "See: $0 --help" ;; esac
+    case "$group" in build | test | lint | fuzz) ;; *) fail "unknown group '$group'" "See: $0 --help" ;; esac
   done
   require_platform
   take_lock setup

@@ -26,6 +26,8 @@ constexpr int kMaxFeatures = 1 << 16;
 
 // 2^(1/8): half a class, so that a class's deviation is in its middle.
 constexpr float kHalfClass = 1.0905077f;
+// In the last class.
+constexpr float kHighestClass = 1 << (kSigmaClasses / kClassesPerOctave + kLowestSigmaExponent);
 // Where the classes of an octave begin.
 constexpr float kClassEdges[] = {1.1892071f, 1.4142135f, 1.6817929f};
 
@@ -45,6 +47,11 @@ bool HasSize(absl::Span<const float> values, int size) {
 }
 bool Positive(absl::Span<const float> values) {
   return std::all_of(values.begin(), values.end(), [](float value) { return value > 0; });
+}
+// JSON has no other texts.
+bool IsUtf8(const std::string& text) {
+  const std::string dumped = Json(text).dump(-1, ' ', false, Json::error_handler_t::ignore);
+  return Json::parse(dumped).get<std::string>() == text;
 }
 
 absl::Status Invalid(absl::string_view what) {
@@ -100,6 +107,19 @@ class TensorWriter {
   std::string data_;
 };
 
+// What an object has under that name, or null.
+const Json& Member(const Json& object, const char* name) {
+  static const Json& null = *new Json();
+  const auto found = object.find(name);
+  return found == object.end() ? null : *found;
+}
+
+// The text of that name in an object, or "" where there is none.
+std::string Text(const Json& object, const char* name) {
+  const Json& member = Member(object, name);
+  return member.is_string() ? member.get<std::string>() : "";
+}
+
 // Reads tensors; remembers that something was missing or of another kind.
 class TensorReader {
  public:
@@ -112,7 +132,7 @@ class TensorReader {
     std::vector<size_t> shape;
     const std::string_view bytes = Find(name, "F32", 1, shape);
     std::vector<float> values(bytes.size() / sizeof(float));
-    std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
+    if (!bytes.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
     return values;
   }
   Bf16Matrix Matrix(const std::string& name) {
@@ -143,9 +163,10 @@ class TensorReader {
     const auto found = header_.find(name);
     if (found == header_.end()) return {};
     const Json& tensor = *found;
-    if (!tensor.is_object() || tensor.value("dtype", "") != dtype) return Fail();
-    const Json& dims = tensor.value("shape", Json());
-    const Json& offsets = tensor.value("data_offsets", Json());
+    if (!tensor.is_object() || Text(tensor, "dtype") != dtype) return Fail();
+    // References: a copy of what is nested deeply would take the stack.
+    const Json& dims = Member(tensor, "shape");
+    const Json& offsets = Member(tensor, "data_offsets");
     if (!dims.is_array() || dims.size() != rank || !offsets.is_array() || offsets.size() != 2) return Fail();
     size_t bytes = dtype == "F32" ? 4 : 2;
     for (const Json& dim : dims) {
@@ -157,11 +178,14 @@ class TensorReader {
     const uint64_t begin = offsets[0].get<uint64_t>();
     const uint64_t end = offsets[1].get<uint64_t>();
     if (begin > end || end > data_.size() || end - begin != bytes) return Fail();
-    return data_.substr(begin, bytes);
+    // Tensors that shared their bytes could ask for much more memory than the file has.
+    taken_ += bytes;
+    return taken_ <= data_.size() ? data_.substr(begin, bytes) : Fail();
   }
 
   const Json& header_;
   const std::string_view data_;
+  size_t taken_ = 0;
   bool ok_ = true;
 };
 
@@ -174,9 +198,7 @@ absl::Status Damaged(absl::string_view what) {
 // A number of the metadata, where all values are texts; -1 if it is none.
 int Number(const Json& metadata, const char* name) {
   int number = -1;
-  const auto found = metadata.find(name);
-  if (found == metadata.end() || !found->is_string()) return -1;
-  return absl::SimpleAtoi(found->get<std::string>(), &number) ? number : -1;
+  return absl::SimpleAtoi(Text(metadata, name), &number) ? number : -1;
 }
 
 Json PointsToJson(const std::vector<DialPoint>& points) {
@@ -187,17 +209,30 @@ Json PointsToJson(const std::vector<DialPoint>& points) {
   return array;
 }
 
-std::vector<DialPoint> PointsFromJson(const Json& array) {
-  std::vector<DialPoint> points;
-  if (!array.is_array()) return points;
+// False where the array is not what PointsToJson makes.
+bool ReadPoints(const Json& array, std::vector<DialPoint>& points) {
+  if (!array.is_array()) return false;
   for (const Json& point : array) {
-    if (!point.is_object()) continue;
-    points.push_back({.name = point.value("name", ""),
-                      .step = point.value("step", 0.0f),
-                      .ratio = point.value("ratio", 0.0),
-                      .mean_kl = point.value("mean_kl", 0.0)});
+    const auto number = [&](const char* name) {
+      const Json& member = Member(point, name);
+      return member.is_number() ? member.get<double>() : std::nan("");
+    };
+    if (!point.is_object()) return false;
+    const double step = number("step");
+    points.push_back({.name = Text(point, "name"), .ratio = number("ratio"), .mean_kl = number("mean_kl")});
+    // Not a number is refused by Validate, as is what no float can be.
+    if (std::abs(step) <= std::numeric_limits<float>::max()) points.back().step = static_cast<float>(step);
   }
-  return points;
+  return true;
+}
+
+bool ReadNotes(const Json& object, std::map<std::string, std::string>& notes) {
+  if (!object.is_object()) return false;
+  for (const auto& [name, value] : object.items()) {
+    if (!value.is_string()) return false;
+    notes[name] = value.get<std::string>();
+  }
+  return true;
 }
 
 void AddClasses(const std::vector<SigmaClass>& classes, TensorWriter& writer) {
@@ -243,6 +278,49 @@ std::vector<TableFrequencies> ReadResidualTables(TensorReader& reader) {
   return tables;
 }
 
+// Everything but the tensors; of the groups, where they are.
+absl::Status ReadMetadata(const Json& metadata, LatentProfile& profile) {
+  profile.model_fingerprint = Text(metadata, "model_fingerprint");
+  profile.layers = Number(metadata, "layers");
+  profile.kv_heads = Number(metadata, "kv_heads");
+  profile.head_dim = Number(metadata, "head_dim");
+  profile.split = Number(metadata, "split");
+  profile.features = Number(metadata, "features");
+  if (profile.split < 0 || profile.split > kMaxLayers) return Damaged("split");
+  const auto parsed = [&](const char* name) {
+    return Json::parse(Text(metadata, name), nullptr, /*allow_exceptions=*/false);
+  };
+  if (!ReadPoints(parsed("points"), profile.points)) return Damaged("points");
+  if (!ReadNotes(parsed("notes"), profile.notes)) return Damaged("notes");
+  const Json sizes = parsed("group_layers");
+  if (!sizes.is_array() || sizes.size() > kMaxLayers) return Damaged("groups");
+  int next = profile.first_layer();
+  for (const Json& size : sizes) {
+    if (!size.is_number_unsigned() || size.get<uint64_t>() > kMaxLayers) return Damaged("groups");
+    LayerGroup& group = profile.groups.emplace_back();
+    group.first_layer = next;
+    group.layers = size.get<int>();
+    next += group.layers;
+  }
+  return absl::OkStatus();
+}
+
+void ReadTensors(TensorReader& tensors, LatentProfile& profile) {
+  profile.feature_mean = tensors.Floats("feature.mean");
+  profile.feature_scale = tensors.Floats("feature.scale");
+  for (size_t i = 0; i < profile.groups.size(); ++i) {
+    LayerGroup& group = profile.groups[i];
+    group.mean = tensors.Floats(GroupTensor(i, "mean"));
+    group.predictor = tensors.Matrix(GroupTensor(i, "predictor"));
+    group.encode = tensors.Matrix(GroupTensor(i, "encode"));
+    group.decode = tensors.Matrix(GroupTensor(i, "decode"));
+    group.scale = tensors.Floats(GroupTensor(i, "scale"));
+    group.sigma = tensors.Floats(GroupTensor(i, "sigma"));
+  }
+  profile.classes = ReadClasses(tensors);
+  profile.residual_tables = ReadResidualTables(tensors);
+}
+
 }  // namespace
 
 int SigmaClassOf(float sigma, float step) {
@@ -250,7 +328,8 @@ int SigmaClassOf(float sigma, float step) {
   // Written so that a NaN is not coded.
   if (!(relative >= std::ldexp(1.0f, kLowestSigmaExponent))) return -1;
   int exponent;
-  const float mantissa = 2 * std::frexp(relative, &exponent);  // [1, 2)
+  // The bound is for infinity, which has no exponent.
+  const float mantissa = 2 * std::frexp(std::min(relative, kHighestClass), &exponent);  // [1, 2)
   int index = (exponent - 1 - kLowestSigmaExponent) * kClassesPerOctave;
   for (const float edge : kClassEdges) index += mantissa >= edge ? 1 : 0;
   return std::min(index, kSigmaClasses - 1);
@@ -260,7 +339,9 @@ absl::Status LatentProfile::Validate() const {
   const BlockShape shape{.layers = layers, .kv_heads = kv_heads, .head_dim = head_dim, .tokens = 1};
   if (absl::Status status = shape.Validate(); !status.ok()) return status;
   if (head_dim % 2 != 0) return Invalid("an odd head_dim");
-  if (split < 0 || first_layer() >= layers || features < 0 || features > kMaxFeatures) return Invalid("split");
+  if (split < 0 || split >= layers - 1) return Invalid("a split that leaves no layers to code");
+  if (features < 0 || features > kMaxFeatures) return Invalid("the number of features");
+  if (!IsUtf8(model_fingerprint)) return Invalid("a fingerprint that is not UTF-8");
   if (!HasSize(feature_mean, features) || !HasSize(feature_scale, features) || !Positive(feature_scale)) {
     return Invalid("statistics of the features");
   }
@@ -282,6 +363,11 @@ absl::Status LatentProfile::Validate() const {
   }
   for (const DialPoint& point : points) {
     if (!std::isfinite(point.step) || point.step <= 0) return Invalid("a step");
+    if (!std::isfinite(point.ratio) || !std::isfinite(point.mean_kl)) return Invalid("what was measured at a step");
+    if (!IsUtf8(point.name)) return Invalid("a name that is not UTF-8");
+  }
+  for (const auto& [name, text] : notes) {
+    if (!IsUtf8(name) || !IsUtf8(text)) return Invalid("a note that is not UTF-8");
   }
   return absl::OkStatus();
 }
@@ -327,52 +413,18 @@ absl::StatusOr<LatentProfile> LatentProfile::Parse(std::string_view bytes) {
   if (!reader.ok()) return Damaged("cut short");
   const Json header = Json::parse(head, nullptr, /*allow_exceptions=*/false);
   if (!header.is_object()) return Damaged("no header");
-  const Json metadata = header.value("__metadata__", Json::object());
-  if (!metadata.is_object() || metadata.value("format", "") != kFormat) return Damaged("not a latent profile");
+  const Json& metadata = Member(header, "__metadata__");
+  if (!metadata.is_object() || Text(metadata, "format") != kFormat) return Damaged("not a latent profile");
   const int version = Number(metadata, "version");
+  if (version < 1) return Damaged("no version");
   if (version > kVersion) {
     return absl::UnimplementedError(
         absl::StrCat("latent profile of version ", version, ", this program reads up to ", kVersion));
   }
   LatentProfile profile;
-  profile.model_fingerprint = metadata.value("model_fingerprint", "");
-  profile.layers = Number(metadata, "layers");
-  profile.kv_heads = Number(metadata, "kv_heads");
-  profile.head_dim = Number(metadata, "head_dim");
-  profile.split = Number(metadata, "split");
-  profile.features = Number(metadata, "features");
-  const auto parsed = [&](const char* name) {
-    return Json::parse(metadata.value(name, ""), nullptr, /*allow_exceptions=*/false);
-  };
-  profile.points = PointsFromJson(parsed("points"));
-  const Json notes = parsed("notes");
-  if (notes.is_object()) {
-    for (const auto& [name, value] : notes.items()) {
-      if (value.is_string()) profile.notes[name] = value.get<std::string>();
-    }
-  }
-  const Json sizes = parsed("group_layers");
-  if (!sizes.is_array() || sizes.size() > kMaxLayers) return Damaged("groups");
+  if (absl::Status status = ReadMetadata(metadata, profile); !status.ok()) return status;
   TensorReader tensors(header, reader.rest());
-  profile.feature_mean = tensors.Floats("feature.mean");
-  profile.feature_scale = tensors.Floats("feature.scale");
-  int next = profile.first_layer();
-  for (size_t i = 0; i < sizes.size(); ++i) {
-    if (!sizes[i].is_number_integer()) return Damaged("groups");
-    LayerGroup group;
-    group.first_layer = next;
-    group.layers = std::clamp(sizes[i].get<int>(), 0, kMaxLayers);
-    next += group.layers;
-    group.mean = tensors.Floats(GroupTensor(i, "mean"));
-    group.predictor = tensors.Matrix(GroupTensor(i, "predictor"));
-    group.encode = tensors.Matrix(GroupTensor(i, "encode"));
-    group.decode = tensors.Matrix(GroupTensor(i, "decode"));
-    group.scale = tensors.Floats(GroupTensor(i, "scale"));
-    group.sigma = tensors.Floats(GroupTensor(i, "sigma"));
-    profile.groups.push_back(std::move(group));
-  }
-  profile.classes = ReadClasses(tensors);
-  profile.residual_tables = ReadResidualTables(tensors);
+  ReadTensors(tensors, profile);
   if (!tensors.ok()) return Damaged("a tensor");
   if (absl::Status status = profile.Validate(); !status.ok()) return Damaged(status.message());
   return profile;

@@ -42,7 +42,7 @@ struct LayerGroup {
   Bf16Matrix encode;
   Bf16Matrix decode;
   std::vector<float> scale;
-  // Standard deviation of each component, above 0, falling.
+  // Standard deviation of each component, above 0.
   std::vector<float> sigma;
 
   int components() const { return static_cast<int>(sigma.size()); }
@@ -68,7 +68,8 @@ inline constexpr int kZeroSymbol = 127;
 // Tables of the residual: 20 for distances, 12 for values near zero; see residual_symbols.h.
 inline constexpr int kResidualClasses = 32;
 
-// The class of a component, or -1 when its deviation is so small that it is not coded.
+// The class of a component, or -1 when its deviation is so small that it is not coded (and where there is no such
+// class: a step that is negative or not a number).
 int SigmaClassOf(float sigma, float step);
 
 // A named setting of the dial.

@@ -68,10 +68,10 @@ std::vector<float> LatentTransform::Predict(const LayerGroup& group) const {
   return predicted;
 }
 
-std::vector<float> LatentTransform::Analyse(const LayerGroup& group, BlockView block) const {
+std::vector<float> LatentTransform::Analyse(const LayerGroup& group, BlockView block,
+                                            absl::Span<const float> predicted) const {
   const int channels = profile_.channels(group);
   std::vector<float> values = panels_.Read(block, group.first_layer, group.layers);
-  const std::vector<float> predicted = Predict(group);
   for (int c = 0; c < channels; ++c) {
     float* row = values.data() + static_cast<size_t>(c) * columns();
     const float* guess = predicted.data() + static_cast<size_t>(c) * columns();
@@ -86,8 +86,8 @@ std::vector<float> LatentTransform::Analyse(const LayerGroup& group, BlockView b
 }
 
 void LatentTransform::Synthesise(const LayerGroup& group, absl::Span<const int> used, const std::vector<float>& latent,
-                                 MutableBlockView block) const {
-  std::vector<float> values = Predict(group);
+                                 std::vector<float> predicted, MutableBlockView block) const {
+  std::vector<float>& values = predicted;
   if (!group.decode.empty()) {
     AddProduct(group.decode, used, latent.data(), columns(), values.data());
   } else {

@@ -29,18 +29,25 @@ class LatentTransform {
   // Floats from component to component.
   int columns() const { return panels_.columns(); }
 
+  // mean + predictor^T x: [channels, columns]. What Analyse and Synthesise start from.
+  std::vector<float> Predict(const LayerGroup& group) const;
+
   // The latent of a group: [components, columns], the columns beyond tokens() zero.
-  std::vector<float> Analyse(const LayerGroup& group, BlockView block) const;
+  std::vector<float> Analyse(const LayerGroup& group, BlockView block, absl::Span<const float> predicted) const;
+  std::vector<float> Analyse(const LayerGroup& group, BlockView block) const {
+    return Analyse(group, block, Predict(group));
+  }
 
   // Writes the group's layers of the coded tokens. `latent` is [used.size(), columns]: the components that are not zero
   // throughout, ascending.
   void Synthesise(const LayerGroup& group, absl::Span<const int> used, const std::vector<float>& latent,
-                  MutableBlockView block) const;
+                  std::vector<float> predicted, MutableBlockView block) const;
+  void Synthesise(const LayerGroup& group, absl::Span<const int> used, const std::vector<float>& latent,
+                  MutableBlockView block) const {
+    Synthesise(group, used, latent, Predict(group), block);
+  }
 
  private:
-  // mean + predictor^T x: [channels, columns].
-  std::vector<float> Predict(const LayerGroup& group) const;
-
   const LatentProfile& profile_;
   const ChannelPanels panels_;
   std::vector<float> features_;  // standardised, [features, columns]

@@ -28,7 +28,8 @@ void ClassStatistics::Add(absl::Span<const float> values, float sigma, float ste
     const int32_t q = Quantise(value, inverse);
     ++counts.symbols[SymbolOf(q)];
     const int magnitude = std::abs(q);
-    const double offset = std::abs(static_cast<double>(value) * inverse) - magnitude;
+    // What the integers cannot reach says nothing of where the others lie.
+    const double offset = std::min<double>(std::abs(static_cast<double>(value) * inverse), kLargestInteger) - magnitude;
     counts.squares += offset * offset;
     if (magnitude == 0) continue;
     const int place = std::min(magnitude, kCentroids) - 1;
@@ -58,7 +59,7 @@ std::vector<SigmaClass> ClassStatistics::Build() const {
     SigmaClass& built = classes[i];
     // Signs are as good as random: counting both for each makes the rare symbols' counts surer.
     std::vector<uint64_t> symbols = sum.symbols;
-    for (int q = 1; q < kZeroSymbol; ++q) {
+    for (int q = 1; q <= kZeroSymbol; ++q) {
       const uint64_t both = sum.symbols[kZeroSymbol - q] + sum.symbols[kZeroSymbol + q];
       symbols[kZeroSymbol - q] = symbols[kZeroSymbol + q] = (both + 1) / 2;
     }

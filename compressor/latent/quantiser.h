@@ -22,11 +22,17 @@ struct CodedComponent {
 // The components of a group that are coded at this step, in order.
 std::vector<CodedComponent> CodedComponents(const LayerGroup& group, float step);
 
-// The integer of a value. Values round towards zero a little: that costs less in error than it saves in bits.
+// Integers go from minus this to this.
+inline constexpr int32_t kLargestInteger = 1 << 24;
+
+// Whether a number can be a step: positive, and so that both it and its inverse are finite.
+inline bool IsStep(float step) { return step > 0 && std::isfinite(step) && std::isfinite(1 / step); }
+
+// The integer of a finite value, for the inverse of a step. Values round towards zero a little: that costs less in
+// error than it saves in bits.
 inline int32_t Quantise(float value, float inverse_step) {
   constexpr float kRounding = 0.38f;
-  constexpr float kLargest = 1 << 24;
-  const float magnitude = std::min(std::abs(value * inverse_step), kLargest);
+  const float magnitude = std::min(std::abs(value * inverse_step), static_cast<float>(kLargestInteger));
   const auto q = static_cast<int32_t>(magnitude + kRounding);
   return value < 0 ? -q : q;
 }

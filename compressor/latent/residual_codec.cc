@@ -1,10 +1,13 @@
 #include "compressor/latent/residual_codec.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "compressor/byte_io.h"
 #include "compressor/latent/quantiser.h"
 #include "compressor/rans.h"
@@ -16,14 +19,13 @@ constexpr uint32_t kVersion = 1;
 
 absl::Status Damaged(absl::string_view what) { return absl::DataLossError(absl::StrCat("residual block: ", what)); }
 
-// Calls use(index of the value, level) for each value that the latent codes.
+// Calls use(index of its first value, values, level) for the tokens of each channel that the latent codes.
 template <typename Use>
-void ForEachValue(const LatentProfile& profile, const std::vector<ErrorLevel>& levels, const BlockShape& shape,
-                  int known_tokens, Use use) {
+void ForEachRow(const LatentProfile& profile, const std::vector<ErrorLevel>& levels, const BlockShape& shape,
+                int known_tokens, Use use) {
   const size_t first_channel = 2 * profile.kv_width() * profile.first_layer();
   for (size_t c = 0; c < levels.size(); ++c) {
-    const size_t row = (first_channel + c) * shape.tokens;
-    for (int t = known_tokens; t < shape.tokens; ++t) use(row + t, levels[c]);
+    use((first_channel + c) * shape.tokens + known_tokens, static_cast<size_t>(shape.tokens - known_tokens), levels[c]);
   }
 }
 
@@ -33,10 +35,13 @@ class BitWriter {
   void Add(uint32_t value, int bits) {
     pending_ |= uint64_t{value} << count_;
     count_ += bits;
-    for (; count_ >= 8; count_ -= 8, pending_ >>= 8) bytes_.push_back(static_cast<char>(pending_));
+    if (count_ < 32) return;
+    AppendInteger(bytes_, static_cast<uint32_t>(pending_));
+    pending_ >>= 32;
+    count_ -= 32;
   }
   std::string Finish() {
-    if (count_ > 0) bytes_.push_back(static_cast<char>(pending_));
+    for (; count_ > 0; count_ -= 8, pending_ >>= 8) bytes_.push_back(static_cast<char>(pending_));
     return std::move(bytes_);
   }
 
@@ -51,25 +56,65 @@ class BitReader {
  public:
   explicit BitReader(std::string_view bytes) : bytes_(bytes) {}
 
+  // At most 16 bits.
   uint16_t Take(int bits) {
-    for (; count_ < bits; count_ += 8) {
-      const uint64_t byte = next_ < bytes_.size() ? static_cast<uint8_t>(bytes_[next_]) : 0;
-      ++next_;
-      pending_ |= byte << count_;
-    }
+    if (count_ < bits) Refill();
     const auto value = static_cast<uint16_t>(pending_ & ((uint64_t{1} << bits) - 1));
     pending_ >>= bits;
     count_ -= bits;
     return value;
   }
   // Whether exactly all bytes were used.
-  bool AtEnd() const { return next_ == bytes_.size(); }
+  bool AtEnd() const { return (8 * next_ - count_ + 7) / 8 == bytes_.size(); }
 
  private:
+  void Refill() {
+    uint32_t more = 0;
+    if (next_ + sizeof(more) <= bytes_.size()) {
+      std::memcpy(&more, bytes_.data() + next_, sizeof(more));
+    } else if (next_ < bytes_.size()) {
+      std::memcpy(&more, bytes_.data() + next_, bytes_.size() - next_);
+    }
+    pending_ |= uint64_t{more} << count_;
+    count_ += 32;
+    next_ += sizeof(more);
+  }
+
   const std::string_view bytes_;
   size_t next_ = 0;
   uint64_t pending_ = 0;
   int count_ = 0;
+};
+
+// The error levels of the steps that were asked for last. Any thread.
+class LevelCache {
+ public:
+  using Levels = std::shared_ptr<const std::vector<ErrorLevel>>;
+
+  Levels Get(const LatentProfile& profile, float step) ABSL_LOCKS_EXCLUDED(mutex_) {
+    {
+      const absl::MutexLock lock(&mutex_);
+      for (const auto& [known_step, levels] : entries_) {
+        if (known_step == step) return levels;
+      }
+    }
+    auto levels = std::make_shared<const std::vector<ErrorLevel>>(ErrorLevels(profile, step));
+    const absl::MutexLock lock(&mutex_);
+    if (entries_.size() < kMost) {
+      entries_.emplace_back(step, levels);
+    } else {
+      entries_[next_++ % kMost] = {step, levels};
+    }
+    return levels;
+  }
+
+ private:
+  // A profile's named points and some more.
+  static constexpr size_t kMost = 8;
+
+  absl::Mutex mutex_;
+  std::vector<std::pair<float, Levels>> entries_ ABSL_GUARDED_BY(mutex_);
+  size_t next_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 class ResidualCodec : public Codec {
@@ -88,26 +133,34 @@ class ResidualCodec : public Codec {
   Digest128 profile_id() const override { return profile_id_; }
 
   absl::StatusOr<EncodedBlock> Encode(BlockView block, const BlockContext& context) const override {
+    if (absl::Status status = block.Validate(); !status.ok()) return status;
     if (absl::Status status = Check(block.shape, context); !status.ok()) return status;
-    if (!(context.step > 0)) return absl::InvalidArgumentError("a residual needs its latent's step");
-    std::vector<uint8_t> symbols;
-    std::vector<uint8_t> table_of;
+    if (!IsStep(context.step)) return absl::InvalidArgumentError("a residual needs its latent's step");
+    if (!SameWhereNotCoded(block, context)) {
+      return absl::InvalidArgumentError("a residual's base must have the block's values where its latent codes none");
+    }
+    const LevelCache::Levels levels = levels_.Get(*profile_, context.step);
+    const int known = Known(block.shape, context);
+    std::vector<uint8_t> symbols(levels->size() * (block.shape.tokens - known));
+    std::vector<uint8_t> table_of(symbols.size());
     std::string escapes;
     BitWriter raw;
-    ForEachValue(*profile_, ErrorLevels(*profile_, context.step), block.shape, Known(block.shape, context),
-                 [&](size_t i, ErrorLevel level) {
-                   const uint16_t base = context.base[i];
-                   const ResidualClass residual_class = ClassOf(base, level);
-                   ResidualSymbol symbol = SymbolOf(block.values[i], base, level, residual_class);
-                   symbol.symbol = encode_tables_[residual_class.table].available[symbol.symbol];
-                   symbols.push_back(symbol.symbol);
-                   table_of.push_back(residual_class.table);
-                   if (symbol.symbol == kEscapeSymbol) {
-                     AppendInteger(escapes, block.values[i]);
-                   } else {
-                     raw.Add(symbol.raw, residual_class.raw_bits);
-                   }
-                 });
+    size_t next = 0;
+    ForEachRow(*profile_, *levels, block.shape, known, [&](size_t first, size_t count, ErrorLevel level) {
+      const ResidualClasses& classes = ResidualClasses::Of(level);
+      for (size_t i = first; i < first + count; ++i, ++next) {
+        const uint16_t base = context.base[i];
+        const ResidualClass& residual_class = classes[base];
+        const ResidualSymbol symbol = SymbolOf(block.values[i], base, classes);
+        symbols[next] = encode_tables_[residual_class.table].available[symbol.symbol];
+        table_of[next] = residual_class.table;
+        if (symbols[next] == kEscapeSymbol) {
+          AppendInteger(escapes, block.values[i]);
+        } else {
+          raw.Add(symbol.raw, residual_class.raw_bits);
+        }
+      }
+    });
     const std::string raw_bytes = raw.Finish();
     EncodedBlock encoded;
     uint32_t step_bits;
@@ -127,6 +180,7 @@ class ResidualCodec : public Codec {
 
   absl::Status Decode(const EncodedBlockView& encoded, uint32_t /*payload_version*/, const BlockContext& context,
                       MutableBlockView out) const override {
+    if (absl::Status status = out.Validate(); !status.ok()) return status;
     if (absl::Status status = Check(out.shape, context); !status.ok()) return status;
     ByteReader reader(encoded.bytes);
     const auto step_bits = reader.Integer<uint32_t>();
@@ -137,30 +191,32 @@ class ResidualCodec : public Codec {
     const auto raw_count = reader.Integer<uint32_t>();
     ByteReader escapes(reader.Bytes(size_t{2} * escape_count));
     BitReader raw(reader.Bytes(raw_count));
-    if (!reader.ok() || !base.ok() || !(step > 0) || !std::isfinite(step)) return Damaged("cut short");
+    if (!reader.ok() || !base.ok()) return Damaged("cut short");
+    if (!IsStep(step)) return Damaged("impossible step");
     if (ComputeBlockId({out.shape, context.base}) != *base) return Damaged("it belongs to another latent");
-    const std::vector<ErrorLevel> levels = ErrorLevels(*profile_, step);
+    const LevelCache::Levels levels = levels_.Get(*profile_, step);
     const int known = Known(out.shape, context);
-    std::vector<uint8_t> table_of;
-    ForEachValue(*profile_, levels, out.shape, known,
-                 [&](size_t i, ErrorLevel level) { table_of.push_back(ClassOf(context.base[i], level).table); });
+    std::vector<uint8_t> table_of(levels->size() * (out.shape.tokens - known));
+    size_t next = 0;
+    ForEachRow(*profile_, *levels, out.shape, known, [&](size_t first, size_t count, ErrorLevel level) {
+      const ResidualClasses& classes = ResidualClasses::Of(level);
+      for (size_t i = first; i < first + count; ++i) table_of[next++] = classes[context.base[i]].table;
+    });
     std::vector<uint8_t> symbols(table_of.size());
     absl::Status decoded = RansDecode(reader.rest(), table_of, decode_tables_, absl::MakeSpan(symbols));
     if (!decoded.ok()) return decoded;
-    size_t next = 0;
     // What is not coded is the same in both.
     if (out.values.data() != context.base.data()) {
       std::copy(context.base.begin(), context.base.end(), out.values.begin());
     }
-    ForEachValue(*profile_, levels, out.shape, known, [&](size_t i, ErrorLevel level) {
-      const uint8_t symbol = symbols[next++];
-      if (symbol == kEscapeSymbol) {
-        out.values[i] = escapes.Integer<uint16_t>();
-        return;
+    next = 0;
+    ForEachRow(*profile_, *levels, out.shape, known, [&](size_t first, size_t count, ErrorLevel level) {
+      const ResidualClasses& classes = ResidualClasses::Of(level);
+      for (uint16_t& value : out.values.subspan(first, count)) {
+        const uint8_t symbol = symbols[next++];
+        value = symbol == kEscapeSymbol ? escapes.Integer<uint16_t>()
+                                        : ValueOf({symbol, raw.Take(classes[value].raw_bits)}, value, classes);
       }
-      const uint16_t prediction = out.values[i];
-      const ResidualClass residual_class = ClassOf(prediction, level);
-      out.values[i] = ValueOf({symbol, raw.Take(residual_class.raw_bits)}, prediction, level, residual_class);
     });
     if (!escapes.ok() || !escapes.rest().empty() || !raw.AtEnd()) return Damaged("wrong number of escapes or raw bits");
     return absl::OkStatus();
@@ -168,10 +224,29 @@ class ResidualCodec : public Codec {
 
  private:
   static int Known(const BlockShape& shape, const BlockContext& context) {
-    return std::clamp(context.known_tokens, 0, shape.tokens);
+    return std::min(context.known_tokens, shape.tokens);
+  }
+
+  bool SameWhereNotCoded(BlockView block, const BlockContext& context) const {
+    const size_t tokens = block.shape.tokens;
+    const size_t coded = 2 * profile_->kv_width() * profile_->first_layer() * tokens;
+    if (!std::equal(block.values.begin(), block.values.begin() + coded, context.base.begin())) return false;
+    const size_t known = Known(block.shape, context);
+    for (size_t row = coded; row < block.values.size(); row += tokens) {
+      if (!std::equal(block.values.begin() + row, block.values.begin() + row + known, context.base.begin() + row)) {
+        return false;
+      }
+    }
+    return true;
   }
 
   absl::Status Check(const BlockShape& shape, const BlockContext& context) const {
+    if (!context.model_fingerprint.empty() && context.model_fingerprint != profile_->model_fingerprint) {
+      return absl::FailedPreconditionError(absl::StrCat("the residual's profile is for model ",
+                                                        profile_->model_fingerprint, ", the block is of model ",
+                                                        std::string(context.model_fingerprint)));
+    }
+    if (context.known_tokens < 0) return absl::InvalidArgumentError("known_tokens must not be negative");
     if (shape.layers != profile_->layers || shape.kv_heads != profile_->kv_heads ||
         shape.head_dim != profile_->head_dim) {
       return absl::FailedPreconditionError(
@@ -188,6 +263,7 @@ class ResidualCodec : public Codec {
   const Digest128 profile_id_;
   std::vector<EncodeTable> encode_tables_;
   std::vector<DecodeTable> decode_tables_;
+  mutable LevelCache levels_;
 };
 
 }  // namespace
@@ -228,11 +304,14 @@ ResidualStatistics::ResidualStatistics() : counts_(kResidualClasses, std::vector
 
 void ResidualStatistics::Add(const LatentProfile& profile, const std::vector<ErrorLevel>& levels, BlockView block,
                              BlockView base, int known_tokens) {
-  ForEachValue(profile, levels, block.shape, known_tokens, [&](size_t i, ErrorLevel level) {
-    const ResidualClass residual_class = ClassOf(base.values[i], level);
-    const ResidualSymbol symbol = SymbolOf(block.values[i], base.values[i], level, residual_class);
-    ++counts_[residual_class.table][symbol.symbol];
-  });
+  ForEachRow(profile, levels, block.shape, std::min(known_tokens, block.shape.tokens),
+             [&](size_t first, size_t count, ErrorLevel level) {
+               const ResidualClasses& classes = ResidualClasses::Of(level);
+               for (size_t i = first; i < first + count; ++i) {
+                 const uint16_t prediction = base.values[i];
+                 ++counts_[classes[prediction].table][SymbolOf(block.values[i], prediction, classes).symbol];
+               }
+             });
 }
 
 std::vector<TableFrequencies> ResidualStatistics::Build() const {

@@ -242,10 +242,10 @@ absl::Status Archive::Load(const RestoreSource& source, int tokens, const engine
   return absl::OkStatus();
 }
 
-absl::StatusOr<EncodedState> Archive::EncodeLatent(const storage::NodeRecord& record, const engine::Sequence& saved,
-                                                   const StateReplay& replay, const engine::Sequence& replayed,
-                                                   const LatentProfileEntry& profile, float step, bool residual) {
-  return StateEncoder(d_, *coder_, {record, saved, replay, replayed, profile, step, residual}).Encode();
+absl::StatusOr<EncodedState> Archive::EncodeState(const storage::NodeRecord& record, const engine::Sequence& saved,
+                                                  const StateReplay& replay, const engine::Sequence& replayed,
+                                                  const EncodingChoice& choice) {
+  return StateEncoder(d_, *coder_, {record, saved, replay, replayed, choice}).Encode();
 }
 
 absl::StatusOr<std::vector<float>> Archive::ReadTaps(const storage::NodeRecord& record, int index) const {

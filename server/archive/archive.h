@@ -113,7 +113,7 @@ struct RestoreOptions {
   RestorePreference preference;
 };
 
-// A latent encoding of a node, which no store has yet.
+// Another encoding of a node, which no store has yet.
 struct EncodedState {
   storage::v1::Encoding encoding;  // without fidelity but for the errors of K and V
   std::vector<storage::NewBlock> blocks;
@@ -153,12 +153,18 @@ class Archive {
   LatentProfiles& latents();
 
   // Encodes a node's state, which was restored as saved, with a latent profile at a step, and with residuals if asked
-  // for. Blocks that are latents already, and others with lossy tokens, are kept as they are: nothing decoded is
-  // encoded anew. `replayed` holds what the profile leaves out, recomputed by `replay`; it gets the rest as it will be
-  // decoded. FAILED_PRECONDITION when what was recomputed is not what was saved; errors of encoding.
-  absl::StatusOr<EncodedState> EncodeLatent(const storage::NodeRecord& record, const engine::Sequence& saved,
-                                            const StateReplay& replay, const engine::Sequence& replayed,
-                                            const LatentProfileEntry& profile, float step, bool residual);
+  // for; or without a profile so that all of it is recomputed. Blocks that are latents already, and others with lossy
+  // tokens, are kept as they are: nothing decoded is encoded anew. `replayed` holds what the profile leaves out,
+  // recomputed by `replay`; it gets the rest as it will be decoded. FAILED_PRECONDITION when what was recomputed is not
+  // what was saved; errors of encoding.
+  struct EncodingChoice {
+    const LatentProfileEntry* profile = nullptr;
+    float step = 0;
+    bool residual = false;
+  };
+  absl::StatusOr<EncodedState> EncodeState(const storage::NodeRecord& record, const engine::Sequence& saved,
+                                           const StateReplay& replay, const engine::Sequence& replayed,
+                                           const EncodingChoice& choice);
 
   // Saves a state as a new node, in one atomic step: what its origin already has is referred to, the rest is gathered
   // from pages, encoded in parallel and written. Blocks end at multiples of 128 tokens. A window of 128 tokens that

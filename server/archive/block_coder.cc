@@ -105,12 +105,14 @@ absl::StatusOr<storage::NewBlock> BlockCoder::Encode(compressor::BlockView block
 
 std::optional<LatentKey> ParseLatentKey(std::string_view codec_key) {
   const std::vector<std::string> parts = absl::StrSplit(absl::string_view(codec_key.data(), codec_key.size()), '-');
+  if (parts.size() == 2 && parts[0] == compressor::kReplayCodec) return LatentKey{.kind = LatentKey::Kind::kReplay};
   // name, version, profile, step; the residual's name has two words.
   const bool residual = parts.size() == 5 && parts[0] == compressor::kLatentCodec && parts[1] == "residual";
   if (!residual && (parts.size() != 4 || parts[0] != compressor::kLatentCodec)) return std::nullopt;
   uint32_t bits = 0;
   if (!absl::SimpleHexAtoi(parts.back(), &bits)) return std::nullopt;
-  return LatentKey{.residual = residual, .profile_id = parts[parts.size() - 2], .step = std::bit_cast<float>(bits)};
+  const LatentKey::Kind kind = residual ? LatentKey::Kind::kResidual : LatentKey::Kind::kLatent;
+  return LatentKey{.kind = kind, .profile_id = parts[parts.size() - 2], .step = std::bit_cast<float>(bits)};
 }
 
 absl::StatusOr<storage::NewBlock> BlockCoder::EncodeLatent(const LatentProfileEntry& entry, bool residual,
@@ -126,16 +128,30 @@ absl::StatusOr<storage::NewBlock> BlockCoder::EncodeLatent(const LatentProfileEn
 absl::Status BlockCoder::DecodeLatent(const storage::BlockRef& ref, std::string_view bytes,
                                       const compressor::BlockContext& context,
                                       compressor::MutableBlockView block) const {
-  const std::optional<LatentKey> key = ParseLatentKey(ref.codec());
-  const LatentProfileEntry* entry = key ? latents_.Find(key->profile_id) : nullptr;
-  if (entry == nullptr) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("it was encoded as ", ref.codec(), ", and the store has no such profile of this model"));
-  }
+  const absl::StatusOr<const compressor::Codec*> codec = CodecOf(ref);
+  if (!codec.ok()) return codec.status();
   absl::StatusOr<compressor::ContainerInfo> info = compressor::PeekContainer(bytes);
   if (!info.ok()) return info.status();
   if (absl::Status fits = CheckFits(*info, ref, context.model_fingerprint); !fits.ok()) return fits;
-  return compressor::DecodeBlock(key->residual ? *entry->residual : *entry->latent, bytes, context, block);
+  return compressor::DecodeBlock(**codec, bytes, context, block);
+}
+
+absl::StatusOr<const compressor::Codec*> BlockCoder::CodecOf(const storage::BlockRef& ref) const {
+  const std::optional<LatentKey> key = ParseLatentKey(ref.codec());
+  if (key && key->kind == LatentKey::Kind::kReplay) return replay_.get();
+  const LatentProfileEntry* entry = key ? latents_.Find(key->profile_id) : nullptr;
+  if (entry != nullptr) return key->kind == LatentKey::Kind::kResidual ? entry->residual : entry->latent;
+  return absl::FailedPreconditionError(
+      absl::StrCat("it was encoded as ", ref.codec(), ", and the store has no such profile of this model"));
+}
+
+absl::StatusOr<storage::NewBlock> BlockCoder::EncodeReplay(compressor::BlockView block,
+                                                           const compressor::BlockId& id) const {
+  absl::StatusOr<std::string> bytes = compressor::EncodeBlock(*replay_, block, id, {});
+  if (!bytes.ok()) return bytes.status();
+  return storage::NewBlock{
+      .id = {.content_id = id.ToBytes(), .codec = EncodingKey(replay_->name(), replay_->version(), {})},
+      .bytes = *std::move(bytes)};
 }
 
 absl::Status BlockCoder::CheckFits(const compressor::ContainerInfo& info, const storage::BlockRef& ref,

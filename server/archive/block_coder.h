@@ -14,6 +14,7 @@
 #include "compressor/codec.h"
 #include "compressor/container.h"
 #include "compressor/exact_profile.h"
+#include "compressor/replay_codec.h"
 #include "server/archive/latent_profiles.h"
 #include "server/engine/page_pool.h"
 #include "storage/store.h"
@@ -30,10 +31,12 @@ struct RawBlock {
   std::unique_ptr<uint16_t[]> values;
 };
 
-// What the key of a latent's or residual's block tells.
+// What the key of a block tells that needs the model to be decoded: a latent, a latent's residual, or a block that is
+// recomputed as a whole.
 struct LatentKey {
-  bool residual = false;
-  std::string profile_id;
+  enum class Kind { kLatent, kResidual, kReplay };
+  Kind kind = Kind::kLatent;
+  std::string profile_id;  // empty for kReplay
   float step = 0;
 };
 // Nothing for keys of other codecs.
@@ -64,9 +67,12 @@ class BlockCoder {
                                                  compressor::BlockView block, const compressor::BlockId& id,
                                                  const compressor::BlockContext& context) const;
 
-  // Decodes the stored bytes of a latent or residual that `ref` names into `block`, which holds what the codec does not
-  // store; the context has all that the codec needs. Errors as Decode, and FAILED_PRECONDITION when the profile is not
-  // there.
+  // A block of this model as one that is recomputed.
+  absl::StatusOr<storage::NewBlock> EncodeReplay(compressor::BlockView block, const compressor::BlockId& id) const;
+
+  // Decodes the stored bytes of a latent, residual or recomputed block that `ref` names into `block`, which holds what
+  // the codec does not store; the context has all that the codec needs. Errors as Decode, and FAILED_PRECONDITION when
+  // the profile is not there.
   absl::Status DecodeLatent(const storage::BlockRef& ref, std::string_view bytes,
                             const compressor::BlockContext& context, compressor::MutableBlockView block) const;
 
@@ -91,6 +97,7 @@ class BlockCoder {
 
   absl::Status CheckFits(const compressor::ContainerInfo& info, const storage::BlockRef& ref,
                          std::string_view model_fingerprint) const;
+  absl::StatusOr<const compressor::Codec*> CodecOf(const storage::BlockRef& ref) const;
   absl::StatusOr<const compressor::CodecRegistry*> RegistryFor(const compressor::ContainerInfo& info,
                                                                std::string_view model_fingerprint);
 
@@ -101,6 +108,7 @@ class BlockCoder {
   // Codecs with profiles of other models or earlier ones. Apart, because the last one registered is encoded with.
   compressor::CodecRegistry decoders_;
   LatentProfiles latents_;
+  const std::unique_ptr<const compressor::Codec> replay_ = compressor::NewReplayCodec();
 };
 
 }  // namespace quicksave::server

@@ -74,8 +74,9 @@ absl::StatusOr<RawBlock> NodeReader::ReadBlock(const storage::BlockRef& ref, con
                                                const LatentSource& source, ReadCost& cost) const {
   const std::optional<LatentKey> key = ParseLatentKey(ref.codec());
   if (!key) return ReadBlock(ref, cost);
-  const LatentProfileEntry* entry = coder_.latents().Find(key->profile_id);
-  if (entry == nullptr) {
+  const bool latent = key->kind == LatentKey::Kind::kLatent;
+  const LatentProfileEntry* entry = latent ? coder_.latents().Find(key->profile_id) : nullptr;
+  if (latent && entry == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat("nodes/", record_.node_id(), ": ", NameOf(ref),
                                                       " needs latent profile ", key->profile_id,
                                                       ", which is not loaded"));
@@ -84,7 +85,8 @@ absl::StatusOr<RawBlock> NodeReader::ReadBlock(const storage::BlockRef& ref, con
   RawBlock block(ShapeOfBlock(d_.pool->shape(), static_cast<int>(ref.token_count())));
   // The layers that the latent holds are overwritten.
   GatherBlock(source.pages, first, block.mutable_view());
-  OwnedContext owned = source.replay->ContextOf(entry->profile->split, first, block.shape.tokens, *source.angles);
+  OwnedContext owned;
+  if (latent) owned = source.replay->ContextOf(entry->profile->split, first, block.shape.tokens, *source.angles);
   owned.context.model_fingerprint = record_.model_fingerprint();
   owned.context.step = key->step;
   absl::Status decoded = DecodeLatent(ref, owned.context, block.mutable_view(), cost);

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "compressor/replay_codec.h"
 #include "server/archive/block_coder.h"
 #include "storage/error_reason.h"
 
@@ -23,14 +24,18 @@ bool Within(const storage::v1::Encoding& encoding, const RestorePreference& pref
 }
 
 // Completes a source with what its latents need. False when a profile is missing.
-bool AddReplay(int tokens, const LatentProfiles& profiles, RestoreSource& source) {
+bool AddReplay(int layers, const LatentProfiles& profiles, RestoreSource& source) {
   std::set<int> splits;
   for (const storage::BlockRef* ref : source.blocks) {
     const std::optional<LatentKey> key = ParseLatentKey(ref->codec());
     if (!key) continue;
-    const LatentProfileEntry* entry = profiles.Find(key->profile_id);
-    if (entry == nullptr) return false;
-    splits.insert(entry->profile->split);
+    if (key->kind == LatentKey::Kind::kReplay) {
+      splits.insert(layers - 1);
+    } else {
+      const LatentProfileEntry* entry = profiles.Find(key->profile_id);
+      if (entry == nullptr) return false;
+      splits.insert(entry->profile->split);
+    }
     source.replay_end = static_cast<int>(ref->first_token() + ref->token_count());
   }
   source.splits.assign(splits.begin(), splits.end());
@@ -93,7 +98,7 @@ absl::StatusOr<RestoreSource> ChooseSource(const storage::NodeRecord& record, in
   std::vector<std::string> missing;
   std::vector<std::string> refused;
   const auto consider = [&](RestoreSource source, bool allowed) {
-    if (!AddReplay(tokens, profiles, source)) {
+    if (!AddReplay(layers, profiles, source)) {
       missing.push_back(source.encoding == nullptr ? "as saved" : source.encoding->profile_id());
       return;
     }
@@ -115,6 +120,10 @@ absl::StatusOr<RestoreSource> ChooseSource(const storage::NodeRecord& record, in
     }
     RestoreSource latent = SourceOf(encoding.blocks(), tokens);
     latent.encoding = &encoding;
+    if (encoding.codec() == compressor::kReplayCodec) {
+      consider(std::move(latent), true);
+      continue;
+    }
     latent.exact = false;
     consider(std::move(latent), !preference.exact_only && (!preference.takes_lossy() || Within(encoding, preference)));
   }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "compressor/latent/latent_codec.h"
 #include "compressor/latent/panel_product.h"
+#include "compressor/replay_codec.h"
 #include "server/archive/block_pages.h"
 #include "server/archive/stopwatch.h"
 
@@ -41,10 +42,13 @@ absl::StatusOr<EncodedState> StateEncoder::Encode() {
   }
   EncodedState encoded;
   storage::v1::Encoding& encoding = encoded.encoding;
-  encoding.set_codec(compressor::kLatentCodec);
-  encoding.set_profile_id(in_.profile.id);
-  encoding.set_split(static_cast<uint32_t>(in_.profile.profile->split));
-  encoding.set_step(in_.step);
+  const LatentProfileEntry* profile = in_.choice.profile;
+  encoding.set_codec(profile == nullptr ? compressor::kReplayCodec : compressor::kLatentCodec);
+  if (profile != nullptr) {
+    encoding.set_profile_id(profile->id);
+    encoding.set_split(static_cast<uint32_t>(profile->profile->split));
+    encoding.set_step(in_.choice.step);
+  }
   SetErrors(parts, *encoding.mutable_fidelity());
   for (Part& part : parts) {
     *encoding.add_blocks() = std::move(part.ref);
@@ -69,47 +73,68 @@ absl::Status StateEncoder::EncodeBlock(const storage::BlockRef& saved_ref, Part&
   Stopwatch watch;
   RawBlock decoded(shape);
   GatherBlock(in_.replayed.pages(), first, decoded.mutable_view());
-  OwnedContext owned = in_.replay.ContextOf(in_.profile.profile->split, first, shape.tokens, *d_.angles);
-  owned.context.model_fingerprint = d_.model.fingerprint;
-  owned.context.step = in_.step;
-  absl::Status known = CheckKnown(saved, decoded, owned.context.known_tokens, first);
-  if (!known.ok()) return known;
-  const absl::StatusOr<compressor::BlockId> id = compressor::BlockId::FromBytes(saved_ref.id());
-  if (!id.ok()) return id.status();
-  absl::StatusOr<storage::NewBlock> latent = coder_.EncodeLatent(in_.profile, false, saved.view(), *id, owned.context);
-  if (!latent.ok()) return latent.status();
-  part.ref = RefTo(*latent, saved_ref);
-  absl::Status status = coder_.DecodeLatent(part.ref, latent->bytes, owned.context, decoded.mutable_view());
+  absl::Status status = in_.choice.profile == nullptr ? EncodeReplay(saved_ref, saved, decoded, part)
+                                                      : EncodeLatent(saved_ref, saved, decoded, part);
   if (!status.ok()) return status;
-  part.blocks.push_back(*std::move(latent));
-  if (in_.residual) {
-    owned.context.base = decoded.view().values;
-    absl::StatusOr<storage::NewBlock> residual =
-        coder_.EncodeLatent(in_.profile, true, saved.view(), *id, owned.context);
-    if (!residual.ok()) return residual.status();
-    part.residual_ref = RefTo(*residual, saved_ref);
-    part.blocks.push_back(*std::move(residual));
-  }
   part.encode = watch.Lap();
   AddErrors(saved, decoded, part);
   ScatterBlock(decoded.view(), shape.tokens, first, in_.replayed.pages());
   return absl::OkStatus();
 }
 
-absl::Status StateEncoder::CheckKnown(const RawBlock& saved, const RawBlock& replayed, int known_tokens,
-                                      int first_token) const {
+absl::Status StateEncoder::EncodeLatent(const storage::BlockRef& saved_ref, const RawBlock& saved, RawBlock& decoded,
+                                        Part& part) const {
+  const int first = static_cast<int>(saved_ref.first_token());
+  const LatentProfileEntry& profile = *in_.choice.profile;
+  OwnedContext owned = in_.replay.ContextOf(profile.profile->split, first, saved.shape.tokens, *d_.angles);
+  owned.context.model_fingerprint = d_.model.fingerprint;
+  owned.context.step = in_.choice.step;
+  absl::Status known = CheckKnown(saved, decoded, profile.profile->first_layer(), owned.context.known_tokens, first);
+  if (!known.ok()) return known;
+  const absl::StatusOr<compressor::BlockId> id = compressor::BlockId::FromBytes(saved_ref.id());
+  if (!id.ok()) return id.status();
+  absl::StatusOr<storage::NewBlock> latent = coder_.EncodeLatent(profile, false, saved.view(), *id, owned.context);
+  if (!latent.ok()) return latent.status();
+  part.ref = RefTo(*latent, saved_ref);
+  absl::Status status = coder_.DecodeLatent(part.ref, latent->bytes, owned.context, decoded.mutable_view());
+  if (!status.ok()) return status;
+  part.blocks.push_back(*std::move(latent));
+  if (!in_.choice.residual) return absl::OkStatus();
+  owned.context.base = decoded.view().values;
+  absl::StatusOr<storage::NewBlock> residual = coder_.EncodeLatent(profile, true, saved.view(), *id, owned.context);
+  if (!residual.ok()) return residual.status();
+  part.residual_ref = RefTo(*residual, saved_ref);
+  part.blocks.push_back(*std::move(residual));
+  return absl::OkStatus();
+}
+
+absl::Status StateEncoder::EncodeReplay(const storage::BlockRef& saved_ref, const RawBlock& saved,
+                                        const RawBlock& replayed, Part& part) const {
+  const int first = static_cast<int>(saved_ref.first_token());
+  absl::Status known = CheckKnown(saved, replayed, saved.shape.layers, 0, first);
+  if (!known.ok()) return known;
+  const absl::StatusOr<compressor::BlockId> id = compressor::BlockId::FromBytes(saved_ref.id());
+  if (!id.ok()) return id.status();
+  absl::StatusOr<storage::NewBlock> block = coder_.EncodeReplay(saved.view(), *id);
+  if (!block.ok()) return block.status();
+  part.ref = RefTo(*block, saved_ref);
+  part.blocks.push_back(*std::move(block));
+  return absl::OkStatus();
+}
+
+absl::Status StateEncoder::CheckKnown(const RawBlock& saved, const RawBlock& replayed, int known_layers,
+                                      int known_tokens, int first_token) const {
   const size_t tokens = saved.shape.tokens;
-  const size_t known_values = in_.profile.profile->first_layer() * 2 * saved.shape.channels_per_tensor() * tokens;
+  const size_t known_values = known_layers * 2 * saved.shape.channels_per_tensor() * tokens;
   const auto same = [&](size_t begin, size_t count) {
     return std::equal(saved.values.get() + begin, saved.values.get() + begin + count, replayed.values.get() + begin);
   };
   bool all = same(0, known_values);
   for (size_t row = known_values; all && row < saved.shape.values(); row += tokens) all = same(row, known_tokens);
   if (all) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("what the model recomputes of tokens ", first_token, " to ", first_token + saved.shape.tokens,
-                   " in layers 0 to ", in_.profile.profile->split,
-                   " is not what was saved, as after an edit or a lossy restore; choose a smaller split"));
+  return absl::FailedPreconditionError(absl::StrCat(
+      "what the model recomputes of tokens ", first_token, " to ", first_token + saved.shape.tokens, " in layers 0 to ",
+      known_layers - 1, " is not what was saved, as after an edit or a lossy restore; choose a smaller split"));
 }
 
 void StateEncoder::AddErrors(const RawBlock& saved, const RawBlock& decoded, Part& part) const {

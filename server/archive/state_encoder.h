@@ -10,7 +10,7 @@
 
 namespace quicksave::server {
 
-// One encoding of a node's state as latents; see Archive::EncodeLatent. Used once, by one thread, which the worker pool
+// One encoding of a node's state; see Archive::EncodeState. Used once, by one thread, which the worker pool
 // helps.
 class StateEncoder {
  public:
@@ -19,9 +19,7 @@ class StateEncoder {
     const engine::Sequence& saved;
     const StateReplay& replay;
     const engine::Sequence& replayed;
-    const LatentProfileEntry& profile;
-    float step;
-    bool residual;
+    const Archive::EncodingChoice& choice;
   };
 
   // All arguments must outlive it.
@@ -48,8 +46,14 @@ class StateEncoder {
   };
 
   absl::Status EncodeBlock(const storage::BlockRef& saved, Part& part) const;
-  // Whether the layers and tokens that the profile leaves out are what was saved.
-  absl::Status CheckKnown(const RawBlock& saved, const RawBlock& replayed, int known_tokens, int first_token) const;
+  // `decoded` has what was recomputed, and then what the latent decodes to.
+  absl::Status EncodeLatent(const storage::BlockRef& saved_ref, const RawBlock& saved, RawBlock& decoded,
+                            Part& part) const;
+  absl::Status EncodeReplay(const storage::BlockRef& saved_ref, const RawBlock& saved, const RawBlock& replayed,
+                            Part& part) const;
+  // Whether the layers and tokens that are recomputed are what was saved.
+  absl::Status CheckKnown(const RawBlock& saved, const RawBlock& replayed, int known_layers, int known_tokens,
+                          int first_token) const;
   void AddErrors(const RawBlock& saved, const RawBlock& decoded, Part& part) const;
   void SetErrors(const std::vector<Part>& parts, storage::v1::Fidelity& fidelity) const;
 

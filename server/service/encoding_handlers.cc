@@ -11,6 +11,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "compressor/latent/latent_codec.h"
+#include "compressor/replay_codec.h"
 #include "server/service/convert.h"
 #include "server/service/fidelity_probe.h"
 #include "server/service/graph_handlers.h"
@@ -116,10 +118,7 @@ class NodeEncoding {
     const absl::StatusOr<std::string> id = ParseName(request_.name(), "nodes");
     if (!id.ok()) return id.status();
     if (absl::Status status = CheckBudget(request_.budget()); !status.ok()) return status;
-    const absl::StatusOr<const LatentProfileEntry*> profile = ChooseProfile(core_, request_.encoding());
-    if (!profile.ok()) return profile.status();
-    profile_ = *profile;
-    const auto steps = ChooseSteps(*profile_->profile, request_.encoding(), request_.budget());
+    const absl::StatusOr<std::vector<float>> steps = ChooseCodec();
     if (!steps.ok()) return steps.status();
     if (absl::Status status = Prepare(*id); !status.ok()) return status;
     std::optional<EncodedState> best;
@@ -138,6 +137,25 @@ class NodeEncoding {
   }
 
  private:
+  // Chooses the profile, if the codec has one; returns the steps to try.
+  absl::StatusOr<std::vector<float>> ChooseCodec() {
+    const v1::EncodingSpec& spec = request_.encoding();
+    if (spec.codec() == compressor::kReplayCodec) {
+      if (spec.residual() || spec.has_split() || !spec.profile().empty() || spec.dial_case() != 0) {
+        return absl::InvalidArgumentError("encoding: the codec replay has no profile, split, dial or residual");
+      }
+      return std::vector<float>{0};
+    }
+    if (!spec.codec().empty() && spec.codec() != compressor::kLatentCodec) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("encoding.codec is '", spec.codec(), "'; it must be latent or replay"));
+    }
+    const absl::StatusOr<const LatentProfileEntry*> profile = ChooseProfile(core_, spec);
+    if (!profile.ok()) return profile.status();
+    profile_ = *profile;
+    return ChooseSteps(*profile_->profile, spec, request_.budget());
+  }
+
   // Has the saved state, what is recomputed of it, and the probe.
   absl::Status Prepare(const std::string& id) {
     absl::StatusOr<storage::NodeRecord> record = core_.store->GetNode(Core::kTenant, id);
@@ -160,9 +178,10 @@ class NodeEncoding {
         RestoreWithProof(core_, request_.name(), std::nullopt, /*skip_check=*/true, call_, use);
     if (!saved.ok()) return saved.status();
     saved_ = *std::move(saved);
+    const int split = profile_ == nullptr ? core_.decoder->config().layers - 1 : profile_->profile->split;
     SchedulerReplayer replayer(core_.scheduler.get(), core_.decoder->config(), call_);
     absl::StatusOr<StateReplay> replay =
-        StateReplay::Run(replayer, saved_.state.sequence.tokens(), {profile_->profile->split}, replayed_, saved_.pages);
+        StateReplay::Run(replayer, saved_.state.sequence.tokens(), {split}, replayed_, saved_.pages);
     if (!replay.ok()) return replay.status();
     replay_ = *std::move(replay);
     absl::StatusOr<FidelityProbe> probe = FidelityProbe::Create(core_, saved_.state.sequence, call_);
@@ -173,8 +192,9 @@ class NodeEncoding {
 
   // Encodes at a step; sets `kept` when that keeps to the budget.
   absl::Status Try(float step, v1::EncodeNodeResponse& response, std::optional<EncodedState>& kept) {
-    absl::StatusOr<EncodedState> encoded = core_.archive->EncodeLatent(
-        record_, saved_.state.sequence, *replay_, replayed_, *profile_, step, request_.encoding().residual());
+    absl::StatusOr<EncodedState> encoded =
+        core_.archive->EncodeState(record_, saved_.state.sequence, *replay_, replayed_,
+                                   {.profile = profile_, .step = step, .residual = request_.encoding().residual()});
     if (!encoded.ok()) return encoded.status();
     storage::v1::Fidelity& fidelity = *encoded->encoding.mutable_fidelity();
     if (absl::Status status = probe_->Measure(replayed_, fidelity); !status.ok()) return status;

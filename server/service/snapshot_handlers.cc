@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/service/convert.h"
+#include "server/service/graph_handlers.h"
 #include "server/service/restore.h"
 #include "server/service/saving.h"
 #include "server/service/start_state.h"
@@ -18,6 +19,24 @@ namespace {
 
 constexpr int kMaxPageSize = 1000;
 constexpr int kDefaultPageSize = 100;
+
+// Encodes the node that was just saved. Its save stands, whatever comes of this.
+void EncodeSaved(Core& core, const CallContext& call, const v1::SnapshotRequest& request,
+                 v1::SnapshotResponse& response) {
+  v1::EncodeNodeRequest encode;
+  encode.set_name(response.node().name());
+  *encode.mutable_encoding() = request.encoding();
+  *encode.mutable_budget() = request.budget();
+  encode.set_drop_saved(request.drop_saved());
+  v1::EncodeNodeResponse encoded;
+  const absl::Status status = EncodeNode(core, call, encode, encoded);
+  if (!status.ok()) {
+    response.set_encoding_error(absl::StrCat(absl::StatusCodeToString(status.code()), ": ", status.message()));
+    return;
+  }
+  *response.mutable_node() = std::move(*encoded.mutable_node());
+  if (encoded.has_encoding()) *response.mutable_encoding() = std::move(*encoded.mutable_encoding());
+}
 
 // Saves session `id`.
 absl::Status Save(Core& core, const CallContext& call, const std::string& id, const v1::SnapshotRequest& request,
@@ -39,6 +58,7 @@ absl::Status Save(Core& core, const CallContext& call, const std::string& id, co
   core.sessions->SetOrigin(id, saved->origin, state.sequence.length());
   ToProto(saved->record, core, v1::NODE_VIEW_BASIC, response.mutable_node());
   ToProto(saved->report, response.mutable_report());
+  if (request.has_encoding()) EncodeSaved(core, call, request, response);
   return absl::OkStatus();
 }
 
@@ -49,6 +69,9 @@ absl::Status Snapshot(Core& core, const CallContext& call, const v1::SnapshotReq
   const absl::StatusOr<std::string> id = ParseName(request.session(), "sessions");
   if (!id.ok()) return id.status();
   if (absl::Status status = CheckSaveOptions(request.save()); !status.ok()) return status;
+  if (!request.has_encoding() && (request.has_budget() || request.drop_saved())) {
+    return absl::InvalidArgumentError("budget and drop_saved are for an encoding: say which");
+  }
   const auto save = [&](const std::optional<storage::RequestIdentity>& identity) {
     return Save(core, call, *id, request, identity, response);
   };

@@ -1,333 +1,321 @@
 #include "server/sidecar/calibration.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
-#include <cmath>
 #include <memory>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "compressor/container.h"
-#include "compressor/latent/channel_panels.h"
-#include "compressor/latent/latent_codec.h"
-#include "compressor/latent/latent_transform.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "compressor/latent/quantiser.h"
 #include "compressor/latent/residual_codec.h"
-#include "server/archive/block_pages.h"
-#include "server/engine/model/reference_decoder.h"
-#include "server/sidecar/codec_trial.h"
-#include "server/sidecar/profile_fitter.h"
+#include "server/sidecar/calibration_work.h"
+#include "server/sidecar/dial_curve.h"
+#include "server/sidecar/profile_tables.h"
+#include "server/sidecar/yardsticks.h"
 
 namespace quicksave::server {
 namespace {
 
-using compressor::ChannelPanels;
 using compressor::LatentProfile;
-using compressor::LayerGroup;
 
-// Steps at which symbols are counted: from finer to coarser than any use.
-constexpr double kFinestStep = 0.05;
-constexpr double kCoarsestStep = 64;
-constexpr double kStepFactor = 1.35;
+// One of so many pieces is for tables, and one is held out.
+constexpr size_t kRoleEvery = 10;
+constexpr size_t kLeastPieces = 3;
+constexpr size_t kMostTokensOfRole = 16384;
 
-// Steps at which residuals are counted, and how many tokens of a piece are for them.
-constexpr float kResidualSteps[] = {0.3f, 0.8f, 2, 5};
-constexpr size_t kResidualTokens = 256;
+constexpr char kMomentsPart[] = "moments";
 
-// One of ten pieces is for what must not be fitted to.
-constexpr size_t kHeldOutEvery = 10;
+std::string PartOf(int split, absl::string_view what) { return absl::StrCat("split-", split, ".", what); }
+
+// Identifies what the pieces are.
+std::string DigestOf(const std::vector<TextPiece>& pieces) {
+  std::string bytes;
+  for (const TextPiece& piece : pieces) absl::StrAppend(&bytes, absl::StrJoin(piece.tokens, " "), "\n");
+  return compressor::ComputeDigest(bytes).ToHex();
+}
+
+int64_t TokensOf(const std::vector<TextPiece>& pieces) {
+  int64_t tokens = 0;
+  for (const TextPiece& piece : pieces) tokens += static_cast<int64_t>(piece.tokens.size());
+  return tokens;
+}
+
+// What the profiles are made of and how; the same for equal work.
+std::map<std::string, std::string> NotesOf(const std::vector<TextPiece>& pieces, const CalibrationOptions& options) {
+  return {{"program", "quicksave-calibrate " QUICKSAVE_VERSION},
+          {"tokens", absl::StrCat(TokensOf(pieces))},
+          {"pieces", absl::StrCat(pieces.size())},
+          {"pieces_digest", DigestOf(pieces)},
+          {"seed", absl::StrCat(options.seed)},
+          {"layers_per_group", absl::StrCat(options.layers_per_group)},
+          {"gradient_pieces", absl::StrCat(options.gradients.pieces)},
+          {"gradient_samples", absl::StrCat(options.gradients.samples)},
+          {"gradient_context", absl::StrCat(options.gradients.context)},
+          {"gradient_labels", absl::StrCat(options.gradients.labels)},
+          {kTextsNote, NoteOfTexts(options.texts)}};
+}
 
 class Calibrator {
  public:
-  Calibrator(ModelRunner& runner, const std::vector<TextPiece>& pieces, const CalibrationOptions& options)
-      : runner_(runner), pieces_(pieces), options_(options) {
-    LatentProfile model;
-    model.model_fingerprint = runner.fingerprint();
-    model.layers = runner.config().layers;
-    model.kv_heads = runner.config().kv_heads;
-    model.head_dim = runner.config().head_dim;
-    for (const int split : options.splits) {
-      fitters_.push_back(
-          std::make_unique<ProfileFitter>(model, runner.config().hidden_size,
-                                          FitOptions{.split = split, .layers_per_group = options.layers_per_group}));
-    }
-  }
+  Calibrator(ModelRunner& runner, const std::vector<TextPiece>& pieces, const CalibrationOptions& options,
+             PieceRoles roles)
+      : runner_(runner), options_(options), roles_(std::move(roles)), notes_(NotesOf(pieces, options)) {}
 
-  absl::StatusOr<std::vector<LatentProfile>> Run() {
-    if (absl::Status status = AddStates(); !status.ok()) return status;
-    if (absl::Status status = AddGradients(); !status.ok()) return status;
-    std::vector<LatentProfile> profiles;
-    for (size_t i = 0; i < fitters_.size(); ++i) {
-      Report(absl::StrCat("fitting split ", options_.splits[i]), static_cast<double>(i) / fitters_.size());
-      absl::StatusOr<LatentProfile> profile = fitters_[i]->Fit();
+  absl::StatusOr<Calibration> Run() {
+    if (absl::Status status = OpenWork(); !status.ok()) return status;
+    if (absl::Status status = Fit(); !status.ok()) return status;
+    Calibration calibration;
+    for (const int split : options_.splits) {
+      absl::StatusOr<LatentProfile> profile = Finish(split, calibration.report);
       if (!profile.ok()) return profile.status();
-      fitters_[i].reset();
-      if (absl::Status status = AddTables(*profile); !status.ok()) return status;
-      if (absl::Status status = AddResidualTables(*profile); !status.ok()) return status;
-      if (absl::Status status = AddPoints(*profile); !status.ok()) return status;
-      if (absl::Status status = profile->Validate(); !status.ok()) return status;
-      profiles.push_back(*std::move(profile));
+      calibration.profiles.push_back(*std::move(profile));
     }
-    return profiles;
+    if (absl::Status status = AddControls(calibration.report); !status.ok()) return status;
+    calibration.report.model = PrintableAscii(runner_.fingerprint());
+    calibration.report.remarks.push_back(
+        absl::StrCat("Held-out pieces of the calibration texts: ", roles_.held_out.size(),
+                     ". Texts of other kinds may do worse; ", "quicksave-eval measures them, and the noise floor"));
+    return calibration;
   }
 
  private:
-  static bool HeldOut(size_t piece) { return piece % kHeldOutEvery == kHeldOutEvery - 1; }
+  absl::Status OpenWork() {
+    if (options_.work_folder.empty()) return absl::OkStatus();
+    std::map<std::string, std::string> key = notes_;
+    key["model"] = runner_.fingerprint();
+    key["splits"] = absl::StrJoin(options_.splits, ",");
+    key["threads"] = absl::StrCat(options_.threads);
+    absl::StatusOr<CalibrationWork> work = CalibrationWork::Open(options_.work_folder, key);
+    if (work.ok()) work_ = *std::move(work);
+    return work.status();
+  }
 
   void Report(const std::string& what, double done) const {
     if (options_.progress) options_.progress(what, done);
   }
-
-  // Calls use(block, context of the first split, first token) for each block of a text.
-  template <typename Use>
-  void ForEachBlock(const RunText& text, int split, Use use) {
-    for (int first = 0; first < text.tokens(); first += compressor::kMaxBlockTokens) {
-      const int count = std::min(compressor::kMaxBlockTokens, text.tokens() - first);
-      const compressor::BlockShape shape = runner_.BlockShape(count);
-      std::vector<uint16_t> values(shape.values());
-      GatherBlock(text.sequence.pages(), first, {shape, absl::MakeSpan(values)});
-      const OwnedContext owned = runner_.ContextOf(text, split, first, count);
-      use(compressor::BlockView{shape, values}, owned.context);
-    }
+  PartDone ReportOf(const std::string& what) const {
+    return [this, what](double done) { Report(what, done); };
+  }
+  absl::Status CheckStopped() const {
+    if (!options_.stopped || !options_.stopped()) return absl::OkStatus();
+    return absl::CancelledError(work_.keeps() ? "stopped; the same command goes on from here" : "stopped");
   }
 
-  absl::Status AddStates() {
-    for (size_t i = 0; i < pieces_.size(); ++i) {
-      Report("states", static_cast<double>(i) / pieces_.size());
-      if (HeldOut(i)) continue;
-      absl::StatusOr<RunText> text = runner_.Run(pieces_[i].tokens, options_.splits);
+  // Fits the splits that were not fitted before; their profiles have placeholders for tables.
+  absl::Status Fit() {
+    const bool fitted = std::all_of(options_.splits.begin(), options_.splits.end(),
+                                    [&](int split) { return work_.Has(PartOf(split, "fitted")); });
+    if (fitted) return absl::OkStatus();
+    LatentProfile model;
+    model.model_fingerprint = runner_.fingerprint();
+    model.layers = runner_.config().layers;
+    model.kv_heads = runner_.config().kv_heads;
+    model.head_dim = runner_.config().head_dim;
+    model.notes = notes_;
+    std::vector<std::unique_ptr<ProfileFitter>> fitters;
+    std::vector<ProfileFitter*> pointers;
+    for (const int split : options_.splits) {
+      fitters.push_back(
+          std::make_unique<ProfileFitter>(model, runner_.config().hidden_size,
+                                          FitOptions{.split = split, .layers_per_group = options_.layers_per_group}));
+      pointers.push_back(fitters.back().get());
+    }
+    if (absl::Status status = Collect(pointers); !status.ok()) return status;
+    for (size_t i = 0; i < fitters.size(); ++i) {
+      Report(absl::StrCat("fitting split ", options_.splits[i]),
+             static_cast<double>(i) / static_cast<double>(fitters.size()));
+      absl::StatusOr<LatentProfile> profile = fitters[i]->Fit();
+      if (!profile.ok()) return profile.status();
+      fitters[i].reset();
+      profile->classes = compressor::ClassStatistics().Build();
+      profile->residual_tables = compressor::ResidualStatistics().Build();
+      if (absl::Status status = Keep("fitted", *std::move(profile)); !status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Collect(const std::vector<ProfileFitter*>& fitters) {
+    MomentCollector collector(runner_, roles_.fitted, options_.gradients, fitters);
+    if (work_.Has(kMomentsPart)) {
+      absl::Status status = work_.Read(kMomentsPart, [&](std::istream& stream) { return collector.Load(stream); });
+      if (!status.ok()) return status;
+    }
+    const auto save = [&] { return work_.Write(kMomentsPart, [&](std::ostream& stream) { collector.Save(stream); }); };
+    absl::Time saved = absl::Now();
+    bool unsaved = false;
+    while (!collector.done()) {
+      if (absl::Status status = CheckStopped(); !status.ok()) {
+        status.Update(save());
+        return status;
+      }
+      if (collector.states_done() < collector.states_wanted()) {
+        Report("states", static_cast<double>(collector.states_done()) / collector.states_wanted());
+      } else {
+        Report("gradients", static_cast<double>(collector.gradients_done()) / collector.gradients_wanted());
+      }
+      if (absl::Status status = collector.AddNext(); !status.ok()) return status;
+      unsaved = true;
+      if (absl::Now() - saved < options_.save_interval) continue;
+      if (absl::Status status = save(); !status.ok()) return status;
+      saved = absl::Now();
+      unsaved = false;
+    }
+    return unsaved ? save() : absl::OkStatus();
+  }
+
+  // Keeps a stage of a profile, in the work folder and in memory.
+  absl::Status Keep(const std::string& stage, LatentProfile profile) {
+    if (absl::Status status = profile.Validate(); !status.ok()) return status;
+    if (absl::Status status = work_.Write(PartOf(profile.split, stage), profile.Serialize()); !status.ok()) {
+      return status;
+    }
+    stages_[PartOf(profile.split, stage)] = std::move(profile);
+    return absl::OkStatus();
+  }
+
+  // A stage that was kept before.
+  absl::StatusOr<LatentProfile> Kept(int split, const std::string& stage) {
+    const std::string part = PartOf(split, stage);
+    if (auto node = stages_.extract(part); !node.empty()) return std::move(node.mapped());
+    const absl::StatusOr<std::string> bytes = work_.Read(part);
+    if (!bytes.ok()) return bytes.status();
+    return LatentProfile::Parse(*bytes);
+  }
+
+  // Tables, curve and points of a split that was fitted.
+  absl::StatusOr<LatentProfile> Finish(int split, metrics::RateDistortionReport& report) {
+    if (!work_.Has(PartOf(split, "counted"))) {
+      absl::StatusOr<LatentProfile> fitted = Kept(split, "fitted");
+      if (!fitted.ok()) return fitted.status();
+      if (absl::Status status = CheckStopped(); !status.ok()) return status;
+      absl::Status status =
+          CountSymbols(runner_, roles_.tables, ReportOf(absl::StrCat("tables of split ", split)), *fitted);
+      if (!status.ok()) return status;
+      status =
+          CountResiduals(runner_, roles_.tables, ReportOf(absl::StrCat("residual tables of split ", split)), *fitted);
+      if (!status.ok()) return status;
+      if (status = Keep("counted", *std::move(fitted)); !status.ok()) return status;
+    }
+    absl::StatusOr<LatentProfile> profile = Kept(split, "counted");
+    if (!profile.ok()) return profile.status();
+    const absl::StatusOr<metrics::RateDistortionReport> curve = CurveOf(*profile);
+    if (!curve.ok()) return curve.status();
+    profile->points = NamedPoints(curve->points);
+    if (absl::Status status = profile->Validate(); !status.ok()) return status;
+    const auto bytes = static_cast<int64_t>(profile->Serialize().size());
+    for (metrics::RateDistortionPoint point : curve->points) {
+      point.sidecar_bytes = bytes;
+      report.points.push_back(std::move(point));
+    }
+    return profile;
+  }
+
+  // A report that has the points alone.
+  absl::StatusOr<metrics::RateDistortionReport> CurveOf(const LatentProfile& profile) {
+    const std::string part = PartOf(profile.split, "curve.json");
+    if (work_.Has(part)) {
+      const absl::StatusOr<std::string> json = work_.Read(part);
+      return json.ok() ? metrics::ReportFromJson(*json) : json.status();
+    }
+    if (absl::Status status = CheckStopped(); !status.ok()) return status;
+    auto points =
+        MeasureCurve(runner_, roles_.held_out, ReportOf(absl::StrCat("curve of split ", profile.split)), profile);
+    if (!points.ok()) return points.status();
+    metrics::RateDistortionReport curve{.points = *std::move(points)};
+    const absl::StatusOr<std::string> json = metrics::ReportToJson(curve);
+    if (!json.ok()) return json.status();
+    if (absl::Status status = work_.Write(part, *json); !status.ok()) return status;
+    return curve;
+  }
+
+  absl::Status AddControls(metrics::RateDistortionReport& report) {
+    Report("negative controls", 0);
+    std::vector<LiveText> texts;
+    for (const TextPiece* piece : {roles_.held_out[0], roles_.tables[0]}) {
+      const auto tokens = absl::MakeConstSpan(piece->tokens);
+      const CurveLengths lengths = CurveLengthsOf(static_cast<int>(tokens.size()));
+      absl::StatusOr<LiveText> text =
+          RunLive(runner_, tokens.first(lengths.context + lengths.continuation), lengths.context, {});
       if (!text.ok()) return text.status();
-      ForEachBlock(*text, options_.splits[0],
-                   [&](compressor::BlockView block, const compressor::BlockContext& context) {
-                     const ChannelPanels panels(block.shape, context);
-                     std::vector<float> channels = panels.Read(block, 0, block.shape.layers);
-                     Compact(panels, channels);
-                     const int first = static_cast<int>(context.first_position) + context.known_tokens;
-                     const size_t width = runner_.config().hidden_size;
-                     for (size_t f = 0; f < fitters_.size(); ++f) {
-                       const auto states =
-                           absl::MakeConstSpan(text->hidden_states[f]).subspan(first * width, panels.tokens() * width);
-                       fitters_[f]->AddStates(channels, states, panels.tokens());
-                     }
-                   });
+      texts.push_back(*std::move(text));
     }
-    return absl::OkStatus();
-  }
-
-  // Removes the padding of a panel.
-  static void Compact(const ChannelPanels& panels, std::vector<float>& channels) {
-    const size_t rows = channels.size() / panels.columns();
-    for (size_t c = 0; c < rows; ++c) {
-      std::copy_n(channels.begin() + c * panels.columns(), panels.tokens(), channels.begin() + c * panels.tokens());
-    }
-    channels.resize(rows * panels.tokens());
-  }
-
-  absl::Status AddGradients() {
-    const auto reference = engine::ReferenceDecoder::Load(runner_.model_dir());
-    if (!reference.ok()) return reference.status();
-    int used = 0;
-    for (size_t i = 0; i < pieces_.size() && used < options_.gradient_pieces; ++i) {
-      if (HeldOut(i)) continue;
-      Report("gradients", static_cast<double>(used++) / options_.gradient_pieces);
-      const absl::Span<const int32_t> tokens = pieces_[i].tokens;
-      const int labels = std::min<int>(options_.gradient_labels, static_cast<int>(tokens.size()) / 2);
-      const int context = std::min<int>(options_.gradient_context, static_cast<int>(tokens.size()) - labels);
-      absl::StatusOr<RunText> text = runner_.Run(tokens.first(context), {options_.splits[0]});
-      if (!text.ok()) return text.status();
-      const engine::ReferenceDecoder::Past past = PastOf(*text);
-      const auto gradients =
-          (*reference)
-              ->LabelGradients(past, tokens.subspan(context, labels), options_.gradient_samples, options_.seed + i);
-      const size_t width = past.key_values.size() / past.tokens;
-      for (const std::vector<float>& sample : gradients) {
-        const auto counted = absl::MakeConstSpan(sample).subspan(kRecomputedTokens * width);
-        for (const auto& fitter : fitters_) fitter->AddGradients(counted, context - kRecomputedTokens, labels);
-      }
-    }
-    return absl::OkStatus();
-  }
-
-  // All channels of all tokens, token by token.
-  engine::ReferenceDecoder::Past PastOf(const RunText& text) {
-    engine::ReferenceDecoder::Past past{.tokens = text.tokens()};
-    ForEachBlock(text, options_.splits[0], [&](compressor::BlockView block, compressor::BlockContext context) {
-      context.known_tokens = 0;
-      const ChannelPanels panels(block.shape, context);
-      const std::vector<float> channels = panels.Read(block, 0, block.shape.layers);
-      const size_t rows = channels.size() / panels.columns();
-      for (int t = 0; t < panels.tokens(); ++t) {
-        for (size_t c = 0; c < rows; ++c) past.key_values.push_back(channels[c * panels.columns() + t]);
-      }
-    });
-    return past;
-  }
-
-  // Deviations, entropy tables and centroids, from pieces that nothing was fitted to.
-  absl::Status AddTables(LatentProfile& profile) {
-    std::vector<std::vector<float>> latents(profile.groups.size());  // [tokens, components] of each group
-    for (size_t i = 0; i < pieces_.size(); ++i) {
-      if (!HeldOut(i)) continue;
-      Report(absl::StrCat("tables of split ", profile.split), static_cast<double>(i) / pieces_.size());
-      absl::StatusOr<RunText> text = runner_.Run(pieces_[i].tokens, {profile.split});
-      if (!text.ok()) return text.status();
-      ForEachBlock(*text, profile.split, [&](compressor::BlockView block, const compressor::BlockContext& context) {
-        const compressor::LatentTransform transform(profile, block.shape, context);
-        for (size_t g = 0; g < profile.groups.size(); ++g) {
-          const LayerGroup& group = profile.groups[g];
-          const std::vector<float> latent = transform.Analyse(group, block);
-          for (int t = 0; t < transform.tokens(); ++t) {
-            for (int k = 0; k < group.components(); ++k) {
-              latents[g].push_back(latent[static_cast<size_t>(k) * transform.columns() + t]);
-            }
-          }
-        }
-      });
-    }
-    compressor::ClassStatistics statistics;
-    for (size_t g = 0; g < profile.groups.size(); ++g) CountGroup(profile.groups[g], latents[g], statistics);
-    profile.classes = statistics.Build();
-    return absl::OkStatus();
-  }
-
-  // Of a few blocks of each held-out piece, at steps of the whole range of use.
-  absl::Status AddResidualTables(LatentProfile& profile) {
-    compressor::ResidualStatistics statistics;
-    const auto shared = std::make_shared<const LatentProfile>(profile);
-    compressor::CodecRegistry registry;
-    if (absl::Status status = registry.Register(compressor::NewLatentCodec(shared)); !status.ok()) return status;
-    std::vector<std::vector<compressor::ErrorLevel>> levels;
-    for (const float step : kResidualSteps) levels.push_back(compressor::ErrorLevels(profile, step));
-    absl::Status failed;
-    for (size_t i = 0; i < pieces_.size(); ++i) {
-      if (!HeldOut(i)) continue;
-      Report(absl::StrCat("residual tables of split ", profile.split), static_cast<double>(i) / pieces_.size());
-      const auto tokens =
-          absl::MakeConstSpan(pieces_[i].tokens).first(std::min(kResidualTokens, pieces_[i].tokens.size()));
-      absl::StatusOr<RunText> text = runner_.Run(tokens, {profile.split});
-      if (!text.ok()) return text.status();
-      ForEachBlock(*text, profile.split, [&](compressor::BlockView block, compressor::BlockContext context) {
-        for (size_t k = 0; k < levels.size(); ++k) {
-          context.step = kResidualSteps[k];
-          absl::StatusOr<std::string> bytes =
-              compressor::EncodeBlock(registry, compressor::kLatentCodec, block, context);
-          std::vector<uint16_t> base(block.values.begin(), block.values.end());
-          absl::Status status = bytes.status();
-          // What the latent does not store is in `base` already.
-          if (status.ok()) {
-            status = compressor::DecodeBlock(registry, *bytes, context, {block.shape, absl::MakeSpan(base)});
-          }
-          failed.Update(status);
-          if (status.ok()) statistics.Add(profile, levels[k], block, {block.shape, base}, context.known_tokens);
-        }
-      });
-      if (!failed.ok()) return failed;
-    }
-    profile.residual_tables = statistics.Build();
-    return absl::OkStatus();
-  }
-
-  // The steps at which the restored state's divergence is that of the named points, on the held-out pieces.
-  absl::Status AddPoints(LatentProfile& profile) {
-    const auto shared = std::make_shared<const LatentProfile>(profile);
-    compressor::CodecRegistry registry;
-    if (absl::Status status = registry.Register(compressor::NewLatentCodec(shared)); !status.ok()) return status;
-    std::vector<CurvePoint> curve;
-    for (const float step : kCurveSteps) curve.push_back({.step = step});
-    for (size_t i = 0; i < pieces_.size(); ++i) {
-      if (!HeldOut(i)) continue;
-      Report(absl::StrCat("curve of split ", profile.split), static_cast<double>(i) / pieces_.size());
-      const absl::Span<const int32_t> tokens = pieces_[i].tokens;
-      const int continuation = std::min<int>(kCurveContinuation, static_cast<int>(tokens.size()) / 4);
-      const int context = std::min<int>(kCurveContext, static_cast<int>(tokens.size()) - continuation);
-      const auto live = RunLive(runner_, tokens.first(context + continuation), context, {profile.split});
-      if (!live.ok()) return live.status();
-      for (CurvePoint& point : curve) {
-        const auto trial = TryCodec(runner_, *live, registry,
-                                    {.codec = compressor::kLatentCodec, .split = profile.split, .step = point.step});
-        if (!trial.ok()) return trial.status();
-        point.raw += static_cast<double>(trial->raw_bytes);
-        point.stored += static_cast<double>(trial->stored_bytes);
-        for (const double kl : trial->kl) point.kl += kl;
-        point.tokens += static_cast<double>(trial->kl.size());
-      }
-    }
-    for (const NamedDivergence& named : kPoints) profile.points.push_back(Interpolate(curve, named));
-    return absl::OkStatus();
-  }
-
-  // A measured setting of the dial.
-  struct CurvePoint {
-    float step;
-    double raw = 0;
-    double stored = 0;
-    double kl = 0;
-    double tokens = 0;
-
-    double log_kl() const { return std::log(std::max(kl / tokens, 1e-9)); }
-  };
-  struct NamedDivergence {
-    const char* name;
-    double kl;
-  };
-  // The second is about what bf16 in place of fp32 arithmetic does to a model.
-  static constexpr NamedDivergence kPoints[] = {{"fine", 0.0005}, {"default", 0.002}, {"small", 0.008}};
-  static constexpr float kCurveSteps[] = {0.3f, 0.7f, 1.5f, 3, 6};
-  static constexpr int kCurveContext = 512;
-  static constexpr int kCurveContinuation = 128;
-
-  // On the curve's pieces, straight in the logarithms; beyond its ends, along its last pieces.
-  static compressor::DialPoint Interpolate(const std::vector<CurvePoint>& curve, const NamedDivergence& named) {
-    size_t i = 1;
-    while (i + 1 < curve.size() && curve[i].log_kl() < std::log(named.kl)) ++i;
-    const CurvePoint& a = curve[i - 1];
-    const CurvePoint& b = curve[i];
-    const double slope = std::max(b.log_kl() - a.log_kl(), 0.1);
-    const double share = std::clamp((std::log(named.kl) - a.log_kl()) / slope, -1.0, 2.0);
-    const auto between = [&](double x, double y) {
-      return std::exp(std::log(x) + share * (std::log(y) - std::log(x)));
-    };
-    return {.name = named.name,
-            .step = static_cast<float>(between(a.step, b.step)),
-            .ratio = between(a.raw / a.stored, b.raw / b.stored),
-            .mean_kl = std::exp(a.log_kl() + share * slope)};
-  }
-
-  static void CountGroup(LayerGroup& group, const std::vector<float>& latent, compressor::ClassStatistics& statistics) {
-    const size_t components = group.components();
-    const size_t tokens = latent.size() / components;
-    if (tokens == 0) return;
-    std::vector<float> values(tokens);
-    for (size_t k = 0; k < components; ++k) {
-      double squares = 0;
-      for (size_t t = 0; t < tokens; ++t) {
-        values[t] = latent[t * components + k];
-        squares += static_cast<double>(values[t]) * values[t];
-      }
-      group.sigma[k] = static_cast<float>(std::sqrt(std::max(squares / static_cast<double>(tokens), 1e-20)));
-      for (double step = kFinestStep; step < kCoarsestStep; step *= kStepFactor) {
-        statistics.Add(values, group.sigma[k], static_cast<float>(step));
-      }
-    }
+    absl::StatusOr<std::vector<metrics::NegativeControl>> controls = MeasureControls(runner_, texts[0], texts[1]);
+    if (controls.ok()) report.controls = *std::move(controls);
+    return controls.status();
   }
 
   ModelRunner& runner_;
-  const std::vector<TextPiece>& pieces_;
   const CalibrationOptions& options_;
-  std::vector<std::unique_ptr<ProfileFitter>> fitters_;
+  const PieceRoles roles_;
+  const std::map<std::string, std::string> notes_;
+  CalibrationWork work_;
+  std::map<std::string, LatentProfile> stages_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::vector<LatentProfile>> Calibrate(ModelRunner& runner, const std::vector<TextPiece>& pieces,
-                                                     const CalibrationOptions& options) {
+absl::StatusOr<PieceRoles> RolesOf(const std::vector<TextPiece>& pieces) {
+  if (pieces.size() < kLeastPieces) {
+    return absl::InvalidArgumentError(absl::StrCat("calibration needs at least ", kLeastPieces, " pieces of text, not ",
+                                                   pieces.size(), ": one to fit, one for tables, one to measure on"));
+  }
+  // By file, so that every so many of them are of different files.
+  std::vector<const TextPiece*> order;
+  for (const TextPiece& piece : pieces) order.push_back(&piece);
+  std::stable_sort(order.begin(), order.end(),
+                   [](const TextPiece* a, const TextPiece* b) { return a->file < b->file; });
+  const size_t tokens = TokensOf(pieces);
+  const size_t every =
+      std::max(std::min(kRoleEvery, order.size()), (tokens + kMostTokensOfRole - 1) / kMostTokensOfRole);
+  std::set<const TextPiece*> kept;
+  PieceRoles roles;
+  for (size_t i = 0; i < order.size(); ++i) {
+    if (i % every == every - 1) roles.tables.push_back(order[i]);
+    if (i % every == (every - 1) / 2) roles.held_out.push_back(order[i]);
+    if (i % every == every - 1 || i % every == (every - 1) / 2) kept.insert(order[i]);
+  }
+  // In the order of the pieces, which takes the files in turn: the first ones give the gradients.
+  for (const TextPiece& piece : pieces) {
+    if (kept.count(&piece) == 0) roles.fitted.push_back(&piece);
+  }
+  return roles;
+}
+
+double CalibrationMemory(const engine::ModelConfig& config, const CalibrationOptions& options) {
+  const double hidden = config.hidden_size;
+  const double per_layer =
+      hidden * (2.0 * config.query_width() + 2.0 * config.kv_width()) + 3.0 * hidden * config.intermediate_size;
+  const double weights = per_layer * config.layers + hidden * config.vocab_size * (config.tied_head ? 1 : 2);
+  const double group_layers = std::min(options.layers_per_group, config.layers);
+  const double channels = group_layers * 2 * config.kv_width();
+  double moments = 0;
+  for (const int split : options.splits) {
+    const double groups = std::max(config.layers - 1 - split, 1) / group_layers;
+    moments += 4 * (groups * (2 * channels * channels + hidden * channels) + hidden * hidden);
+  }
+  // About ten matrices of the largest group in double.
+  return 6 * weights + moments + 80 * channels * channels;
+}
+
+absl::StatusOr<Calibration> Calibrate(ModelRunner& runner, const std::vector<TextPiece>& pieces,
+                                      const CalibrationOptions& options) {
   if (options.splits.empty()) return absl::InvalidArgumentError("calibration needs at least one split");
+  std::set<int> splits;
   for (const int split : options.splits) {
     if (split < 0 || split + 1 >= runner.config().layers) {
       return absl::InvalidArgumentError(
           absl::StrCat("a split must be 0 to ", runner.config().layers - 2, ", not ", split));
     }
+    if (!splits.insert(split).second) return absl::InvalidArgumentError(absl::StrCat("the split ", split, " is twice"));
   }
-  return Calibrator(runner, pieces, options).Run();
+  absl::StatusOr<PieceRoles> roles = RolesOf(pieces);
+  if (!roles.ok()) return roles.status();
+  at::set_num_threads(options.threads);
+  return Calibrator(runner, pieces, options, *std::move(roles)).Run();
 }
 
 }  // namespace quicksave::server

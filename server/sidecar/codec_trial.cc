@@ -1,39 +1,22 @@
 #include "server/sidecar/codec_trial.h"
 
 #include <algorithm>
-#include <cmath>
+#include <ctime>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "absl/strings/str_cat.h"
 #include "compressor/container.h"
 #include "compressor/latent/residual_codec.h"
 #include "server/archive/block_pages.h"
+#include "server/sidecar/metrics/poison.h"
 
 namespace quicksave::server {
 namespace {
 
-double LogSumExp(absl::Span<const float> logits) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float value : logits) sum += std::exp(value - largest);
-  return largest + std::log(sum);
-}
-
-// Adds the comparison of one row of logits; `next` is the token that follows.
-void CompareRows(absl::Span<const float> live, absl::Span<const float> restored, int32_t next, TrialResult& result) {
-  const double live_sum = LogSumExp(live);
-  const double restored_sum = LogSumExp(restored);
-  double kl = 0;
-  for (size_t i = 0; i < live.size(); ++i) {
-    const double p = live[i] - live_sum;
-    kl += std::exp(p) * (p - (restored[i] - restored_sum));
-  }
-  result.kl.push_back(kl);
-  result.same_top.push_back(std::max_element(live.begin(), live.end()) - live.begin() ==
-                            std::max_element(restored.begin(), restored.end()) - restored.begin());
-  if (next < 0) return;
-  result.live_nll += live_sum - live[next];
-  result.restored_nll += restored_sum - restored[next];
+absl::Duration ThreadTime() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return absl::DurationFromTimespec(time);
 }
 
 // Copies what a codec with this split does not store: the first layers of all tokens, and all layers of known tokens.
@@ -46,15 +29,92 @@ void CopyKnown(compressor::BlockView from, int split, int known_tokens, compress
   }
 }
 
-// Bytes of the residual that leads from `decoded` to `block`; decoding it is checked by the container.
-absl::StatusOr<int64_t> TryResidual(const compressor::CodecRegistry& registry, compressor::BlockView block,
-                                    compressor::MutableBlockView decoded, compressor::BlockContext context) {
-  context.base = decoded.values;
-  const auto bytes = compressor::EncodeBlock(registry, compressor::kResidualCodec, block, context);
+// Encodes `block`, and decodes it into `out`, which has what the codec takes as known. Adds to the cost.
+absl::Status ThereAndBack(const compressor::CodecRegistry& registry, const std::string& codec,
+                          compressor::BlockView block, const compressor::BlockContext& context,
+                          compressor::MutableBlockView out, CodecCost& cost) {
+  const absl::Duration start = ThreadTime();
+  const absl::StatusOr<std::string> bytes = compressor::EncodeBlock(registry, codec, block, context);
   if (!bytes.ok()) return bytes.status();
-  if (absl::Status status = compressor::DecodeBlock(registry, *bytes, context, decoded); !status.ok()) return status;
-  return static_cast<int64_t>(bytes->size());
+  const absl::Duration encoded = ThreadTime();
+  if (absl::Status status = compressor::DecodeBlock(registry, *bytes, context, out); !status.ok()) return status;
+  cost.encode += encoded - start;
+  cost.decode += ThreadTime() - encoded;
+  const absl::StatusOr<compressor::ContainerInfo> info = compressor::PeekContainer(*bytes);
+  if (!info.ok()) return info.status();
+  cost.stored_bytes += static_cast<int64_t>(bytes->size());
+  cost.payload_bytes += static_cast<int64_t>(info->payload_bytes);
+  const size_t unwritten = metrics::CountPoison(out.values);
+  if (unwritten == 0) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("the codec '", codec, "' left ", unwritten, " values of a block unwritten"));
 }
+
+// One trial: a state, and what becomes of it block by block.
+class Trial {
+ public:
+  Trial(ModelRunner& runner, const LiveText& live, const compressor::CodecRegistry& registry,
+        const TrialOptions& options)
+      : runner_(runner), live_(live), registry_(registry), options_(options) {}
+
+  absl::StatusOr<TrialResult> Run() {
+    const RunText& text = live_.context;
+    absl::StatusOr<engine::Sequence> restored = runner_.NewSequence(text.sequence.tokens());
+    if (!restored.ok()) return restored.status();
+    absl::StatusOr<engine::Sequence> layered = engine::Sequence();
+    if (options_.residual) layered = runner_.NewSequence(text.sequence.tokens());
+    if (!layered.ok()) return layered.status();
+    for (int first = 0; first < text.tokens(); first += compressor::kMaxBlockTokens) {
+      const int count = std::min(compressor::kMaxBlockTokens, text.tokens() - first);
+      if (absl::Status status = TryBlock(first, count, *restored, *layered); !status.ok()) return status;
+    }
+    absl::StatusOr<metrics::DivergenceRows> rows = CompareContinuation(runner_, live_, *restored);
+    if (!rows.ok()) return rows.status();
+    result_.divergence = *std::move(rows);
+    if (!options_.residual) return std::move(result_);
+    rows = CompareContinuation(runner_, live_, *layered);
+    if (!rows.ok()) return rows.status();
+    result_.layered_divergence = *std::move(rows);
+    result_.layered_cost.stored_bytes += result_.cost.stored_bytes;
+    result_.layered_cost.payload_bytes += result_.cost.payload_bytes;
+    result_.layered_cost.encode += result_.cost.encode;
+    result_.layered_cost.decode += result_.cost.decode;
+    return std::move(result_);
+  }
+
+ private:
+  absl::Status TryBlock(int first, int count, engine::Sequence& restored, engine::Sequence& layered) {
+    const RunText& text = live_.context;
+    const compressor::BlockShape shape = runner_.BlockShape(count);
+    std::vector<uint16_t> values(shape.values());
+    const compressor::MutableBlockView block{shape, absl::MakeSpan(values)};
+    GatherBlock(text.sequence.pages(), first, block);
+    result_.raw_bytes += static_cast<int64_t>(shape.bytes());
+    OwnedContext owned = runner_.ContextOf(text, options_.split, first, count);
+    owned.context.step = options_.step;
+    std::vector<uint16_t> decoded(values.size());
+    const auto decode = [&](const std::string& codec, CodecCost& cost, const engine::Sequence& to) {
+      std::vector<uint16_t> out_values(values.size());
+      const compressor::MutableBlockView out{shape, absl::MakeSpan(out_values)};
+      metrics::FillWithPoison(out.values);
+      if (options_.split) CopyKnown(block.view(), *options_.split, owned.context.known_tokens, out);
+      absl::Status status = ThereAndBack(registry_, codec, block.view(), owned.context, out, cost);
+      if (status.ok()) ScatterBlock(out.view(), count, first, to.pages());
+      decoded.swap(out_values);
+      return status;
+    };
+    if (absl::Status status = decode(options_.codec, result_.cost, restored); !status.ok()) return status;
+    if (!options_.residual) return absl::OkStatus();
+    const std::vector<uint16_t> base = decoded;
+    owned.context.base = base;
+    return decode(compressor::kResidualCodec, result_.layered_cost, layered);
+  }
+
+  ModelRunner& runner_;
+  const LiveText& live_;
+  const compressor::CodecRegistry& registry_;
+  const TrialOptions& options_;
+  TrialResult result_;
+};
 
 }  // namespace
 
@@ -68,50 +128,25 @@ absl::StatusOr<LiveText> RunLive(ModelRunner& runner, absl::Span<const int32_t> 
   return LiveText{*std::move(context), {rest.begin(), rest.end()}, *std::move(logits)};
 }
 
-absl::StatusOr<TrialResult> TryCodec(ModelRunner& runner, const LiveText& live,
-                                     const compressor::CodecRegistry& registry, const TrialOptions& options) {
-  TrialResult result;
-  const RunText& text = live.context;
-  absl::StatusOr<engine::Sequence> restored = runner.NewSequence(text.sequence.tokens());
-  if (!restored.ok()) return restored.status();
-  for (int first = 0; first < text.tokens(); first += compressor::kMaxBlockTokens) {
-    const int count = std::min(compressor::kMaxBlockTokens, text.tokens() - first);
-    const compressor::BlockShape shape = runner.BlockShape(count);
-    std::vector<uint16_t> values(shape.values());
-    const compressor::MutableBlockView block{shape, absl::MakeSpan(values)};
-    GatherBlock(text.sequence.pages(), first, block);
-    OwnedContext owned = runner.ContextOf(text, options.split, first, count);
-    owned.context.step = options.step;
-    const absl::Time start = absl::Now();
-    const absl::StatusOr<std::string> bytes =
-        compressor::EncodeBlock(registry, options.codec, block.view(), owned.context);
-    if (!bytes.ok()) return bytes.status();
-    const absl::Time encoded = absl::Now();
-    std::vector<uint16_t> decoded_values(values.size());
-    const compressor::MutableBlockView decoded{shape, absl::MakeSpan(decoded_values)};
-    CopyKnown(block.view(), options.split, owned.context.known_tokens, decoded);
-    if (absl::Status status = compressor::DecodeBlock(registry, *bytes, owned.context, decoded); !status.ok()) {
-      return status;
-    }
-    result.encode += encoded - start;
-    result.decode += absl::Now() - encoded;
-    ScatterBlock(decoded.view(), count, first, restored->pages());
-    result.raw_bytes += static_cast<int64_t>(shape.bytes());
-    result.stored_bytes += static_cast<int64_t>(bytes->size());
-    if (!options.residual) continue;
-    absl::StatusOr<int64_t> residual = TryResidual(registry, block.view(), decoded, owned.context);
-    if (!residual.ok()) return residual.status();
-    result.residual_bytes += *residual;
-  }
-  const absl::StatusOr<std::vector<float>> logits = runner.Continue(*restored, live.continuation);
+absl::StatusOr<metrics::DivergenceRows> CompareContinuation(ModelRunner& runner, const LiveText& live,
+                                                            const engine::Sequence& state) {
+  const absl::StatusOr<std::vector<float>> logits = runner.Continue(state, live.continuation);
   if (!logits.ok()) return logits.status();
   const size_t vocab = runner.config().vocab_size;
+  metrics::DivergenceRows rows;
   for (size_t i = 0; i < live.continuation.size(); ++i) {
-    const int32_t next = i + 1 < live.continuation.size() ? live.continuation[i + 1] : -1;
-    CompareRows(absl::MakeConstSpan(live.logits).subspan(i * vocab, vocab),
-                absl::MakeConstSpan(*logits).subspan(i * vocab, vocab), next, result);
+    const auto next =
+        i + 1 < live.continuation.size() ? std::optional<int32_t>(live.continuation[i + 1]) : std::nullopt;
+    absl::Status status = rows.Add(absl::MakeConstSpan(live.logits).subspan(i * vocab, vocab),
+                                   absl::MakeConstSpan(*logits).subspan(i * vocab, vocab), next);
+    if (!status.ok()) return status;
   }
-  return result;
+  return rows;
+}
+
+absl::StatusOr<TrialResult> TryCodec(ModelRunner& runner, const LiveText& live,
+                                     const compressor::CodecRegistry& registry, const TrialOptions& options) {
+  return Trial(runner, live, registry, options).Run();
 }
 
 }  // namespace quicksave::server

@@ -5,6 +5,7 @@
 // from that of the live one.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "compressor/codec.h"
+#include "server/sidecar/metrics/divergence_summary.h"
 #include "server/sidecar/model_runner.h"
 
 namespace quicksave::server {
@@ -27,28 +29,40 @@ struct LiveText {
 absl::StatusOr<LiveText> RunLive(ModelRunner& runner, absl::Span<const int32_t> tokens, int context_tokens,
                                  const std::vector<int>& splits);
 
-struct TrialResult {
-  int64_t raw_bytes = 0;       // K and V of the context
-  int64_t stored_bytes = 0;    // containers of all blocks
-  int64_t residual_bytes = 0;  // containers of their residuals, if asked for; these were decoded to the exact bits
-  std::vector<double> kl;      // of the live next-token distribution from the restored one, in nats, for each token
-  std::vector<bool> same_top;
-  double live_nll = 0;  // of the continuation's tokens, summed
-  double restored_nll = 0;
-  absl::Duration encode;  // on one core, without residuals
+// How far the continuation of `state`, which has the context's tokens, is from the live one. INVALID_ARGUMENT where a
+// logit is NaN: the state has values that nobody wrote.
+absl::StatusOr<metrics::DivergenceRows> CompareContinuation(ModelRunner& runner, const LiveText& live,
+                                                            const engine::Sequence& state);
+
+// What encoding a state's blocks costs.
+struct CodecCost {
+  int64_t stored_bytes = 0;   // containers of all blocks
+  int64_t payload_bytes = 0;  // of these, what is in the containers
+  // Processor time of the one thread that does it: others that use the machine do not count.
+  absl::Duration encode;
   absl::Duration decode;
+};
+
+struct TrialResult {
+  int64_t raw_bytes = 0;  // K and V of the context, of all layers
+  CodecCost cost;
+  metrics::DivergenceRows divergence;
+  // Of the codec with its residual, if asked for: both together.
+  CodecCost layered_cost;
+  metrics::DivergenceRows layered_divergence;
 };
 
 struct TrialOptions {
   std::string codec;
-  int split = 0;
+  // Of codecs that leave the first layers and tokens to be recomputed; none for those that store all of them.
+  std::optional<int> split;
   float step = 0;  // of lossy codecs
   bool residual = false;
 };
 
-// Encodes the context's state with a codec of the registry, decodes it, and compares. The first layers and tokens, as
-// the split says, are taken over from the live state: a restore recomputes them with the same bits. DATA_LOSS when
-// residuals do not lead back to the live state.
+// Encodes the context's state with a codec of the registry, decodes it into memory that holds poison, and compares. The
+// first layers and tokens, as the split says, are taken over from the live state: a restore recomputes them with the
+// same bits. DATA_LOSS when the codec leaves values unwritten, or when residuals do not lead back to the live state.
 absl::StatusOr<TrialResult> TryCodec(ModelRunner& runner, const LiveText& live,
                                      const compressor::CodecRegistry& registry, const TrialOptions& options);
 

@@ -10,7 +10,7 @@
 namespace quicksave::server {
 namespace {
 
-// Tokens of one forward pass. Any number gives the same bits.
+// Tokens of one forward pass of a continuation, whose logits are held at once.
 constexpr int kChunk = 128;
 
 }  // namespace
@@ -34,7 +34,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Load(const std::string
   runner->tokenizer_ = *std::move(tokenizer);
   const engine::KvShape shape = runner->decoder_->kv_shape();
   auto pool = engine::PagePool::Create(
-      {.shape = shape, .memory_bytes = shape.page_bytes() * (engine::PagesFor(max_tokens) + 1)});
+      {.shape = shape, .memory_bytes = shape.page_bytes() * (engine::PagesFor(max_tokens) + 1), .poison = true});
   if (!pool.ok()) return pool.status();
   runner->pool_ = *std::move(pool);
   runner->angles_ = std::make_unique<const RopeAngles>(runner->config());
@@ -49,7 +49,7 @@ absl::StatusOr<engine::Sequence> ModelRunner::NewSequence(absl::Span<const int32
   return sequence;
 }
 
-absl::StatusOr<RunText> ModelRunner::Run(absl::Span<const int32_t> tokens, const std::vector<int>& splits) {
+absl::StatusOr<RunText> ModelRunner::Run(absl::Span<const int32_t> tokens, const std::vector<int>& splits, int chunk) {
   absl::StatusOr<engine::Sequence> sequence = NewSequence(tokens);
   if (!sequence.ok()) return sequence.status();
   RunText text{.sequence = *std::move(sequence), .splits = splits};
@@ -62,8 +62,8 @@ absl::StatusOr<RunText> ModelRunner::Run(absl::Span<const int32_t> tokens, const
   std::vector<float> captured(tokens.size() * layers.size() * width);
   std::vector<float*> rows;
   for (size_t t = 0; t < tokens.size(); ++t) rows.push_back(captured.data() + t * layers.size() * width);
-  for (size_t first = 0; first < tokens.size(); first += kChunk) {
-    const size_t count = std::min<size_t>(kChunk, tokens.size() - first);
+  for (size_t first = 0; first < tokens.size(); first += chunk) {
+    const size_t count = std::min<size_t>(chunk, tokens.size() - first);
     engine::Slice slice{.tokens = tokens.subspan(first, count),
                         .first_position = static_cast<int>(first),
                         .pages = pages,
@@ -104,18 +104,20 @@ absl::StatusOr<std::vector<float>> ModelRunner::Continue(const engine::Sequence&
 
 compressor::BlockShape ModelRunner::BlockShape(int tokens) const { return ShapeOfBlock(decoder_->kv_shape(), tokens); }
 
-OwnedContext ModelRunner::ContextOf(const RunText& text, int split, int first, int count) const {
-  const size_t width = config().hidden_size;
-  const auto states = absl::MakeConstSpan(text.HiddenStates(split)).subspan(first * width, count * width);
-  OwnedContext owned{.angles = angles_->From(first), .hidden_states = {states.begin(), states.end()}};
+OwnedContext ModelRunner::ContextOf(const RunText& text, std::optional<int> split, int first, int count) const {
+  OwnedContext owned{.angles = angles_->From(first)};
   owned.context = {
       .model_fingerprint = fingerprint_,
       .token_ids = absl::MakeConstSpan(text.sequence.tokens()).subspan(first, count),
       .first_position = first,
       .angles = owned.angles,
-      .hidden_states = owned.hidden_states,
-      .known_tokens = std::clamp(kRecomputedTokens - first, 0, count),
   };
+  if (!split) return owned;
+  const size_t width = config().hidden_size;
+  const auto states = absl::MakeConstSpan(text.HiddenStates(*split)).subspan(first * width, count * width);
+  owned.hidden_states = {states.begin(), states.end()};
+  owned.context.hidden_states = owned.hidden_states;
+  owned.context.known_tokens = std::clamp(kRecomputedTokens - first, 0, count);
   return owned;
 }
 

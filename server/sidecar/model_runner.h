@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,18 +47,20 @@ class ModelRunner {
   const std::string& fingerprint() const { return fingerprint_; }
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
 
-  // Runs tokens from the beginning. RESOURCE_EXHAUSTED without memory for them.
-  absl::StatusOr<RunText> Run(absl::Span<const int32_t> tokens, const std::vector<int>& splits);
+  // Runs tokens from the beginning, so many in one forward pass; any number gives the same bits. RESOURCE_EXHAUSTED
+  // without memory for them.
+  absl::StatusOr<RunText> Run(absl::Span<const int32_t> tokens, const std::vector<int>& splits, int chunk = 128);
 
   // Logits [tokens, vocab_size] of tokens that follow a state; the state is not changed.
   absl::StatusOr<std::vector<float>> Continue(const engine::Sequence& state, absl::Span<const int32_t> tokens);
 
-  // A state of its own with these tokens, its K and V undefined.
+  // A state of its own with these tokens, its K and V NaN until somebody writes them.
   absl::StatusOr<engine::Sequence> NewSequence(absl::Span<const int32_t> tokens);
 
   compressor::BlockShape BlockShape(int tokens) const;
-  // The context of tokens [first, first + count) of a text for a codec with this split.
-  OwnedContext ContextOf(const RunText& text, int split, int first, int count) const;
+  // The context of tokens [first, first + count) of a text for a codec with this split, of which the text has the
+  // hidden states, or for one that stores everything. The text must outlive it.
+  OwnedContext ContextOf(const RunText& text, std::optional<int> split, int first, int count) const;
 
  private:
   ModelRunner(std::string model_dir, int threads) : model_dir_(std::move(model_dir)), threads_(threads) {}

@@ -9,9 +9,12 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "compressor/block.h"
 
 namespace quicksave::server {
 namespace {
@@ -40,6 +43,19 @@ Bf16Matrix ToBf16(const at::Tensor& x) {
   return matrix;
 }
 
+// Writes the values of contiguous tensors with a digest of each, and reads them into tensors of the same size.
+void Save(std::ostream& stream, const at::Tensor& x) {
+  const std::string_view bytes(static_cast<const char*>(x.const_data_ptr()), x.nbytes());
+  stream << bytes << compressor::ComputeDigest(bytes).ToBytes();
+}
+bool Load(std::istream& stream, const at::Tensor& x) {
+  auto* data = static_cast<char*>(x.mutable_data_ptr());
+  std::string digest(compressor::Digest128().ToBytes().size(), '\0');
+  stream.read(data, static_cast<std::streamsize>(x.nbytes()));
+  stream.read(digest.data(), static_cast<std::streamsize>(digest.size()));
+  return stream.good() && compressor::ComputeDigest({data, x.nbytes()}).ToBytes() == digest;
+}
+
 // F^power of a symmetric positive matrix, for power 1/2 and -1/2.
 std::pair<at::Tensor, at::Tensor> SquareRoots(const at::Tensor& matrix) {
   const auto [values, vectors] = at::linalg_eigh(matrix);
@@ -58,11 +74,19 @@ struct ProfileFitter::Moments {
     at::Tensor cross;      // with the features, [features, channels]
     at::Tensor gradients;  // products of gradients, [channels, channels]
   };
+  // All of them, in an order of their own.
+  std::vector<at::Tensor> Tensors() const;
+
+  double states() const { return counts.const_data_ptr<double>()[0]; }
+  double scored() const { return counts.const_data_ptr<double>()[1]; }
+
   std::vector<Group> groups;
   at::Tensor feature_sum;       // [features]
   at::Tensor feature_products;  // [features, features]
-  double states = 0;
-  double scored = 0;
+  at::Tensor counts;            // tokens with states, scored labels
+  // The features' standardisation, [1, features].
+  at::Tensor feature_mean;
+  at::Tensor feature_scale;
 };
 
 ProfileFitter::ProfileFitter(compressor::LatentProfile model, int features, const FitOptions& options)
@@ -72,6 +96,9 @@ ProfileFitter::ProfileFitter(compressor::LatentProfile model, int features, cons
   profile_.groups.clear();
   moments_->feature_sum = at::zeros({features}, at::kDouble);
   moments_->feature_products = at::zeros({features, features}, at::kFloat);
+  moments_->counts = at::zeros({2}, at::kDouble);
+  moments_->feature_mean = at::zeros({1, features}, at::kFloat);
+  moments_->feature_scale = at::zeros({1, features}, at::kFloat);
   // Groups of nearly equal size.
   const int stored = profile_.layers - profile_.first_layer();
   const int count = (stored + options.layers_per_group - 1) / options.layers_per_group;
@@ -79,7 +106,7 @@ ProfileFitter::ProfileFitter(compressor::LatentProfile model, int features, cons
     const int begin = stored * i / count;
     const LayerGroup group{.first_layer = profile_.first_layer() + begin, .layers = stored * (i + 1) / count - begin};
     const int channels = profile_.channels(group);
-    moments_->groups.push_back({.offset = {},
+    moments_->groups.push_back({.offset = at::zeros({channels, 1}, at::kFloat),
                                 .sum = at::zeros({channels}, at::kDouble),
                                 .products = at::zeros({channels, channels}, at::kFloat),
                                 .cross = at::zeros({features, channels}, at::kFloat),
@@ -93,12 +120,12 @@ ProfileFitter::~ProfileFitter() = default;
 void ProfileFitter::AddStates(const std::vector<float>& channels, absl::Span<const float> hidden_states, int columns) {
   Moments& moments = *moments_;
   const at::Tensor hidden = View(hidden_states.data(), columns, profile_.features);
-  if (moments.states == 0) {
-    profile_.feature_mean = ToVector(hidden.mean(0));
-    profile_.feature_scale = ToVector(hidden.std(0).clamp_min(1e-6).reciprocal());
+  const bool first = moments.states() == 0;
+  if (first) {
+    moments.feature_mean.copy_(hidden.mean(0, /*keepdim=*/true));
+    moments.feature_scale.copy_(hidden.std(0, /*unbiased=*/false, /*keepdim=*/true).clamp_min(1e-6).reciprocal());
   }
-  const at::Tensor features = hidden.sub(View(profile_.feature_mean.data(), 1, profile_.features))
-                                  .mul(View(profile_.feature_scale.data(), 1, profile_.features));
+  const at::Tensor features = hidden.sub(moments.feature_mean).mul(moments.feature_scale);
   moments.feature_sum.add_(features.sum(0, /*keepdim=*/false, at::kDouble));
   moments.feature_products.addmm_(features.t(), features);
   const size_t layer_channels = 2 * profile_.kv_width();
@@ -107,13 +134,13 @@ void ProfileFitter::AddStates(const std::vector<float>& channels, absl::Span<con
     Moments::Group& sums = moments.groups[g];
     const at::Tensor values =
         View(channels.data() + group.first_layer * layer_channels * columns, profile_.channels(group), columns);
-    if (!sums.offset.defined()) sums.offset = values.mean(1, /*keepdim=*/true);
+    if (first) sums.offset.copy_(values.mean(1, /*keepdim=*/true));
     const at::Tensor centred = values.sub(sums.offset);
     sums.sum.add_(centred.sum(1, /*keepdim=*/false, at::kDouble));
     sums.products.addmm_(centred, centred.t());
     sums.cross.addmm_(features.t(), centred.t());
   }
-  moments.states += columns;
+  moments.counts.select(0, 0).add_(columns);
 }
 
 void ProfileFitter::AddGradients(absl::Span<const float> gradients, int tokens, int scored) {
@@ -122,23 +149,45 @@ void ProfileFitter::AddGradients(absl::Span<const float> gradients, int tokens, 
   for (size_t g = 0; g < profile_.groups.size(); ++g) {
     const LayerGroup& group = profile_.groups[g];
     const int64_t first = static_cast<int64_t>(2 * profile_.kv_width()) * group.first_layer;
-    const at::Tensor part = all.slice(1, first, first + profile_.channels(group));
+    // A copy, in memory that is aligned alike in every run: else the sums' last bits may differ.
+    const at::Tensor part = all.slice(1, first, first + profile_.channels(group)).clone(at::MemoryFormat::Contiguous);
     moments_->groups[g].gradients.addmm_(part.t(), part);
   }
-  moments_->scored += scored;
+  moments_->counts.select(0, 1).add_(scored);
+}
+
+std::vector<at::Tensor> ProfileFitter::Moments::Tensors() const {
+  std::vector<at::Tensor> all = {feature_sum, feature_products, counts, feature_mean, feature_scale};
+  for (const Group& group : groups) {
+    all.insert(all.end(), {group.offset, group.sum, group.products, group.cross, group.gradients});
+  }
+  return all;
+}
+
+void ProfileFitter::SaveMoments(std::ostream& stream) const {
+  for (const at::Tensor& tensor : moments_->Tensors()) Save(stream, tensor);
+}
+
+absl::Status ProfileFitter::LoadMoments(std::istream& stream) {
+  for (const at::Tensor& tensor : moments_->Tensors()) {
+    if (!Load(stream, tensor)) return absl::DataLossError("moments are damaged, or another fitter's");
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit() const {
-  if (moments_->states < 2 || moments_->scored < 1) {
+  if (moments_->states() < 2 || moments_->scored() < 1) {
     return absl::FailedPreconditionError("a profile is fitted to states and gradients: add some of both");
   }
-  const double count = moments_->states;
+  const double count = moments_->states();
   const int64_t features = profile_.features;
   const at::Tensor feature_mean = moments_->feature_sum.div(count);
   const at::Tensor feature_covariance =
       moments_->feature_products.to(at::kDouble).div(count).sub(feature_mean.outer(feature_mean));
   const at::Tensor steadied = feature_covariance.add(at::eye(features, at::kDouble).mul(options_.ridge));
   compressor::LatentProfile profile = profile_;
+  profile.feature_mean = ToVector(moments_->feature_mean);
+  profile.feature_scale = ToVector(moments_->feature_scale);
   for (size_t g = 0; g < profile.groups.size(); ++g) {
     const Moments::Group& sums = moments_->groups[g];
     LayerGroup& group = profile.groups[g];
@@ -153,7 +202,7 @@ absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit() const {
     group.predictor = ToBf16(predictor);
     group.mean = ToVector(mean.add(sums.offset.squeeze(1)).sub(predictor.t().mv(feature_mean)));
 
-    at::Tensor fisher = sums.gradients.to(at::kDouble).mul(1e6 / moments_->scored);
+    at::Tensor fisher = sums.gradients.to(at::kDouble).mul(1e6 / moments_->scored());
     fisher =
         fisher.mul(1 - options_.diagonal_share).add(at::diag_embed(fisher.diagonal()).mul(options_.diagonal_share));
     const auto [root, inverse_root] = SquareRoots(fisher);

@@ -4,9 +4,12 @@
 // Fits the bases and predictors of a latent profile to what a model's K and V are like.
 
 #include <cstdint>
+#include <istream>
 #include <memory>
+#include <ostream>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "compressor/latent/latent_profile.h"
@@ -22,8 +25,9 @@ struct FitOptions {
   double diagonal_share = 0.05;
 };
 
-// Collects second moments, group by group, and makes a profile of them. Holds for each group three matrices of its
-// channels squared and one of features by channels, in fp32. One thread at a time.
+// Collects second moments, group by group, and makes a profile of them. Holds for each group two matrices of its
+// channels squared and one of features by channels, in fp32; Fit takes about ten of the former in double, for one group
+// at a time. One thread at a time.
 //
 // Sources: KVTC (ICLR 2026) for the transform; Fisher information as metric, Amari 1998; ridge regression.
 class ProfileFitter {
@@ -46,6 +50,11 @@ class ProfileFitter {
   // token's components, the same for all tokens, make the next-token distributions diverge by sum(e^2) / 2 millionths
   // of a nat. FAILED_PRECONDITION without states or gradients.
   absl::StatusOr<compressor::LatentProfile> Fit() const;
+
+  // Writes all that was added, and reads it back, bit for bit, into a fitter of the same model and options. DATA_LOSS
+  // for a stream that is damaged or of another fitter; nothing should be added after that.
+  void SaveMoments(std::ostream& stream) const;
+  absl::Status LoadMoments(std::istream& stream);
 
  private:
   struct Moments;

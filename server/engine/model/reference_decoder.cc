@@ -296,36 +296,51 @@ ReferenceDecoder::Output ReferenceDecoder::Run(absl::Span<const int32_t> tokens)
   return output;
 }
 
-std::vector<std::vector<float>> ReferenceDecoder::LabelGradients(const Past& past, absl::Span<const int32_t> tokens,
-                                                                 int samples, uint64_t seed) const {
+ReferenceDecoder::Pass ReferenceDecoder::PassAfter(const Past& past, bool gradients) const {
   const int64_t layers = config_.layers;
   // [layers, 2, kv_heads, tokens, head_dim].
   const at::Tensor key_values = at::from_blob(const_cast<float*>(past.key_values.data()),
                                               {past.tokens, layers, 2, config_.kv_heads, config_.head_dim}, at::kFloat)
                                     .permute({1, 2, 3, 0, 4});
   Pass pass;
-  std::vector<at::Tensor> inputs;
   for (int64_t i = 0; i < layers; ++i) {
-    for (const int half : {0, 1}) {
-      inputs.push_back(key_values.select(0, i).select(0, half).contiguous().set_requires_grad(true));
-    }
-    pass.past_keys.push_back(inputs[2 * i]);
-    pass.past_values.push_back(inputs[2 * i + 1]);
+    const at::Tensor layer = key_values.select(0, i);
+    pass.past_keys.push_back(layer.select(0, 0).clone(at::MemoryFormat::Contiguous).set_requires_grad(gradients));
+    pass.past_values.push_back(layer.select(0, 1).clone(at::MemoryFormat::Contiguous).set_requires_grad(gradients));
+  }
+  return pass;
+}
+
+std::vector<float> ReferenceDecoder::LogitsAfter(const Past& past, absl::Span<const int32_t> tokens) const {
+  Pass pass = PassAfter(past, /*gradients=*/false);
+  Forward(tokens, pass);
+  return Rows(pass.logits);
+}
+
+std::vector<ReferenceDecoder::LabelSample> ReferenceDecoder::LabelGradients(const Past& past,
+                                                                            absl::Span<const int32_t> tokens,
+                                                                            int samples, uint64_t seed) const {
+  Pass pass = PassAfter(past, /*gradients=*/true);
+  std::vector<at::Tensor> inputs;
+  for (size_t i = 0; i < pass.past_keys.size(); ++i) {
+    inputs.push_back(pass.past_keys[i]);
+    inputs.push_back(pass.past_values[i]);
   }
   Forward(tokens, pass);
   const at::Tensor log_probabilities = pass.logits.log_softmax(-1);
   const at::Tensor probabilities = log_probabilities.detach().exp();
   const at::Generator generator = at::detail::createCPUGenerator(seed);
-  std::vector<std::vector<float>> gradients;
+  std::vector<LabelSample> drawn;
   for (int sample = 0; sample < samples; ++sample) {
     const at::Tensor labels = at::multinomial(probabilities, 1, /*replacement=*/true, generator);
     const at::Tensor loss = log_probabilities.gather(1, labels).sum().neg();
     const std::vector<at::Tensor> of_inputs =
         torch::autograd::grad({loss}, inputs, {}, /*retain_graph=*/sample + 1 < samples);
-    // Back to [tokens, layers, 2, kv_heads, head_dim].
-    gradients.push_back(Rows(at::stack(of_inputs).permute({2, 0, 1, 3})));
+    const int64_t* ids = labels.const_data_ptr<int64_t>();
+    // The gradients go back to [tokens, layers, 2, kv_heads, head_dim].
+    drawn.push_back({{ids, ids + labels.numel()}, Rows(at::stack(of_inputs).permute({2, 0, 1, 3}))});
   }
-  return gradients;
+  return drawn;
 }
 
 }  // namespace quicksave::engine

@@ -46,13 +46,19 @@ class ReferenceDecoder {
     int tokens = 0;
     std::vector<float> key_values;
   };
-  // How a text's likelihood depends on the K and V of what came before it: gradients of the negative log-likelihood of
-  // labels for `tokens`, which follow `past`, in the shape of Past::key_values, one for each of `samples` draws. Labels
-  // are drawn from the model's own distribution at each token, so that the gradients' second moment is the Fisher
-  // information (Martens 2020, arXiv:1412.1193). The past's K and V of different layers vary independently, as they do
-  // when they are restored. Equal seeds give equal labels.
-  std::vector<std::vector<float>> LabelGradients(const Past& past, absl::Span<const int32_t> tokens, int samples,
-                                                 uint64_t seed) const;
+  // A draw of a label for each token, and what the labels' negative log-likelihood, summed, has as gradient.
+  struct LabelSample {
+    std::vector<int32_t> labels;
+    std::vector<float> gradients;  // in the shape of Past::key_values
+  };
+  // How a text's likelihood depends on the K and V of what came before it: `samples` draws of labels for `tokens`,
+  // which follow `past`. Labels are drawn from the model's own distribution at each token, so that the gradients'
+  // second moment is the Fisher information (Martens 2020, arXiv:1412.1193). The past's K and V of different layers
+  // vary independently, as they do when they are restored. Equal seeds give equal labels.
+  std::vector<LabelSample> LabelGradients(const Past& past, absl::Span<const int32_t> tokens, int samples,
+                                          uint64_t seed) const;
+  // Logits [tokens, vocabulary] of tokens that follow a past.
+  std::vector<float> LogitsAfter(const Past& past, absl::Span<const int32_t> tokens) const;
 
   // Run's logits.
   std::vector<float> Logits(absl::Span<const int32_t> tokens) const { return Run(tokens).logits; }
@@ -61,6 +67,8 @@ class ReferenceDecoder {
   struct Weights;
   struct Pass;
 
+  // The pass that begins with a past; its K and V are leaves of their own, with gradients where these are wanted.
+  Pass PassAfter(const Past& past, bool gradients) const;
   // Runs the layers over `tokens`; `pass` says what came before them, and gets what was computed.
   void Forward(absl::Span<const int32_t> tokens, Pass& pass) const;
 

@@ -100,6 +100,9 @@ absl::Status CheckReport(const RateDistortionReport& report) {
       !status.ok()) {
     return status;
   }
+  for (const std::string& remark : report.remarks) {
+    if (absl::Status status = CheckLabel("report", "remark", remark); !status.ok()) return status;
+  }
   for (size_t i = 0; i < report.controls.size(); ++i) {
     const std::string where = absl::StrCat("control ", i);
     const NegativeControl& control = report.controls[i];

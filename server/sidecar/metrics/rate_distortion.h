@@ -46,9 +46,11 @@ struct RateDistortionReport {
   std::string model;
   std::string machine;
   std::string command;
-  // Mean KL of the live state against itself under another schedule of arithmetic: below it a codec cannot be told from
-  // none.
+  // Mean KL of the live state against the same tokens under other arithmetic (another schedule, another precision): a
+  // codec below it changes less than the choice of kernels does.
   std::optional<double> noise_floor_kl;
+  // Whatever else a reader must know to judge the figures: what was not measured, and what the floor is of.
+  std::vector<std::string> remarks;
   std::vector<NegativeControl> controls;
   std::vector<RateDistortionPoint> points;
 

@@ -111,6 +111,12 @@ RateDistortionReport ReadReport(const Json& json, FieldReader& reader) {
     VisitControl(report.controls.emplace_back(),
                  [&](const char* name, auto& field) { reader.Read(where, entry, name, field); });
   }
+  if (json.is_object() && json.contains("remarks")) {
+    for (const Json& entry : reader.ReadArray(json, "remarks")) {
+      if (!entry.is_string()) reader.Refuse("report", "remarks", "are not all strings");
+      report.remarks.push_back(entry.is_string() ? entry.get<std::string>() : "");
+    }
+  }
   for (const Json& entry : reader.ReadArray(json, "points")) {
     const std::string where = absl::StrCat("point ", report.points.size());
     VisitPoint(report.points.emplace_back(),
@@ -126,6 +132,7 @@ absl::StatusOr<std::string> ReportToJson(const RateDistortionReport& report) {
   Json json = {
       {"version", kVersion}, {"model", report.model}, {"machine", report.machine}, {"command", report.command}};
   if (report.noise_floor_kl.has_value()) json["noise_floor_kl"] = *report.noise_floor_kl;
+  if (!report.remarks.empty()) json["remarks"] = report.remarks;
   json["controls"] = Json::array();
   for (const NegativeControl& control : report.controls) {
     Json& entry = json["controls"].emplace_back(Json::object());

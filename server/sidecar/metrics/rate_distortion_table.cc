@@ -55,12 +55,13 @@ absl::StatusOr<std::string> ReportToMarkdown(const RateDistortionReport& report)
                   "\n- Command: ", Escaped(report.command), "\n");
   if (report.noise_floor_kl.has_value()) {
     absl::StrAppend(&text, "- Noise floor: mean KL ", ReadableNumber(*report.noise_floor_kl),
-                    " of the live state under another schedule of arithmetic\n");
+                    " of the live state under other arithmetic\n");
   }
   for (const NegativeControl& control : report.controls) {
     absl::StrAppend(&text, "- Negative control: ", Escaped(control.name), ", mean KL ", ReadableNumber(control.mean_kl),
                     "\n");
   }
+  for (const std::string& remark : report.remarks) absl::StrAppend(&text, "- ", Escaped(remark), "\n");
   if (const absl::Status status = CheckNegativeControls(report.controls); !status.ok()) {
     absl::StrAppend(&text, "\n**Not to be relied on**: ", Escaped(status.message()), ".\n");
   }

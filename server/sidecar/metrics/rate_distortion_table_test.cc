@@ -22,7 +22,7 @@ TEST(RateDistortionTableTest, AllOfItAsItIsWritten) {
 - Model: SmolLM2-135M-Instruct
 - Machine: 2 cores of an Intel(R) Xeon(R)
 - Command: evaluate --kinds=prose,code
-- Noise floor: mean KL 0.0017 of the live state under another schedule of arithmetic
+- Noise floor: mean KL 0.0017 of the live state under other arithmetic
 - Negative control: zeroed, mean KL 4.46
 - Negative control: another node's, mean KL 0.84
 
@@ -37,6 +37,14 @@ Ratios are raw bf16 K and V over what is stored: effective counts everything but
 | exact | 0 | - | 1.56x | 1.95x | 0 | 0 | 98.4% | 1.0039 | 14,807 | - | 779 | 52,428,800 | 1,024 |
 | q8\_0 &lt;8.5 bits> & "scale" | 6 | 0.3 | 1.88x | 2.35x | 9e-5 | 0.0009 | 98.4% | 1.0039 | 12,255 | 406 | 779 | 52,428,800 | 1,024 |
 )");
+}
+
+TEST(RateDistortionTableTest, RemarksStandBeforeTheFigures) {
+  RateDistortionReport report = SmallReport();
+  report.remarks = {"the floor is of 1 piece", "2 < 3 pieces of *prose*"};
+  const std::string text = ReportToMarkdown(report).value();
+  EXPECT_THAT(text, HasSubstr("\n- the floor is of 1 piece\n- 2 &lt; 3 pieces of \\*prose\\*\n"));
+  EXPECT_LT(text.find("the floor is of"), text.find("## prose"));
 }
 
 TEST(RateDistortionTableTest, EachPanelHasItsTable) {

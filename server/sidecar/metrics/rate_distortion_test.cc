@@ -33,6 +33,7 @@ void ExpectRefused(const absl::Status& status, const std::string& message) {
 
 TEST(RateDistortionJsonTest, EveryFigureComesBackAsItWas) {
   RateDistortionReport report = SmallReport();
+  report.remarks = {"one", "\"two\""};
   report.points[1].effective_ratio = std::nextafter(1.88, 2);
   report.points[1].mean_kl = std::numeric_limits<double>::denorm_min();
   report.points[1].sidecar_bytes = std::numeric_limits<int64_t>::max();
@@ -40,6 +41,7 @@ TEST(RateDistortionJsonTest, EveryFigureComesBackAsItWas) {
     if (!whole) {
       report.noise_floor_kl.reset();
       report.controls.clear();
+      report.remarks.clear();
     }
     const std::string json = ReportToJson(report).value();
     const absl::StatusOr<RateDistortionReport> read = ReportFromJson(json);
@@ -75,6 +77,8 @@ TEST(RateDistortionJsonTest, SaysWhatIsWrong) {
       {"\"scored_tokens\": 1024", "\"scored_tokens\": 9223372036854775808", "point 0: scored_tokens is not an integer"},
       {"\"mean_kl\": 0.84", "\"mean_kl\": -1", "control 1: mean_kl is -1"},
       {"\"noise_floor_kl\": 0.0017", "\"noise_floor_kl\": []", "report: noise_floor_kl is not a number"},
+      {"\"controls\"", "\"remarks\": 1, \"controls\"", "report: remarks is not an array"},
+      {"\"controls\"", "\"remarks\": [\"a\", 1], \"controls\"", "report: remarks are not all strings"},
   };
   for (const auto& [from, to, message] : cases) {
     const std::string edited = absl::StrReplaceAll(json, {{from, to}});
@@ -92,6 +96,10 @@ TEST(RateDistortionReportTest, NoWriterTakesNonsense) {
       {"no points", [](auto& report) { report.points.clear(); }},
       {"report: machine is not printable", [](auto& report) { report.machine = "a\nb"; }},
       {"report: noise_floor_kl is nan", [&](auto& report) { report.noise_floor_kl = nan; }},
+      {"report: remark is not printable",
+       [](auto& report) {
+         report.remarks = {"fine", "a\tb"};
+       }},
       {"control 0: name is empty", [](auto& report) { report.controls[0].name.clear(); }},
       {"point 2: codec is empty", [](auto& report) { report.points[2].codec.clear(); }},
       {"point 2: text_kind is not printable", [](auto& report) { report.points[2].text_kind = "caf\xc3\xa9"; }},

@@ -1,0 +1,38 @@
+#ifndef QUICKSAVE_SERVER_SIDECAR_DIAL_CURVE_H_
+#define QUICKSAVE_SERVER_SIDECAR_DIAL_CURVE_H_
+
+// What a new profile does on texts that nothing of it was made from, and which steps its named points have.
+
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "compressor/latent/latent_profile.h"
+#include "server/sidecar/metrics/rate_distortion.h"
+#include "server/sidecar/profile_tables.h"
+
+namespace quicksave::server {
+
+// The kind of text that a curve's points say.
+inline constexpr char kHeldOutKind[] = "held out";
+
+// Tokens of a piece that are its state and its continuation when a curve is measured.
+struct CurveLengths {
+  int context = 0;
+  int continuation = 0;
+};
+CurveLengths CurveLengthsOf(int piece_tokens);
+
+// Measures a profile at five steps, ascending, 0.3 to 6.
+absl::StatusOr<std::vector<metrics::RateDistortionPoint>> MeasureCurve(ModelRunner& runner,
+                                                                       const std::vector<const TextPiece*>& pieces,
+                                                                       const PartDone& report,
+                                                                       const compressor::LatentProfile& profile);
+
+// The steps at which the divergence is 0.0005 nats ("fine"), 0.002 ("default", about what bf16 in place of fp32
+// arithmetic does to a model) and 0.008 ("small"): between the curve's points straight in the logarithms, and beyond
+// its ends along its last pieces, so far as twice their length. A curve has at least two points.
+std::vector<compressor::DialPoint> NamedPoints(const std::vector<metrics::RateDistortionPoint>& curve);
+
+}  // namespace quicksave::server
+
+#endif  // QUICKSAVE_SERVER_SIDECAR_DIAL_CURVE_H_
