@@ -68,22 +68,11 @@ int64_t TapBytesToBe(const engine::TapExtent& taps) {
   return taps.spec.all_tokens ? taps.bytes() : taps.bytes_per_token();
 }
 
-// Whether some of the state is decoded from latents that nothing completes to the exact bits.
-bool HasLatents(const RestoreSource& source) {
-  for (size_t i = 0; i < source.blocks.size(); ++i) {
-    const std::optional<LatentKey> key = ParseLatentKey(source.blocks[i]->codec());
-    if (key && key->kind == LatentKey::Kind::kLatent && source.residuals[i] == nullptr) return true;
-  }
-  return false;
-}
-
 // What a restore read, and how good that is.
 void Describe(const RestoreSource& source, const storage::NodeRecord& record, RestoreReport& report) {
   report.estimate = source.estimate;
   report.exact = source.exact;
   report.codec = source.encoding == nullptr ? record.codec() : source.encoding->codec();
-  const std::optional<LatentKey> last = ParseLatentKey(source.blocks.back()->codec());
-  report.latent_tail = last && last->kind == LatentKey::Kind::kLatent && source.residuals.back() == nullptr;
   if (source.encoding == nullptr) return;
   report.encoding = SummaryOf(record, *source.encoding);
   if (!source.exact && source.encoding->has_fidelity()) report.fidelity = source.encoding->fidelity();
@@ -241,13 +230,13 @@ absl::Status Archive::Load(const RestoreSource& source, int tokens, const engine
   Describe(source, record, report);
   SessionState& state = restored.state;
   sequence.Truncate(tokens);
+  sequence.set_lossy_tokens(source.exact ? std::min(static_cast<int>(record.lossy_tokens()), tokens) : tokens);
   sequence.set_next_logits(std::move(logits));
   state.sequence = std::move(sequence);
   state.sampling = SamplingOf(record);
   state.text = TextStateOf(record, tokens);
   state.constraint = ConstraintOf(record, tokens);
   state.taps = std::move(taps).taps();
-  state.decoded = HasLatents(source);
   state.origin = OriginOf(record, source);
   state.origin_tokens = tokens;
   return absl::OkStatus();

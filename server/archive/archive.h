@@ -76,8 +76,6 @@ struct RestoreReport {
   std::optional<storage::v1::Fidelity> fidelity;
   // Whether the state has the bits that were saved.
   bool exact = true;
-  // Whether the last token's K and V come from a latent that was not completed to the exact bits.
-  bool latent_tail = false;
   // Layers that were recomputed for all tokens, and tokens for which all were.
   int replayed_layers = 0;
   int recomputed_tokens = 0;
@@ -155,9 +153,10 @@ class Archive {
   LatentProfiles& latents();
 
   // Encodes a node's state, which was restored as saved, with a latent profile at a step, and with residuals if asked
-  // for; or without a profile so that all of it is recomputed. Blocks that are latents already are kept as they are:
-  // nothing decoded is encoded anew. `replayed` holds what the profile leaves out, recomputed by `replay`; it gets the
-  // rest as it will be decoded. FAILED_PRECONDITION when what was recomputed is not what was saved; errors of encoding.
+  // for; or without a profile so that all of it is recomputed. Blocks that are latents already, and others with lossy
+  // tokens, are kept as they are: nothing decoded is encoded anew. `replayed` holds what the profile leaves out,
+  // recomputed by `replay`; it gets the rest as it will be decoded. FAILED_PRECONDITION when what was recomputed is not
+  // what was saved; errors of encoding.
   struct EncodingChoice {
     const LatentProfileEntry* profile = nullptr;
     float step = 0;

@@ -1,5 +1,6 @@
 #include "server/archive/latent_profiles.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,8 +10,11 @@
 namespace quicksave::server {
 
 absl::Status LatentProfiles::LoadStored() {
-  const absl::StatusOr<std::vector<storage::ProfileInfo>> infos = store_->ListProfiles(model_fingerprint_);
+  absl::StatusOr<std::vector<storage::ProfileInfo>> infos = store_->ListProfiles(model_fingerprint_);
   if (!infos.ok()) return infos.status();
+  std::stable_sort(infos->begin(), infos->end(), [](const storage::ProfileInfo& a, const storage::ProfileInfo& b) {
+    return a.create_time < b.create_time;
+  });
   for (const storage::ProfileInfo& info : *infos) {
     if (info.codec != compressor::kLatentCodec) continue;
     const absl::StatusOr<storage::Profile> stored = store_->GetProfile(model_fingerprint_, info.codec, info.id);
@@ -35,14 +39,16 @@ absl::StatusOr<std::string> LatentProfiles::Adopt(std::string_view bytes) {
   if (!profile.ok()) return profile.status();
   const std::string id = compressor::ComputeDigest(bytes).ToHex();
   if (Find(id) != nullptr) return id;
-  if (absl::Status status = Add(id, bytes, *std::move(profile)); !status.ok()) return status;
+  if (absl::Status fits = CheckFits(*profile); !fits.ok()) return fits;
+  // Before anything is encoded with it, so that all that is encoded can be read after a restart.
   absl::Status stored =
       store_->PutProfile(model_fingerprint_, compressor::kLatentCodec, {.id = id, .bytes = std::string(bytes)});
   if (!stored.ok()) return stored;
+  if (absl::Status status = Add(id, bytes, *std::move(profile)); !status.ok()) return status;
   return id;
 }
 
-absl::Status LatentProfiles::Add(const std::string& id, std::string_view bytes, compressor::LatentProfile profile) {
+absl::Status LatentProfiles::CheckFits(const compressor::LatentProfile& profile) const {
   if (profile.model_fingerprint != model_fingerprint_) {
     return absl::FailedPreconditionError(absl::StrCat("the latent profile is for model ", profile.model_fingerprint,
                                                       ", this server runs ", model_fingerprint_,
@@ -52,6 +58,11 @@ absl::Status LatentProfiles::Add(const std::string& id, std::string_view bytes, 
       (profile.features != 0 && profile.features != hidden_size_)) {
     return absl::FailedPreconditionError("the latent profile is for a state of another shape than the model's");
   }
+  return absl::OkStatus();
+}
+
+absl::Status LatentProfiles::Add(const std::string& id, std::string_view bytes, compressor::LatentProfile profile) {
+  if (absl::Status fits = CheckFits(profile); !fits.ok()) return fits;
   const absl::StatusOr<compressor::Digest128> digest = compressor::Digest128::FromHex(id);
   if (!digest.ok()) return absl::DataLossError(absl::StrCat("latent profile with impossible id ", id));
   auto shared = std::make_shared<const compressor::LatentProfile>(std::move(profile));

@@ -44,13 +44,14 @@ class LatentProfiles {
 
   // Null when there is none. Entries stay as long as this.
   const LatentProfileEntry* Find(std::string_view id) const;
-  // The one adopted last among those with this split; null when there is none.
+  // The one that was stored last among those with this split; null when there is none.
   const LatentProfileEntry* ForSplit(int split) const;
-  // In the order of adoption.
+  // In the order in which they were stored.
   std::vector<const LatentProfileEntry*> All() const;
 
  private:
   absl::Status Load(const std::string& id, std::string_view bytes);
+  absl::Status CheckFits(const compressor::LatentProfile& profile) const;
   absl::Status Add(const std::string& id, std::string_view bytes, compressor::LatentProfile profile);
 
   storage::Store* const store_;

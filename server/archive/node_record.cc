@@ -104,6 +104,7 @@ storage::NodeRecord MakeRecord(const SaveRequest& request, const ModelIdentity& 
   record.set_model_fingerprint(model.fingerprint);
   record.set_numerics_version(model.numerics);
   record.set_token_count(static_cast<uint32_t>(state.sequence.length()));
+  record.set_lossy_tokens(static_cast<uint32_t>(state.sequence.lossy_tokens()));
   if (state.origin != nullptr) {
     storage::ParentEdge* parent = record.add_parents();
     parent->set_node_id(state.origin->node_id);
@@ -153,6 +154,7 @@ absl::Status CheckConsistent(const storage::NodeRecord& record) {
   if (count == 0 || static_cast<uint32_t>(contents.token_ids_size()) != count) {
     return Inconsistent(record, absl::StrCat(contents.token_ids_size(), " token ids for ", count, " tokens"));
   }
+  if (record.lossy_tokens() > count) return Inconsistent(record, "it has more lossy tokens than tokens");
   if (record.no_saved_blocks() ? contents.encodings_size() == 0 || contents.blocks_size() != 0
                                : contents.blocks_size() == 0) {
     return Inconsistent(record, "it has no blocks");

@@ -64,9 +64,8 @@ absl::Status StateEncoder::EncodeBlock(const storage::BlockRef& saved_ref, Part&
   const compressor::BlockShape shape = ShapeOfBlock(d_.pool->shape(), static_cast<int>(saved_ref.token_count()));
   RawBlock saved(shape);
   GatherBlock(in_.saved.pages(), first, saved.mutable_view());
-  if (ParseLatentKey(saved_ref.codec())) {
+  if (ParseLatentKey(saved_ref.codec()) || saved_ref.first_token() < in_.record.lossy_tokens()) {
     part.ref = saved_ref;
-    part.ref.clear_stored_bytes();
     AddErrors(saved, saved, part);
     ScatterBlock(saved.view(), shape.tokens, first, in_.replayed.pages());
     return absl::OkStatus();

@@ -1,5 +1,6 @@
 #include "server/engine/sequence.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -65,6 +66,7 @@ void Sequence::Truncate(int length) {
   Body& body = Mutable();
   body.tokens.resize(length);
   body.pages.resize(PagesFor(length));
+  lossy_tokens_ = std::min(lossy_tokens_, length);
   next_logits_ = nullptr;
 }
 

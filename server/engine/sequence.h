@@ -32,6 +32,11 @@ class Sequence {
   const std::shared_ptr<const Logits>& next_logits() const { return next_logits_; }
   void set_next_logits(std::shared_ptr<const Logits> logits) { next_logits_ = std::move(logits); }
 
+  // The first tokens of whose K and V some were decoded from a lossy encoding; 0 in most states. Those of the tokens
+  // after them are what the model computes from there, so such a state is no pure function of its token ids.
+  int lossy_tokens() const { return lossy_tokens_; }
+  void set_lossy_tokens(int tokens) { lossy_tokens_ = tokens; }
+
   // Pages that must be reserved so that `count` more tokens can be appended, in any number of steps, whether the last
   // page is shared by the first of them or not.
   int PagesToAppend(int count) const;
@@ -57,6 +62,7 @@ class Sequence {
 
   std::shared_ptr<Body> body_;
   std::shared_ptr<const Logits> next_logits_;
+  int lossy_tokens_ = 0;
 };
 
 // Whether K and V of the token at `position` have the same bits in two sequences, in every layer. Both have that token,

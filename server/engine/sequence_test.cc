@@ -205,6 +205,25 @@ TEST_F(SequenceTest, AppendingNothingKeepsTheLogits) {
   EXPECT_EQ(sequence.next_logits(), nullptr);
 }
 
+TEST_F(SequenceTest, LossyTokensGoWithCopiesAndEndWithTheTokens) {
+  Sequence sequence;
+  Model model;
+  Append(sequence, model, std::vector<int32_t>(40, 1), 5);
+  EXPECT_EQ(sequence.lossy_tokens(), 0);
+  sequence.set_lossy_tokens(30);
+  Sequence copy = sequence;
+  Append(copy, model, std::vector<int32_t>(5, 2), 6);
+  EXPECT_EQ(copy.lossy_tokens(), 30);
+  copy.Truncate(33);
+  EXPECT_EQ(copy.lossy_tokens(), 30);
+  copy.Truncate(12);
+  EXPECT_EQ(copy.lossy_tokens(), 12);
+  EXPECT_EQ(sequence.lossy_tokens(), 30);
+  PageReservation reservation;
+  copy.Release(reservation);
+  EXPECT_EQ(copy.lossy_tokens(), 0);
+}
+
 TEST_F(SequenceTest, CopiesMayBeReadAndDroppedByOtherThreads) {
   Sequence sequence;
   Model model;

@@ -57,8 +57,6 @@ struct SessionState {
   ConstraintState constraint;
   // Hidden states; off when none are captured.
   engine::Taps taps;
-  // Some K and V were decoded from a latent: the state is not the one that its token ids give, and nobody else's.
-  bool decoded = false;
   // Null for a state that has no node.
   std::shared_ptr<const Origin> origin;
   // The first tokens of the state that are the origin's: min(node_token_count, the token it was rewound to).

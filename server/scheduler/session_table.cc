@@ -15,6 +15,11 @@ namespace {
 constexpr absl::Duration kParkAgain = absl::Seconds(5);
 constexpr char kDeleted[] = "the session was deleted";
 
+// What others may begin with: K and V that are a pure function of the token ids.
+bool MayBeShared(const engine::Sequence& sequence) {
+  return sequence.length() >= engine::cpu::kPageTokens && sequence.lossy_tokens() == 0;
+}
+
 std::string NewId() {
   constexpr char kAlphabet[] = "abcdefghijklmnopqrstuvwxyz0123456789";
   thread_local absl::BitGen random;
@@ -314,8 +319,7 @@ void SessionTable::End(const std::string& id) {
   }
   if (!removed.parked_as.empty()) parker_->Drop(removed.parked_as);
   absl::MutexLock lock(&mutex_);
-  if (removed.state.sequence.length() < engine::cpu::kPageTokens || options_.max_ended == 0) return;
-  if (removed.state.decoded) return;
+  if (!MayBeShared(removed.state.sequence) || options_.max_ended == 0) return;
   ended_.push_back(std::move(removed.state.sequence));
   if (static_cast<int>(ended_.size()) <= options_.max_ended) return;
   dropped = std::move(ended_.front());
@@ -328,6 +332,7 @@ engine::Sequence SessionTable::SharedPrefix(absl::Span<const int32_t> tokens) {
   if (options_.max_ended == 0) return best;
   size_t longest = engine::cpu::kPageTokens - 1;
   const auto consider = [&](const engine::Sequence& sequence) {
+    if (!MayBeShared(sequence)) return false;
     const std::vector<int32_t>& have = sequence.tokens();
     const size_t most = std::min(have.size(), tokens.size());
     if (most <= longest) return false;
@@ -338,7 +343,7 @@ engine::Sequence SessionTable::SharedPrefix(absl::Span<const int32_t> tokens) {
     return true;
   };
   for (const auto& [id, entry] : entries_) {
-    if (!entry.running && entry.parked_as.empty() && !entry.state.decoded) consider(entry.state.sequence);
+    if (!entry.running && entry.parked_as.empty()) consider(entry.state.sequence);
   }
   auto used = ended_.end();
   for (auto it = ended_.begin(); it != ended_.end(); ++it) {

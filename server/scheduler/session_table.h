@@ -113,8 +113,8 @@ class SessionTable {
   // Ends an idle session that nobody will ask for; its sequence is kept for a while, for SharedPrefix.
   void End(const std::string& id);
   // The longest beginning of `tokens`, of a page at least, that some sequence in memory has in common with them: of an
-  // idle session or an ended one. Shares its pages; with next-token logits if it ends where that sequence ends. Empty
-  // without one. States that were decoded from latents are not shared: other prompts are to have the bits of their own.
+  // idle session or an ended one, unless it has lossy tokens. Shares its pages; with next-token logits if it ends where
+  // that sequence ends. Empty without one.
   engine::Sequence SharedPrefix(absl::Span<const int32_t> tokens);
   // Removes idle sessions whose lease has ended; returns how many.
   int RemoveExpired(absl::Time now);

@@ -64,24 +64,6 @@ TEST_F(SessionTableTest, ChecksLeases) {
   }
 }
 
-TEST_F(SessionTableTest, WhatWasDecodedFromALatentIsSharedWithNobody) {
-  SessionTable table({.max_sessions = 4, .max_ended = 4}, environment_.scheduler.get(), environment_.broker.get());
-  for (const bool decoded : {true, false}) {
-    SessionState state = NewState();
-    const std::vector<int32_t> tokens = state.sequence.tokens();
-    state.decoded = decoded;
-    const std::string id = table.Add({state}, kLease).value().front().id;
-    EXPECT_EQ(table.SharedPrefix(tokens).length() > 0, !decoded) << "while it is live";
-    // A generation takes the state and gives it back.
-    SessionState taken = table.Take(id, std::nullopt, {}, [](int) { return 0; }).value().state;
-    EXPECT_EQ(taken.decoded, decoded);
-    table.GiveBack(id, std::move(taken));
-    EXPECT_EQ(table.SharedPrefix(tokens).length() > 0, !decoded) << "after it was running";
-    table.End(id);
-    EXPECT_EQ(table.SharedPrefix(tokens).length() > 0, !decoded) << "after its end";
-  }
-}
-
 TEST_F(SessionTableTest, DescribesASession) {
   SessionState state = NewState();
   state.sampling.top_k = 5;
@@ -98,6 +80,23 @@ TEST_F(SessionTableTest, DescribesASession) {
   EXPECT_GE(info.create_time, before);
   EXPECT_GE(info.expire_time, before + kLease);
   EXPECT_LE(info.expire_time, absl::Now() + kLease);
+}
+
+TEST_F(SessionTableTest, PromptsShareWithSessionsButNotWhatWasDecodedThere) {
+  const auto shared = [&](const std::vector<int32_t>& tokens) { return table_.SharedPrefix(tokens).length(); };
+  const SessionState state = NewState();
+  const std::vector<int32_t> tokens = state.sequence.tokens();
+  EXPECT_EQ(shared(tokens), 0);
+  SessionState lossy = state;
+  lossy.sequence.set_lossy_tokens(1);
+  const std::string decoded = AddOne(lossy);
+  EXPECT_EQ(shared(tokens), 0);
+  table_.End(decoded);
+  EXPECT_EQ(shared(tokens), 0);
+  const std::string own = AddOne(state);
+  EXPECT_EQ(shared(tokens), 25);
+  table_.End(own);
+  EXPECT_EQ(shared(tokens), 25);
 }
 
 TEST_F(SessionTableTest, RefusesMoreThanItsLimitAllOrNone) {

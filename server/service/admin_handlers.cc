@@ -1,8 +1,10 @@
 #include "server/service/admin_handlers.h"
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <system_error>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -10,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "compressor/latent/latent_codec.h"
 #include "server/service/convert.h"
+#include "storage/validation.h"
 
 namespace quicksave::server {
 namespace {
@@ -138,9 +141,20 @@ absl::Status ListProfiles(Core& core, const CallContext& call, const v1::ListPro
 }
 
 absl::StatusOr<std::string> LoadProfileFile(Archive& archive, const std::string& path) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) return absl::NotFoundError(absl::StrCat("there is no file ", path));
+  // A device or pipe might never end.
+  if (!std::filesystem::is_regular_file(status)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " is not a file"));
+  }
+  if (const uintmax_t size = std::filesystem::file_size(path, error); !error && size > storage::kMaxValueBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " has ", size, " bytes, a profile at most ", storage::kMaxValueBytes));
+  }
   std::ifstream file(path, std::ios::binary);
-  const std::string bytes(std::istreambuf_iterator<char>(file), {});
   if (!file) return absl::NotFoundError(absl::StrCat("cannot read the profile ", path));
+  const std::string bytes(std::istreambuf_iterator<char>(file), {});
   absl::StatusOr<std::string> id = archive.latents().Adopt(bytes);
   if (!id.ok()) return absl::Status(id.status().code(), absl::StrCat(path, ": ", id.status().message()));
   return id;

@@ -202,6 +202,7 @@ void ToProto(const storage::NodeRecord& record, const Core& core, v1::NodeView v
   out->set_text_tail(record.text_tail());
   ToProto(SamplingOf(record), out->mutable_sampling());
   out->set_saved_dropped(record.no_saved_blocks());
+  out->set_lossy_tokens(static_cast<int32_t>(record.lossy_tokens()));
   const bool full = view == v1::NODE_VIEW_FULL && record.has_contents();
   if (full) {
     for (const storage::v1::Encoding& encoding : record.contents().encodings()) {
@@ -211,6 +212,17 @@ void ToProto(const storage::NodeRecord& record, const Core& core, v1::NodeView v
     for (const storage::v1::EncodingSummary& summary : record.encodings()) ToProto(summary, out->add_encodings());
   }
   if (full) ContentsToProto(record, core, out);
+}
+
+absl::Status CheckBudget(const v1::FidelityBudget& budget) {
+  // Written so that a NaN fails.
+  if (budget.has_max_kl() && !(budget.max_kl() >= 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("budget.max_kl is ", budget.max_kl(), "; it must be 0 or more"));
+  }
+  if (budget.has_min_top1() && !(budget.min_top1() >= 0 && budget.min_top1() <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("budget.min_top1 is ", budget.min_top1(), "; it must be 0 to 1"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<absl::Duration> FromProto(const google::protobuf::Duration& duration) {

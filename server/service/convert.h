@@ -32,6 +32,8 @@ void ToProto(const storage::v1::Encoding& encoding, v1::NodeView view, v1::Encod
 void ToProto(const storage::v1::EncodingSummary& summary, v1::Encoding* out);
 void ToProto(const storage::v1::Fidelity& fidelity, v1::NodeView view, v1::Fidelity* out);
 
+// INVALID_ARGUMENT when a bound is not a number or not one that it can be.
+absl::Status CheckBudget(const v1::FidelityBudget& budget);
 // INVALID_ARGUMENT when it is not a duration.
 absl::StatusOr<absl::Duration> FromProto(const google::protobuf::Duration& duration);
 absl::StatusOr<absl::Time> FromProto(const google::protobuf::Timestamp& time);

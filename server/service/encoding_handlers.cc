@@ -26,6 +26,9 @@ namespace {
 constexpr char kDefaultPoint[] = "default";
 
 absl::StatusOr<const LatentProfileEntry*> ChooseProfile(const Core& core, const v1::EncodingSpec& spec) {
+  if (spec.split() < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("encoding.split is ", spec.split(), "; it must be 0 or more"));
+  }
   const LatentProfiles& profiles = core.archive->latents();
   const LatentProfileEntry* entry = nullptr;
   if (!spec.profile().empty()) {
@@ -77,17 +80,6 @@ absl::StatusOr<std::vector<float>> ChooseSteps(const compressor::LatentProfile& 
   return steps;
 }
 
-absl::Status CheckBudget(const v1::FidelityBudget& budget) {
-  // Written so that a NaN fails.
-  if (budget.has_max_kl() && !(budget.max_kl() >= 0)) {
-    return absl::InvalidArgumentError(absl::StrCat("budget.max_kl is ", budget.max_kl(), "; it must be 0 or more"));
-  }
-  if (budget.has_min_top1() && !(budget.min_top1() >= 0 && budget.min_top1() <= 1)) {
-    return absl::InvalidArgumentError(absl::StrCat("budget.min_top1 is ", budget.min_top1(), "; it must be 0 to 1"));
-  }
-  return absl::OkStatus();
-}
-
 bool Keeps(const storage::v1::Fidelity& fidelity, const v1::FidelityBudget& budget) {
   return (!budget.has_max_kl() || fidelity.mean_kl() <= budget.max_kl()) &&
          (!budget.has_min_top1() || fidelity.top1_agreement() >= budget.min_top1());
@@ -102,7 +94,8 @@ void SetSizes(EncodedState& encoded) {
     for (const storage::NewBlock& block : encoded.blocks) {
       if (block.id == storage::IdOf(ref)) return block.bytes.size();
     }
-    return 0;
+    // Kept as it was saved.
+    return ref.stored_bytes();
   };
   for (const storage::BlockRef& ref : encoded.encoding.blocks()) {
     raw += ref.raw_bytes();
@@ -171,14 +164,14 @@ class NodeEncoding {
       return storage::WithReason(
           "SAVED_BLOCKS_DROPPED",
           absl::FailedPreconditionError(absl::StrCat(
-              request_.name(), " has no blocks as saved any more, and what was decoded is not encoded anew")));
+              request_.name(), " has no blocks as saved any more, and nothing that was decoded is encoded anew")));
     }
     if (!request_.etag().empty() && request_.etag() != storage::EtagOf(*record)) {
-      return absl::AbortedError(absl::StrCat(request_.name(), " was changed meanwhile: its etag is ",
-                                             storage::EtagOf(*record), ", not ", request_.etag()));
+      return storage::WithReason(
+          "ETAG_MISMATCH", absl::AbortedError(absl::StrCat(request_.name(), " has the etag ", storage::EtagOf(*record),
+                                                           ", not ", request_.etag(), "; read it again")));
     }
     record_ = *std::move(record);
-    etag_ = storage::EtagOf(record_);
     StartUse use{.growth = [](int tokens) { return engine::PagesFor(tokens) + 1; }, .taps = false};
     use.preference.exact_only = true;
     absl::StatusOr<ProvenState> saved =
@@ -223,7 +216,8 @@ class NodeEncoding {
     change.blocks = std::move(encoded->blocks);
     change.add = {std::move(encoded->encoding)};
     change.remove_saved = request_.drop_saved();
-    change.etag = etag_;
+    // Whatever else is changed meanwhile, the state that was encoded is the node's for good.
+    change.etag = request_.etag();
     const absl::StatusOr<storage::NodeRecord> record = core_.store->ChangeEncodings(Core::kTenant, id, change);
     if (!record.ok()) return record.status();
     ToProto(*record, core_, v1::NODE_VIEW_BASIC, response.mutable_node());
@@ -236,7 +230,6 @@ class NodeEncoding {
   const v1::EncodeNodeRequest& request_;
   const LatentProfileEntry* profile_ = nullptr;
   storage::NodeRecord record_;
-  std::string etag_;
   ProvenState saved_;
   // Recomputed, and then as decoded at the step that was tried last.
   engine::Sequence replayed_;
@@ -245,7 +238,7 @@ class NodeEncoding {
 };
 
 storage::EncodingKey KeyOf(const v1::Encoding& encoding) {
-  return {encoding.codec(), encoding.profile(), static_cast<uint32_t>(std::max(encoding.split(), 0)), encoding.step()};
+  return {encoding.codec(), encoding.profile(), static_cast<uint32_t>(encoding.split()), encoding.step()};
 }
 
 }  // namespace
@@ -271,7 +264,14 @@ absl::Status DropEncoding(Core& core, const CallContext& call, const v1::DropEnc
       change.remove_residuals = {KeyOf(request.residual_of())};
       break;
     default:
-      return absl::InvalidArgumentError("say what to drop: saved, encoding or residual_of");
+      break;
+  }
+  if (!change.remove_saved && change.remove.empty() && change.remove_residuals.empty()) {
+    return absl::InvalidArgumentError("say what to drop: saved, encoding or residual_of");
+  }
+  const v1::Encoding& named = request.has_encoding() ? request.encoding() : request.residual_of();
+  if (named.split() < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("split is ", named.split(), "; it must be 0 or more"));
   }
   const absl::StatusOr<storage::NodeRecord> record = core.store->ChangeEncodings(Core::kTenant, *id, change);
   if (!record.ok()) return record.status();

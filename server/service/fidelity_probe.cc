@@ -5,18 +5,18 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "server/archive/state_replay.h"
 #include "server/scheduler/evaluate_job.h"
 #include "server/service/distribution.h"
 
 namespace quicksave::server {
 
-int FidelityProbe::Pages() { return engine::PagesFor(kTokens) + 2; }
-
 absl::StatusOr<FidelityProbe> FidelityProbe::Create(Core& core, const engine::Sequence& saved,
                                                     const CallContext& call) {
   FidelityProbe probe(core, call);
-  // At least one token stands before those that are fed.
-  probe.tokens_ = std::min(kTokens, saved.length() - 1);
+  // As many tokens stand before those that are fed, besides the ones that no latent has: over nothing decoded there
+  // would be nothing to measure.
+  probe.tokens_ = std::min({kTokens, saved.length() - 1, std::max(1, (saved.length() - kRecomputedTokens) / 2)});
   if (probe.tokens_ == 0) return probe;
   absl::StatusOr<std::vector<float>> logits = probe.Evaluate(saved, probe.tokens_);
   if (!logits.ok()) return logits.status();

@@ -18,8 +18,6 @@ class FidelityProbe {
  public:
   // Tokens that are fed again; fewer in short states.
   static constexpr int kTokens = 32;
-  // Pages that one probe needs beside the state's.
-  static int Pages();
 
   // Runs the saved state. Everything must outlive the probe. Errors of Scheduler::Run.
   static absl::StatusOr<FidelityProbe> Create(Core& core, const engine::Sequence& saved, const CallContext& call);

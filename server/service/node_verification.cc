@@ -13,6 +13,7 @@
 #include "server/service/graph_handlers.h"
 #include "server/service/scheduler_replayer.h"
 #include "server/service/tap_request.h"
+#include "storage/error_reason.h"
 
 namespace quicksave::server {
 namespace {
@@ -84,14 +85,16 @@ absl::StatusOr<int> CheckByReplay(Core& core, const CallContext& call, const std
       {.reserve = reserve, .admit_taps = admit, .replayer = &replayer, .preference = {.exact_only = true}});
   if (!restored.ok()) return restored.status();
   const engine::Sequence& stored = restored->state.sequence;
+  if (stored.lossy_tokens() > 0) {
+    return storage::WithReason(
+        "LOSSY_ANCESTRY",
+        absl::FailedPreconditionError(absl::StrCat(
+            node, " descends from a lossy restore: its first ", stored.lossy_tokens(),
+            " tokens were decoded, so the state is not what the model computes from its token ids; verify it without "
+            "replay")));
+  }
   if (stored.next_logits() == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat(node, " has no stored logits to compare with"));
-  }
-  if (restored->state.decoded) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(node,
-                     " goes on from a state that was decoded from a latent, which its token ids do not give: it "
-                     "cannot be verified by replay"));
   }
   const absl::StatusOr<Replayed> replayed = Replay(core, call, restored->state, std::move(pages));
   if (!replayed.ok()) return replayed.status();

@@ -63,11 +63,26 @@ void CompareLogits(const engine::Logits& stored, const engine::Logits& now, v1::
   check->set_max_abs_difference(distance.largest_difference);
 }
 
-// A state that is not the saved one: its values were checked when they were decoded, and how far it is from the saved
-// one was measured when it was encoded.
+// The stored logits and those of now must have the same bits.
+absl::Status ProveLogits(const std::string& node, const engine::Logits& stored, const engine::Logits& now,
+                         v1::DistributionCheck* check) {
+  CompareLogits(stored, now, check);
+  if (check->outcome() == v1::DistributionCheck::OUTCOME_IDENTICAL) return absl::OkStatus();
+  return storage::WithReason(
+      "PROOF_FAILED",
+      absl::DataLossError(absl::StrCat(node, ": the restored next-token distribution is not the saved one: KL ",
+                                       check->kl_divergence(), ", largest difference ", check->max_abs_difference())));
+}
+
+// A state whose last token was decoded from a latent, now or before it was saved: the model computes other K and V for
+// it. The decoded values were checked against those that were measured, and so is the distribution.
 absl::Status ProveLossy(const std::string& node, const RestoreReport& report, std::shared_ptr<const engine::Logits> now,
                         SessionState& state, v1::DistributionCheck* check) {
   check->set_outcome(v1::DistributionCheck::OUTCOME_VALUES_AS_MEASURED);
+  // What was saved after a lossy restore was computed from the same decoded values.
+  if (report.exact && state.sequence.next_logits() != nullptr) {
+    return ProveLogits(node, *state.sequence.next_logits(), *now, check);
+  }
   if (state.sequence.next_logits() != nullptr && report.fidelity) {
     CompareLogits(*state.sequence.next_logits(), *now, check);
     check->set_outcome(v1::DistributionCheck::OUTCOME_AS_MEASURED);
@@ -88,7 +103,7 @@ absl::Status Prove(Core& core, const std::string& node, const RestoreReport& rep
                    const CallContext& call, v1::DistributionCheck* check) {
   absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state, call);
   if (!evaluated.ok()) return evaluated.status();
-  if (!report.exact || report.latent_tail) {
+  if (state.sequence.lossy_tokens() == state.sequence.length()) {
     CompleteTaps(*evaluated, state);
     return ProveLossy(node, report, std::move(evaluated->logits), state, check);
   }
@@ -111,12 +126,7 @@ absl::Status Prove(Core& core, const std::string& node, const RestoreReport& rep
     state.sequence.set_next_logits(std::move(evaluated->logits));
     return absl::OkStatus();
   }
-  CompareLogits(*state.sequence.next_logits(), *evaluated->logits, check);
-  if (check->outcome() == v1::DistributionCheck::OUTCOME_IDENTICAL) return absl::OkStatus();
-  return storage::WithReason(
-      "PROOF_FAILED",
-      absl::DataLossError(absl::StrCat(node, ": the restored next-token distribution is not the saved one: KL ",
-                                       check->kl_divergence(), ", largest difference ", check->max_abs_difference())));
+  return ProveLogits(node, *state.sequence.next_logits(), *evaluated->logits, check);
 }
 
 }  // namespace
@@ -166,7 +176,7 @@ absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node
   if (skip_check) {
     proof.mutable_check()->set_outcome(v1::DistributionCheck::OUTCOME_SKIPPED);
     // Those that were saved are another state's.
-    if (!restored->report.exact || restored->report.latent_tail) proven.state.sequence.set_next_logits(nullptr);
+    if (!restored->report.exact) proven.state.sequence.set_next_logits(nullptr);
   } else if (absl::Status status = Prove(core, node, restored->report, proven.state, call, proof.mutable_check());
              !status.ok()) {
     return status;

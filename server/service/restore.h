@@ -38,7 +38,8 @@ struct StartUse {
 // token again over the restored K and V and compares: K and V of that token in every layer, its hidden states when they
 // are stored, and the logits when they are. Every bit must be the same, because a state is a pure function of its
 // tokens; otherwise DATA_LOSS. A state that was decoded from a latent goes on from its own distribution, which must
-// diverge from the stored one as was measured when it was encoded. Other errors are those of Archive::Restore,
+// diverge from the stored one as was measured when it was encoded; of one that was saved with lossy tokens up to its
+// end, the logits alone are compared. Other errors are those of Archive::Restore,
 // AdmitTaps, PageBroker::Reserve and Scheduler::Run.
 absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node, std::optional<int> at_token,
                                              bool skip_check, const CallContext& call, const StartUse& use = {});

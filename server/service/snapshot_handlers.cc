@@ -86,6 +86,10 @@ absl::Status Restore(Core& core, const CallContext& call, const v1::RestoreReque
     // Checked before the restore, so that bad settings cost nothing.
     const auto checked = FromProto(request.sampling(), {}, core.identity.vocab_size);
     if (!checked.ok()) return checked.status();
+    if (absl::Status budget = CheckBudget(request.budget()); !budget.ok()) return budget;
+    if (request.exact_only() && (request.budget().has_max_kl() || request.budget().has_min_top1())) {
+      return absl::InvalidArgumentError("exact_only and budget exclude each other");
+    }
     StartUse use;
     use.preference.exact_only = request.exact_only();
     if (request.budget().has_max_kl()) use.preference.max_kl = request.budget().max_kl();
