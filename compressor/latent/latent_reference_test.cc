@@ -43,10 +43,10 @@ TEST(LatentReferenceTest, ReferenceDecodesWhatTheCodecsWrite) {
        {TestProfileOptions{.first_diagonal_group = 1}, TestProfileOptions{.split = 1, .group_layers = {1, 2}},
         TestProfileOptions{.features = 0, .first_diagonal_group = 0}}) {
     const TestSource source(options);
-    for (const int tokens : {1, 33, 70}) {
+    for (const int tokens : {1, 34}) {
       const TestBlock block = source.Draw(tokens, 3);
       for (const float step : {0.01f, 0.3f, 5.0f}) {
-        for (const int known : {0, 1, 4}) ExpectReferenceAgrees(source, block, step, known);
+        for (const int known : {0, 4}) ExpectReferenceAgrees(source, block, step, known);
       }
     }
   }
