@@ -13,6 +13,8 @@ namespace {
 
 constexpr absl::Duration kInterval = absl::Seconds(10);
 constexpr int kNodesAtOnce = 100;
+// A node that finds no memory or time so often is passed over.
+constexpr int kMostAttempts = 6;
 
 bool IsPassing(const absl::Status& status) {
   return absl::IsResourceExhausted(status) || absl::IsUnavailable(status) || absl::IsCancelled(status) ||
@@ -38,8 +40,6 @@ void EncodingKeeper::Run() {
 
 void EncodingKeeper::RunRound() {
   while (!stopping_.HasBeenNotified()) {
-    const absl::StatusOr<storage::StoreStats> stats = core_->store->Stats();
-    if (!stats.ok() || stats->block_stored_bytes <= policy_.above_bytes) return;
     storage::ListRequest list{.tenant = Core::kTenant, .page_size = kNodesAtOnce};
     list.filter.created_from = done_before_;
     list.filter.created_before = absl::Now() - policy_.after;
@@ -50,8 +50,10 @@ void EncodingKeeper::RunRound() {
     }
     if (page->nodes.empty()) return;
     for (const storage::NodeRecord& record : page->nodes) {
-      if (stopping_.HasBeenNotified()) return;
-      if (IsDue(record) && !Encode(record)) return;
+      const absl::StatusOr<storage::StoreStats> stats = core_->store->Stats();
+      if (stopping_.HasBeenNotified() || !stats.ok() || stats->block_stored_bytes <= policy_.above_bytes) return;
+      if (IsDue(record) && !Encode(record) && ++attempts_ < kMostAttempts) return;
+      attempts_ = 0;
       done_before_ = absl::FromUnixMicros(record.create_time_us() + 1);
     }
   }
@@ -84,10 +86,10 @@ bool EncodingKeeper::Encode(const storage::NodeRecord& record) {
                            return stopping_.HasBeenNotified();
                          }};
   const absl::Status status = EncodeNode(*core_, call, request, response);
-  if (IsPassing(status)) return false;
   if (!status.ok()) {
     LogEvent(spdlog::level::warn, "cannot encode an old node",
              {{"node", record.node_id()}, {"error", std::string(status.message())}});
+    if (IsPassing(status)) return false;
   } else if (response.has_encoding()) {
     LogEvent(spdlog::level::info, "encoded an old node",
              {{"node", record.node_id()},

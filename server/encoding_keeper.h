@@ -33,8 +33,8 @@ struct EncodingPolicy {
 inline constexpr char kEncodeLabel[] = "quicksave.encode";
 inline constexpr char kEncodeNever[] = "never";
 
-// A thread that encodes old nodes by the policy, one at a time, the oldest first. Nodes that cannot be encoded are
-// passed over until the server starts anew. `core` must outlive it.
+// A thread that encodes old nodes by the policy, one at a time, the oldest first. Nodes that cannot be encoded, or find
+// no memory for it several times, are passed over until the server starts anew. `core` must outlive it.
 class EncodingKeeper {
  public:
   EncodingKeeper(Core* core, EncodingPolicy policy);
@@ -54,6 +54,8 @@ class EncodingKeeper {
   const EncodingPolicy policy_;
   // Nodes that were saved before are done with.
   absl::Time done_before_ = absl::UnixEpoch();
+  // Of the node that comes next.
+  int attempts_ = 0;
   absl::Notification stopping_;
   std::thread thread_;  // none without a policy
 };

@@ -32,6 +32,8 @@ std::vector<Resource> PageOf(const std::vector<Resource>& all, const std::string
 
 }  // namespace
 
+TestingConnection::TestingConnection() : proof(TestingProof()) {}
+
 absl::StatusOr<client::GenerateFinished> TestingConnection::Generate(const client::GenerateRequest& request,
                                                                      client::GenerateCallback callback,
                                                                      const CallOptions& call) {
@@ -94,7 +96,7 @@ absl::StatusOr<client::RestoreResponse> TestingConnection::Restore(const client:
   response.session.name = "sessions/restored1";
   response.session.node = request.node;
   response.session.token_count = request.at_token.value_or(120);
-  response.proof = TestingProof();
+  response.proof = proof;
   return response;
 }
 
@@ -196,6 +198,26 @@ absl::StatusOr<client::VerifyNodeResponse> TestingConnection::VerifyNode(const c
       .blocks_checked = 2, .bytes_read = 2'000'000, .tokens_replayed = request.replay ? 120 : 0};
 }
 
+absl::StatusOr<client::EncodeNodeResponse> TestingConnection::EncodeNode(const client::EncodeNodeRequest& request,
+                                                                         const CallOptions& call) {
+  encodes.push_back(request);
+  if (!failure.ok()) return failure;
+  client::EncodeNodeResponse response{.trials = trials, .total = absl::Milliseconds(250)};
+  for (const client::EncodingTrial& trial : trials) {
+    if (trial.within_budget) response.encoding = trial.encoding;
+  }
+  const absl::StatusOr<client::Node> node = Find(nodes, request.name);
+  if (!node.ok()) return node.status();
+  response.node = *node;
+  return response;
+}
+
+absl::StatusOr<client::Node> TestingConnection::DropEncoding(const client::DropEncodingRequest& request,
+                                                             const CallOptions& call) {
+  drops.push_back(request);
+  return failure.ok() ? Find(nodes, request.name) : failure;
+}
+
 absl::StatusOr<client::ServerStatus> TestingConnection::GetStatus(const CallOptions& call) {
   if (!failure.ok()) return failure;
   client::ServerStatus status;
@@ -209,6 +231,18 @@ absl::StatusOr<client::ServerStatus> TestingConnection::GetStatus(const CallOpti
 absl::StatusOr<client::CollectGarbageResponse> TestingConnection::CollectGarbage(const CallOptions& call) {
   if (!failure.ok()) return failure;
   return client::CollectGarbageResponse{.removed_blocks = 3, .removed_bytes = 3'000'000, .removed_requests = 1};
+}
+
+absl::StatusOr<client::ListProfilesResponse> TestingConnection::ListProfiles(const CallOptions& call) {
+  if (!failure.ok()) return failure;
+  return client::ListProfilesResponse{.profiles = profiles};
+}
+
+absl::StatusOr<client::Profile> TestingConnection::LoadProfile(const client::LoadProfileRequest& request,
+                                                               const CallOptions& call) {
+  loaded_profiles.push_back(request.path);
+  if (!failure.ok()) return failure;
+  return profiles.front();
 }
 
 absl::StatusOr<client::Health> TestingConnection::CheckHealth(absl::string_view service, const CallOptions& call) {
@@ -243,7 +277,20 @@ client::Proof TestingProof() {
   proof.check.outcome = client::CheckOutcome::kIdentical;
   proof.check.logits_compared = 49'152;
   proof.timing.total = absl::Microseconds(12'300);
+  proof.exact = true;
+  proof.estimate = absl::Microseconds(9'000);
   return proof;
+}
+
+client::Encoding TestingEncoding(int32_t split, float step) {
+  return {.codec = "latent",
+          .profile = "3eb8bc5a07a50c1f8ac1875c803c1c8c",
+          .split = split,
+          .step = step,
+          .raw_bytes = 2'949'120,
+          .stored_bytes = 294'912,
+          .ratio = 10,
+          .fidelity = client::Fidelity{.mean_kl = 0.00213, .max_kl = 0.0341, .top1_agreement = 0.984}};
 }
 
 }  // namespace quicksave::cli

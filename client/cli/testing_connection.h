@@ -13,6 +13,8 @@ namespace quicksave::cli {
 // Tests fill and read its members. Not thread-safe.
 class TestingConnection : public client::Connection {
  public:
+  TestingConnection();
+
   absl::StatusOr<client::GenerateFinished> Generate(const client::GenerateRequest& request,
                                                     client::GenerateCallback callback,
                                                     const client::CallOptions& call) override;
@@ -42,8 +44,15 @@ class TestingConnection : public client::Connection {
                                                     const client::CallOptions& call) override;
   absl::StatusOr<client::VerifyNodeResponse> VerifyNode(const client::VerifyNodeRequest& request,
                                                         const client::CallOptions& call) override;
+  absl::StatusOr<client::EncodeNodeResponse> EncodeNode(const client::EncodeNodeRequest& request,
+                                                        const client::CallOptions& call) override;
+  absl::StatusOr<client::Node> DropEncoding(const client::DropEncodingRequest& request,
+                                            const client::CallOptions& call) override;
   absl::StatusOr<client::ServerStatus> GetStatus(const client::CallOptions& call) override;
   absl::StatusOr<client::CollectGarbageResponse> CollectGarbage(const client::CallOptions& call) override;
+  absl::StatusOr<client::ListProfilesResponse> ListProfiles(const client::CallOptions& call) override;
+  absl::StatusOr<client::Profile> LoadProfile(const client::LoadProfileRequest& request,
+                                              const client::CallOptions& call) override;
   absl::StatusOr<client::Health> CheckHealth(absl::string_view service, const client::CallOptions& call) override;
 
   // What the server has. Lists come in pages of two, however many are asked for.
@@ -51,6 +60,11 @@ class TestingConnection : public client::Connection {
   std::vector<client::Session> sessions;
   // Names of damaged nodes; the last page of nodes has them.
   std::vector<std::string> unreadable;
+  std::vector<client::Profile> profiles;
+  // What EncodeNode tries; it stores the last of them that is within the budget.
+  std::vector<client::EncodingTrial> trials;
+  // What Restore shows.
+  client::Proof proof;
   client::Health health = client::Health::kServing;
   // When not OK, every call but those that the tool makes to resolve names fails with it.
   absl::Status failure;
@@ -61,6 +75,9 @@ class TestingConnection : public client::Connection {
   std::vector<client::BranchRequest> branches;
   std::vector<client::ScoreRequest> scores;
   std::vector<client::ReadTapsRequest> tap_reads;
+  std::vector<client::EncodeNodeRequest> encodes;
+  std::vector<client::DropEncodingRequest> drops;
+  std::vector<std::string> loaded_profiles;
   std::vector<client::UpdateNodeRequest> updates;
   std::vector<client::DeleteNodeRequest> deleted_nodes;
   std::vector<std::string> deleted_sessions;
@@ -71,10 +88,11 @@ class TestingConnection : public client::Connection {
   std::function<void()> on_event = [] {};
 };
 
-// A node and a proof with believable values. `id` is the part of the name after `nodes/`.
+// A node, a proof and an encoding with believable values. `id` is the part of the name after `nodes/`.
 client::Node TestingNode(const std::string& id, const std::string& parent_id = "", int32_t at_token = 0,
                          client::EdgeType type = client::EdgeType::kContinuation);
 client::Proof TestingProof();
+client::Encoding TestingEncoding(int32_t split, float step);
 
 }  // namespace quicksave::cli
 

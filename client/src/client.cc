@@ -86,12 +86,29 @@ absl::StatusOr<VerifyNodeResponse> Client::VerifyNode(const VerifyNodeRequest& r
   return connection_->VerifyNode(request, options);
 }
 
+absl::StatusOr<EncodeNodeResponse> Client::EncodeNode(const EncodeNodeRequest& request,
+                                                      const CallOptions& options) const {
+  return connection_->EncodeNode(request, options);
+}
+
+absl::StatusOr<Node> Client::DropEncoding(const DropEncodingRequest& request, const CallOptions& options) const {
+  return connection_->DropEncoding(request, options);
+}
+
 absl::StatusOr<ServerStatus> Client::GetStatus(const CallOptions& options) const {
   return connection_->GetStatus(options);
 }
 
 absl::StatusOr<CollectGarbageResponse> Client::CollectGarbage(const CallOptions& options) const {
   return connection_->CollectGarbage(options);
+}
+
+absl::StatusOr<ListProfilesResponse> Client::ListProfiles(const CallOptions& options) const {
+  return connection_->ListProfiles(options);
+}
+
+absl::StatusOr<Profile> Client::LoadProfile(const LoadProfileRequest& request, const CallOptions& options) const {
+  return connection_->LoadProfile(request, options);
 }
 
 absl::StatusOr<Health> Client::CheckHealth(absl::string_view service, const CallOptions& options) const {

@@ -23,6 +23,7 @@ using google::protobuf::Message;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::MatchesRegex;
 using ::testing::StartsWith;
 
@@ -57,14 +58,19 @@ TEST_F(ClientTest, EachMethodCallsItsOwnRemoteMethod) {
   EXPECT_TRUE(client.DeleteNode({}).ok());
   EXPECT_TRUE(client.Traverse({}).ok());
   EXPECT_TRUE(client.VerifyNode({}).ok());
+  EXPECT_TRUE(client.EncodeNode({}).ok());
+  EXPECT_TRUE(client.DropEncoding({}).ok());
   EXPECT_TRUE(client.GetStatus().ok());
   EXPECT_TRUE(client.CollectGarbage().ok());
+  EXPECT_TRUE(client.ListProfiles().ok());
+  EXPECT_TRUE(client.LoadProfile({}).ok());
   EXPECT_TRUE(client.CheckHealth().ok());
   EXPECT_THAT(server_.Requests(),
               ElementsAre("SnapshotRequest", "RestoreRequest", "BranchRequest", "ScoreRequest", "GetSessionRequest",
                           "ListSessionsRequest", "DeleteSessionRequest", "GetNodeRequest", "ListNodesRequest",
                           "UpdateNodeRequest", "DeleteNodeRequest", "TraverseRequest", "VerifyNodeRequest",
-                          "GetStatusRequest", "CollectGarbageRequest", "HealthCheckRequest"));
+                          "EncodeNodeRequest", "DropEncodingRequest", "GetStatusRequest", "CollectGarbageRequest",
+                          "ListProfilesRequest", "LoadProfileRequest", "HealthCheckRequest"));
 }
 
 TEST_F(ClientTest, AnswerIsReturned) {
@@ -126,6 +132,46 @@ TEST_F(ClientTest, ChangeWithoutRequestIdIsNotRetried) {
   const auto connection = MakeConnection(server_.Options()).value();
   EXPECT_EQ(connection->Restore({.node = "nodes/abc"}, {}).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(attempts_, 1);
+}
+
+TEST_F(ClientTest, EncodingIsRetriedUnlessARepeatWouldBeRefused) {
+  FailFirst(2, grpc::Status(grpc::StatusCode::UNAVAILABLE, "draining"));
+  const Client client = MakeClient();
+  EXPECT_TRUE(client.EncodeNode({.name = "nodes/abc"}).ok());
+  EXPECT_EQ(attempts_, 3);
+  for (const EncodeNodeRequest& once : {EncodeNodeRequest{.name = "nodes/abc", .drop_saved = true},
+                                        EncodeNodeRequest{.name = "nodes/abc", .etag = "1-1"}}) {
+    attempts_ = 0;
+    EXPECT_EQ(client.EncodeNode(once).status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(attempts_, 1);
+  }
+}
+
+TEST_F(ClientTest, EncodingWithTwoDialsIsRefused) {
+  const absl::Status status = MakeClient().EncodeNode({.encoding = {.point = "fine", .step = 0.5f}}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(server_.Requests(), IsEmpty());
+}
+
+TEST_F(ClientTest, DroppingIsNeverRetried) {
+  FailFirst(100, grpc::Status(grpc::StatusCode::UNAVAILABLE, "draining"));
+  EXPECT_EQ(MakeClient().DropEncoding({.name = "nodes/abc", .what = DropSaved()}).status().code(),
+            absl::StatusCode::kUnavailable);
+  EXPECT_EQ(attempts_, 1);
+}
+
+TEST_F(ClientTest, EncodingHasTheTimeOfAGeneration) {
+  server_.set_unary([](grpc::ServerContext& context, const Message&, Message*) {
+    EXPECT_TRUE(AwaitCancelled(context));
+    return grpc::Status::OK;
+  });
+  ClientOptions options = server_.Options();
+  options.generate_timeout = absl::Milliseconds(50);
+  const Client client = MakeClient(options);
+  EXPECT_EQ(client.EncodeNode({.name = "nodes/abc"}).status().code(), absl::StatusCode::kDeadlineExceeded);
+  options.generate_timeout = absl::Hours(1);
+  EXPECT_EQ(MakeClient(options).EncodeNode({}, {.timeout = absl::Milliseconds(50)}).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST_F(ClientTest, FullServerIsTriedAgainWhenItSaysWhen) {

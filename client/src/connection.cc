@@ -133,12 +133,39 @@ class GrpcConnection : public Connection {
     return Converted(Unary(ToProto(request), Repeatable::kYes, options));
   }
 
+  absl::StatusOr<EncodeNodeResponse> EncodeNode(const EncodeNodeRequest& request, const CallOptions& options) override {
+    if (!request.encoding.point.empty() && request.encoding.step) {
+      return absl::InvalidArgumentError("encoding: point and step are both set; give one of them");
+    }
+    // After an attempt that succeeded, these would be refused for what it has changed.
+    const bool once = request.drop_saved || !request.etag.empty();
+    CallOptions limited = options;
+    if (!limited.timeout) limited.timeout = options_.generate_timeout;
+    return Converted(Unary(ToProto(request), once ? Repeatable::kNo : Repeatable::kYes, limited));
+  }
+
+  absl::StatusOr<Node> DropEncoding(const DropEncodingRequest& request, const CallOptions& options) override {
+    const auto response = Unary(ToProto(request), Repeatable::kNo, options);
+    if (!response.ok()) return response.status();
+    return FromProto(response->node());
+  }
+
   absl::StatusOr<ServerStatus> GetStatus(const CallOptions& options) override {
     return Converted(Unary(v1::GetStatusRequest(), Repeatable::kYes, options));
   }
 
   absl::StatusOr<CollectGarbageResponse> CollectGarbage(const CallOptions& options) override {
     return Converted(Unary(v1::CollectGarbageRequest(), Repeatable::kYes, options));
+  }
+
+  absl::StatusOr<ListProfilesResponse> ListProfiles(const CallOptions& options) override {
+    return Converted(Unary(v1::ListProfilesRequest(), Repeatable::kYes, options));
+  }
+
+  absl::StatusOr<Profile> LoadProfile(const LoadProfileRequest& request, const CallOptions& options) override {
+    const auto response = Unary(ToProto(request), Repeatable::kYes, options);
+    if (!response.ok()) return response.status();
+    return FromProto(response->profile());
   }
 
   absl::StatusOr<Health> CheckHealth(absl::string_view service, const CallOptions& options) override {

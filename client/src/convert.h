@@ -8,10 +8,12 @@
 #include "absl/time/time.h"
 #include "google/protobuf/duration.pb.h"
 #include "google/protobuf/timestamp.pb.h"
+#include "quicksave/encoding.h"
 #include "quicksave/requests.h"
 #include "quicksave/server.h"
 #include "quicksave/types.h"
 #include "quicksave/v1/admin_service.pb.h"
+#include "quicksave/v1/encoding.pb.h"
 #include "quicksave/v1/graph_service.pb.h"
 #include "quicksave/v1/snapshot_service.pb.h"
 
@@ -24,6 +26,7 @@ void ToProto(absl::Time from, google::protobuf::Timestamp* to);
 
 SamplingParameters FromProto(const v1::SamplingParameters& from);
 Token FromProto(const v1::Token& from);
+Encoding FromProto(const v1::Encoding& from);
 Proof FromProto(const v1::Proof& from);
 Session FromProto(const v1::Session& from);
 Node FromProto(const v1::Node& from);
@@ -31,6 +34,7 @@ SaveReport FromProto(const v1::SaveReport& from);
 void ToProto(const SamplingParameters& from, v1::SamplingParameters* to);
 void ToProto(const StopConditions& from, v1::StopConditions* to);
 void ToProto(const SaveOptions& from, v1::SaveOptions* to);
+void ToProto(const FidelityBudget& from, v1::FidelityBudget* to);
 
 GenerateEvent FromProto(const v1::GenerateResponse& from);
 GenerateFinished FromProto(const v1::GenerateFinished& from);
@@ -59,9 +63,15 @@ v1::UpdateNodeRequest ToProto(const UpdateNodeRequest& from);
 v1::DeleteNodeRequest ToProto(const DeleteNodeRequest& from);
 v1::TraverseRequest ToProto(const TraverseRequest& from);
 v1::VerifyNodeRequest ToProto(const VerifyNodeRequest& from);
+EncodeNodeResponse FromProto(const v1::EncodeNodeResponse& from);
+v1::EncodeNodeRequest ToProto(const EncodeNodeRequest& from);
+v1::DropEncodingRequest ToProto(const DropEncodingRequest& from);
 
 ServerStatus FromProto(const v1::GetStatusResponse& from);
 CollectGarbageResponse FromProto(const v1::CollectGarbageResponse& from);
+Profile FromProto(const v1::Profile& from);
+ListProfilesResponse FromProto(const v1::ListProfilesResponse& from);
+v1::LoadProfileRequest ToProto(const LoadProfileRequest& from);
 
 }  // namespace quicksave::client
 

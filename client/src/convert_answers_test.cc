@@ -36,20 +36,68 @@ const SamplingParameters kSamplingValue = {.temperature = 0.5f,
                                            .frequency_penalty = 1.25f,
                                            .logit_bias = {{{7, -100.0f}}}};
 
-constexpr char kProof[] = R"pb(
-  tokens_reused: 1
-  tokens_recomputed: 2
-  bytes_read: 3
-  bytes_restored: 4
-  codec: "exact"
-  check { outcome: OUTCOME_IDENTICAL logits_compared: 5 max_abs_difference: 0.5 kl_divergence: 0.25 }
-  timing {
-    read { seconds: 1 }
-    decode { seconds: 2 }
-    load { nanos: 3 }
-    check { nanos: 4 }
-    total { seconds: 5 nanos: 6 }
-  })pb";
+constexpr char kEncoding[] = R"pb(codec: "latent"
+                                  profile: "p"
+                                  split: 6
+                                  step: 0.5
+                                  has_residual: true
+                                  raw_bytes: 1
+                                  stored_bytes: 2
+                                  residual_bytes: 3
+                                  ratio: 1.5
+                                  fidelity {
+                                    probe_tokens: 4
+                                    mean_kl: 0.25
+                                    max_kl: 0.75
+                                    top1_agreement: 0.875
+                                    next_token_kl: 0.125
+                                    key_relative_mse: [ 1, 2 ]
+                                    value_relative_mse: [ 3, 4 ]
+                                    key_cosine: [ 5, 6 ]
+                                    value_cosine: [ 7, 8 ]
+                                    cost { seconds: 9 }
+                                  })pb";
+const Encoding kEncodingValue = {.codec = "latent",
+                                 .profile = "p",
+                                 .split = 6,
+                                 .step = 0.5f,
+                                 .has_residual = true,
+                                 .raw_bytes = 1,
+                                 .stored_bytes = 2,
+                                 .residual_bytes = 3,
+                                 .ratio = 1.5,
+                                 .fidelity = Fidelity{.probe_tokens = 4,
+                                                      .mean_kl = 0.25,
+                                                      .max_kl = 0.75,
+                                                      .top1_agreement = 0.875,
+                                                      .next_token_kl = 0.125,
+                                                      .key_relative_mse = {1, 2},
+                                                      .value_relative_mse = {3, 4},
+                                                      .key_cosine = {5, 6},
+                                                      .value_cosine = {7, 8},
+                                                      .cost = absl::Seconds(9)}};
+
+const std::string kProof =
+    absl::StrCat(R"pb(
+                   tokens_reused: 1
+                   tokens_recomputed: 2
+                   bytes_read: 3
+                   bytes_restored: 4
+                   codec: "exact"
+                   check { outcome: OUTCOME_IDENTICAL logits_compared: 5 max_abs_difference: 0.5 kl_divergence: 0.25 }
+                   timing {
+                     read { seconds: 1 }
+                     decode { seconds: 2 }
+                     load { nanos: 3 }
+                     check { nanos: 4 }
+                     total { seconds: 5 nanos: 6 }
+                     replay { seconds: 7 }
+                   }
+                   exact: true
+                   layers_recomputed: 8
+                   estimate { seconds: 9 }
+                   encoding {)pb",
+                 kEncoding, "}");
 const Proof kProofValue = {.tokens_reused = 1,
                            .tokens_recomputed = 2,
                            .bytes_read = 3,
@@ -63,7 +111,12 @@ const Proof kProofValue = {.tokens_reused = 1,
                                       .decode = absl::Seconds(2),
                                       .load = absl::Nanoseconds(3),
                                       .check = absl::Nanoseconds(4),
-                                      .total = absl::Seconds(5) + absl::Nanoseconds(6)}};
+                                      .total = absl::Seconds(5) + absl::Nanoseconds(6),
+                                      .replay = absl::Seconds(7)},
+                           .encoding = kEncodingValue,
+                           .exact = true,
+                           .layers_recomputed = 8,
+                           .estimate = absl::Seconds(9)};
 
 constexpr char kTaps[] = R"pb(spec {
                                 layers: [ 3, 10 ]
@@ -125,8 +178,9 @@ const std::string kNode = absl::StrCat(
          text: "text"
          text_tail: "xt"
          blocks { id: "b" first_token: 128 token_count: 7 raw_bytes: 8 stored_bytes: 9 }
+         saved_dropped: true
          sampling {)pb",
-    kSampling, "} taps {", kTaps, "}");
+    kSampling, "} taps {", kTaps, "} encodings {", kEncoding, "}");
 // Field by field: GCC 12 warns wrongly about an aggregate this large.
 Node MakeNode() {
   Node node;
@@ -154,6 +208,8 @@ Node MakeNode() {
   node.text_tail = "xt";
   node.blocks = {{.id = "b", .first_token = 128, .token_count = 7, .raw_bytes = 8, .stored_bytes = 9}};
   node.taps = kTapsValue;
+  node.encodings = {kEncodingValue};
+  node.saved_dropped = true;
   return node;
 }
 const Node kNodeValue = MakeNode();
@@ -191,6 +247,9 @@ TEST(ConvertTest, AbsentPartsAreUnset) {
   EXPECT_EQ(node.create_time, absl::InfinitePast());
   EXPECT_EQ(FromProto(v1::Token()).logprob, std::nullopt);
   EXPECT_EQ(FromProto(v1::BranchResponse()).proof, std::nullopt);
+  EXPECT_EQ(FromProto(v1::Proof()).encoding, std::nullopt);
+  EXPECT_EQ(FromProto(v1::Encoding()).fidelity, std::nullopt);
+  EXPECT_EQ(FromProto(v1::EncodeNodeResponse()).encoding, std::nullopt) << "nothing kept to the budget";
   EXPECT_EQ(FromProto(v1::GenerateResponse()), GenerateEvent(std::monostate()));
 }
 
@@ -295,6 +354,28 @@ TEST(ConvertTest, GraphServiceAnswersAreReadWhole) {
             (TraverseResponse{.nodes = {kNodeValue}, .truncated = true}));
   EXPECT_EQ(FromProto(Complete<v1::VerifyNodeResponse>("blocks_checked: 1 bytes_read: 2 tokens_replayed: 3")),
             (VerifyNodeResponse{.blocks_checked = 1, .bytes_read = 2, .tokens_replayed = 3}));
+  EXPECT_EQ(FromProto(Complete<v1::EncodeNodeResponse>(
+                absl::StrCat("node {", kNode, "} encoding {", kEncoding, "} trials { encoding {", kEncoding,
+                             "} within_budget: true encode { nanos: 7 } } total { "
+                             "seconds: 8 }"))),
+            (EncodeNodeResponse{
+                .node = kNodeValue,
+                .encoding = kEncodingValue,
+                .trials = {{.encoding = kEncodingValue, .within_budget = true, .encode = absl::Nanoseconds(7)}},
+                .total = absl::Seconds(8)}));
+}
+
+TEST(ConvertTest, EveryOutcomeOfACheckIsRead) {
+  const auto read = [](v1::DistributionCheck::Outcome outcome) {
+    v1::Proof proof;
+    proof.mutable_check()->set_outcome(outcome);
+    return FromProto(proof).check.outcome;
+  };
+  EXPECT_EQ(read(v1::DistributionCheck::OUTCOME_IDENTICAL), CheckOutcome::kIdentical);
+  EXPECT_EQ(read(v1::DistributionCheck::OUTCOME_SKIPPED), CheckOutcome::kSkipped);
+  EXPECT_EQ(read(v1::DistributionCheck::OUTCOME_KV_IDENTICAL), CheckOutcome::kKvIdentical);
+  EXPECT_EQ(read(v1::DistributionCheck::OUTCOME_AS_MEASURED), CheckOutcome::kAsMeasured);
+  EXPECT_EQ(read(v1::DistributionCheck::OUTCOME_VALUES_AS_MEASURED), CheckOutcome::kValuesAsMeasured);
 }
 
 TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
@@ -395,6 +476,21 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
   EXPECT_EQ(FromProto(status), expected);
   EXPECT_EQ(FromProto(Complete<v1::CollectGarbageResponse>("removed_blocks: 1 removed_bytes: 2 removed_requests: 3")),
             (CollectGarbageResponse{.removed_blocks = 1, .removed_bytes = 2, .removed_requests = 3}));
+  const auto profiles =
+      Complete<v1::ListProfilesResponse>(R"pb(profiles {
+                                                id: "p"
+                                                codec: "latent"
+                                                split: 6
+                                                size_bytes: 7
+                                                points { name: "fine" step: 0.5 ratio: 4 mean_kl: 0.25 }
+                                              })pb");
+  EXPECT_EQ(
+      FromProto(profiles),
+      (ListProfilesResponse{.profiles = {{.id = "p",
+                                          .codec = "latent",
+                                          .split = 6,
+                                          .size_bytes = 7,
+                                          .points = {{.name = "fine", .step = 0.5f, .ratio = 4, .mean_kl = 0.25}}}}}));
 }
 
 }  // namespace

@@ -121,13 +121,17 @@ TEST(ConvertTest, SnapshotServiceRequestsAreWrittenWhole) {
                                               .sampling = kSamplingValue,
                                               .lease = absl::Seconds(1),
                                               .skip_check = true,
-                                              .request_id = "id"});
+                                              .request_id = "id",
+                                              .exact_only = true,
+                                              .budget = {.max_kl = 0.5, .min_top1 = 0.75}});
   EXPECT_THAT(UnsetFields(restore), IsEmpty());
   ExpectProto(restore, absl::StrCat(R"pb(node: "nodes/n"
                                          at_token: 0
                                          lease { seconds: 1 }
                                          skip_check: true
                                          request_id: "id"
+                                         exact_only: true
+                                         budget { max_kl: 0.5 min_top1: 0.75 }
                                          sampling {)pb",
                                     kSampling, "}"));
 
@@ -216,6 +220,45 @@ TEST(ConvertTest, GraphServiceRequestsAreWrittenWhole) {
 
   ExpectProto(ToProto(GetNodeRequest{.name = "nodes/n", .view = View::kFull}), "name: 'nodes/n' view: NODE_VIEW_FULL");
   ExpectProto(ToProto(VerifyNodeRequest{.name = "nodes/n", .replay = true}), "name: 'nodes/n' replay: true");
+}
+
+TEST(ConvertTest, EncodeNodeRequestIsWrittenWhole) {
+  const auto encode =
+      ToProto(EncodeNodeRequest{.name = "nodes/n",
+                                .encoding = {.profile = "p", .split = 6, .point = "fine", .residual = true},
+                                .budget = {.max_kl = 0.5, .min_top1 = 0.75},
+                                .drop_saved = true,
+                                .etag = "e"});
+  EXPECT_THAT(UnsetFields(encode), IsEmpty());
+  ExpectProto(encode, R"pb(name: "nodes/n"
+                           encoding { profile: "p" split: 6 point: "fine" residual: true }
+                           budget { max_kl: 0.5 min_top1: 0.75 }
+                           drop_saved: true
+                           etag: "e")pb");
+}
+
+TEST(ConvertTest, ZeroesOfAnEncodingAreNotUnset) {
+  ExpectProto(ToProto(EncodeNodeRequest{}), "encoding {}");
+  ExpectProto(ToProto(EncodeNodeRequest{.encoding = {.split = 0, .step = 0.0f}}), "encoding { split: 0 step: 0 }");
+  ExpectProto(ToProto(EncodeNodeRequest{.budget = {.max_kl = 0}}), "encoding {} budget { max_kl: 0 }");
+  ExpectProto(ToProto(RestoreRequest{.budget = {.min_top1 = 0}}), "budget { min_top1: 0 }");
+  ExpectProto(ToProto(RestoreRequest{}), "");
+}
+
+TEST(ConvertTest, DropsNameWhatTheyDrop) {
+  const Encoding encoding = {
+      .codec = "latent", .profile = "p", .split = 6, .step = 0.5f, .has_residual = true, .stored_bytes = 7};
+  ExpectProto(ToProto(DropEncodingRequest{.name = "nodes/n", .what = DropSaved(), .etag = "e"}),
+              "name: 'nodes/n' saved: true etag: 'e'");
+  ExpectProto(ToProto(DropEncodingRequest{.what = DropWhole{encoding}}),
+              "encoding { codec: 'latent' profile: 'p' split: 6 step: 0.5 }");
+  ExpectProto(ToProto(DropEncodingRequest{.what = DropResidual{encoding}}),
+              "residual_of { codec: 'latent' profile: 'p' split: 6 step: 0.5 }");
+  ExpectProto(ToProto(DropEncodingRequest{}), "");
+}
+
+TEST(ConvertTest, AdminServiceRequestsAreWrittenWhole) {
+  ExpectProto(ToProto(LoadProfileRequest{.path = "/profiles/p"}), "path: '/profiles/p'");
 }
 
 }  // namespace

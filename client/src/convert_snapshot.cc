@@ -179,6 +179,8 @@ v1::RestoreRequest ToProto(const RestoreRequest& from) {
   LeaseToProto(from.lease, &to);
   to.set_skip_check(from.skip_check);
   to.set_request_id(from.request_id);
+  to.set_exact_only(from.exact_only);
+  if (from.budget != FidelityBudget()) ToProto(from.budget, to.mutable_budget());
   return to;
 }
 

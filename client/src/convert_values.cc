@@ -20,6 +20,10 @@ CheckOutcome OutcomeFromProto(v1::DistributionCheck::Outcome from) {
       return CheckOutcome::kSkipped;
     case v1::DistributionCheck::OUTCOME_KV_IDENTICAL:
       return CheckOutcome::kKvIdentical;
+    case v1::DistributionCheck::OUTCOME_AS_MEASURED:
+      return CheckOutcome::kAsMeasured;
+    case v1::DistributionCheck::OUTCOME_VALUES_AS_MEASURED:
+      return CheckOutcome::kValuesAsMeasured;
     default:
       return CheckOutcome::kUnspecified;
   }
@@ -30,7 +34,8 @@ RestoreTiming TimingFromProto(const v1::RestoreTiming& from) {
           .decode = FromProto(from.decode()),
           .load = FromProto(from.load()),
           .check = FromProto(from.check()),
-          .total = FromProto(from.total())};
+          .total = FromProto(from.total()),
+          .replay = FromProto(from.replay())};
 }
 
 Edge EdgeFromProto(const v1::Edge& from) {
@@ -148,16 +153,21 @@ Token FromProto(const v1::Token& from) {
 
 Proof FromProto(const v1::Proof& from) {
   const v1::DistributionCheck& check = from.check();
-  return {.tokens_reused = from.tokens_reused(),
-          .tokens_recomputed = from.tokens_recomputed(),
-          .bytes_read = from.bytes_read(),
-          .bytes_restored = from.bytes_restored(),
-          .codec = from.codec(),
-          .check = {.outcome = OutcomeFromProto(check.outcome()),
-                    .logits_compared = check.logits_compared(),
-                    .max_abs_difference = check.max_abs_difference(),
-                    .kl_divergence = check.kl_divergence()},
-          .timing = TimingFromProto(from.timing())};
+  Proof to{.tokens_reused = from.tokens_reused(),
+           .tokens_recomputed = from.tokens_recomputed(),
+           .bytes_read = from.bytes_read(),
+           .bytes_restored = from.bytes_restored(),
+           .codec = from.codec(),
+           .check = {.outcome = OutcomeFromProto(check.outcome()),
+                     .logits_compared = check.logits_compared(),
+                     .max_abs_difference = check.max_abs_difference(),
+                     .kl_divergence = check.kl_divergence()},
+           .timing = TimingFromProto(from.timing()),
+           .exact = from.exact(),
+           .layers_recomputed = from.layers_recomputed(),
+           .estimate = FromProto(from.estimate())};
+  if (from.has_encoding()) to.encoding = FromProto(from.encoding());
+  return to;
 }
 
 Session FromProto(const v1::Session& from) {
@@ -192,7 +202,9 @@ Node FromProto(const v1::Node& from) {
           .token_ids = {from.token_ids().begin(), from.token_ids().end()},
           .text = from.text(),
           .text_tail = from.text_tail(),
-          .taps = TapsFromProto(from)};
+          .taps = TapsFromProto(from),
+          .saved_dropped = from.saved_dropped()};
+  for (const v1::Encoding& encoding : from.encodings()) to.encodings.push_back(FromProto(encoding));
   for (const v1::Edge& edge : from.parents()) to.parents.push_back(EdgeFromProto(edge));
   for (const v1::Block& block : from.blocks()) {
     to.blocks.push_back({.id = block.id(),

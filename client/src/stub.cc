@@ -234,6 +234,16 @@ absl::StatusOr<v1::VerifyNodeResponse> Stub::Call(const v1::VerifyNodeRequest& r
                services_->bearer_token);
 }
 
+absl::StatusOr<v1::EncodeNodeResponse> Stub::Call(const v1::EncodeNodeRequest& request, const CallLimits& limits) {
+  return Unary(services_->graph, &v1::GraphService::Stub::PrepareAsyncEncodeNode, request, limits,
+               services_->bearer_token);
+}
+
+absl::StatusOr<v1::DropEncodingResponse> Stub::Call(const v1::DropEncodingRequest& request, const CallLimits& limits) {
+  return Unary(services_->graph, &v1::GraphService::Stub::PrepareAsyncDropEncoding, request, limits,
+               services_->bearer_token);
+}
+
 absl::StatusOr<v1::GetStatusResponse> Stub::Call(const v1::GetStatusRequest& request, const CallLimits& limits) {
   return Unary(services_->admin, &v1::AdminService::Stub::PrepareAsyncGetStatus, request, limits,
                services_->bearer_token);
@@ -242,6 +252,16 @@ absl::StatusOr<v1::GetStatusResponse> Stub::Call(const v1::GetStatusRequest& req
 absl::StatusOr<v1::CollectGarbageResponse> Stub::Call(const v1::CollectGarbageRequest& request,
                                                       const CallLimits& limits) {
   return Unary(services_->admin, &v1::AdminService::Stub::PrepareAsyncCollectGarbage, request, limits,
+               services_->bearer_token);
+}
+
+absl::StatusOr<v1::ListProfilesResponse> Stub::Call(const v1::ListProfilesRequest& request, const CallLimits& limits) {
+  return Unary(services_->admin, &v1::AdminService::Stub::PrepareAsyncListProfiles, request, limits,
+               services_->bearer_token);
+}
+
+absl::StatusOr<v1::LoadProfileResponse> Stub::Call(const v1::LoadProfileRequest& request, const CallLimits& limits) {
+  return Unary(services_->admin, &v1::AdminService::Stub::PrepareAsyncLoadProfile, request, limits,
                services_->bearer_token);
 }
 

@@ -46,8 +46,12 @@ class Stub {
   absl::StatusOr<v1::DeleteNodeResponse> Call(const v1::DeleteNodeRequest& request, const CallLimits& limits);
   absl::StatusOr<v1::TraverseResponse> Call(const v1::TraverseRequest& request, const CallLimits& limits);
   absl::StatusOr<v1::VerifyNodeResponse> Call(const v1::VerifyNodeRequest& request, const CallLimits& limits);
+  absl::StatusOr<v1::EncodeNodeResponse> Call(const v1::EncodeNodeRequest& request, const CallLimits& limits);
+  absl::StatusOr<v1::DropEncodingResponse> Call(const v1::DropEncodingRequest& request, const CallLimits& limits);
   absl::StatusOr<v1::GetStatusResponse> Call(const v1::GetStatusRequest& request, const CallLimits& limits);
   absl::StatusOr<v1::CollectGarbageResponse> Call(const v1::CollectGarbageRequest& request, const CallLimits& limits);
+  absl::StatusOr<v1::ListProfilesResponse> Call(const v1::ListProfilesRequest& request, const CallLimits& limits);
+  absl::StatusOr<v1::LoadProfileResponse> Call(const v1::LoadProfileRequest& request, const CallLimits& limits);
   absl::StatusOr<grpc::health::v1::HealthCheckResponse> Call(const grpc::health::v1::HealthCheckRequest& request,
                                                              const CallLimits& limits);
 

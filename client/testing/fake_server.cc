@@ -78,6 +78,14 @@ class FakeGraphService : public v1::GraphService::Service {
                     v1::VerifyNodeResponse* response) override {
     return server_->AnswerUnary(context, *request, response);
   }
+  Status EncodeNode(ServerContext* context, const v1::EncodeNodeRequest* request,
+                    v1::EncodeNodeResponse* response) override {
+    return server_->AnswerUnary(context, *request, response);
+  }
+  Status DropEncoding(ServerContext* context, const v1::DropEncodingRequest* request,
+                      v1::DropEncodingResponse* response) override {
+    return server_->AnswerUnary(context, *request, response);
+  }
 
  private:
   FakeServer* const server_;
@@ -93,6 +101,14 @@ class FakeAdminService : public v1::AdminService::Service {
   }
   Status CollectGarbage(ServerContext* context, const v1::CollectGarbageRequest* request,
                         v1::CollectGarbageResponse* response) override {
+    return server_->AnswerUnary(context, *request, response);
+  }
+  Status ListProfiles(ServerContext* context, const v1::ListProfilesRequest* request,
+                      v1::ListProfilesResponse* response) override {
+    return server_->AnswerUnary(context, *request, response);
+  }
+  Status LoadProfile(ServerContext* context, const v1::LoadProfileRequest* request,
+                     v1::LoadProfileResponse* response) override {
     return server_->AnswerUnary(context, *request, response);
   }
 

@@ -47,7 +47,8 @@ absl::Status LatentTransform::CheckContext(const LatentProfile& profile, const B
         absl::StrCat("the latent codec needs the angles of ", shape.layers, " layers, not ", context.angles.size()));
   }
   const size_t wanted = static_cast<size_t>(profile.features) * shape.tokens;
-  if (context.hidden_states.size() != wanted) {
+  const bool predicts = profile.features > 0 && context.known_tokens < shape.tokens;
+  if (predicts && context.hidden_states.size() != wanted) {
     return absl::InvalidArgumentError(absl::StrCat("the latent codec needs ", shape.tokens, " x ", profile.features,
                                                    " hidden states after layer ", profile.split, ", not ",
                                                    context.hidden_states.size()));

@@ -325,7 +325,8 @@ std::unique_ptr<const Codec> NewResidualCodec(std::shared_ptr<const LatentProfil
   return NewResidualCodec(std::move(profile), id);
 }
 
-std::unique_ptr<const Codec> NewResidualCodec(std::shared_ptr<const LatentProfile> profile, const Digest128& profile_id) {
+std::unique_ptr<const Codec> NewResidualCodec(std::shared_ptr<const LatentProfile> profile,
+                                              const Digest128& profile_id) {
   return std::make_unique<ResidualCodec>(std::move(profile), profile_id);
 }
 

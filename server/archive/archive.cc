@@ -68,6 +68,20 @@ int64_t TapBytesToBe(const engine::TapExtent& taps) {
   return taps.spec.all_tokens ? taps.bytes() : taps.bytes_per_token();
 }
 
+// Tokens all of whose K and V are recomputed.
+int RecomputedTokens(const RestoreSource& source, int tokens) {
+  int recomputed = 0;
+  for (const storage::BlockRef* ref : source.blocks) {
+    const std::optional<LatentKey> key = ParseLatentKey(ref->codec());
+    const int first = static_cast<int>(ref->first_token());
+    const int end = std::min(first + static_cast<int>(ref->token_count()), tokens);
+    if (!key || end <= first) continue;
+    const bool whole = key->kind == LatentKey::Kind::kReplay;
+    recomputed += whole ? end - first : std::max(0, std::min(end, kRecomputedTokens) - first);
+  }
+  return recomputed;
+}
+
 // What a restore read, and how good that is.
 void Describe(const RestoreSource& source, const storage::NodeRecord& record, RestoreReport& report) {
   report.estimate = source.estimate;
@@ -125,12 +139,9 @@ absl::StatusOr<RestoredState> Archive::Restore(const std::string& tenant, const 
   for (int attempt = 1;; ++attempt) {
     absl::StatusOr<storage::NodeRecord> record = d_.store->GetNode(tenant, node_id);
     if (!record.ok()) return record.status();
-    const uint64_t revision = record->revision();
-    absl::StatusOr<RestoredState> restored = RestoreOnce(*std::move(record), options);
-    if (!absl::IsDataLoss(restored.status()) || attempt == kAttempts) return restored;
+    absl::StatusOr<RestoredState> restored = RestoreOnce(*record, options);
     // Blocks go when the node's encodings are changed meanwhile.
-    const absl::StatusOr<storage::NodeRecord> now = d_.store->GetNode(tenant, node_id);
-    if (!now.ok() || now->revision() == revision) return restored;
+    if (!absl::IsDataLoss(restored.status()) || attempt == kAttempts || !HasChanged(*record)) return restored;
   }
 }
 
@@ -184,7 +195,7 @@ absl::Status Archive::Load(const RestoreSource& source, int tokens, const engine
     replay = *std::move(run);
     report.replay = watch.Lap();
     report.replayed_layers = source.splits.back() + 1;
-    report.recomputed_tokens = std::min(kRecomputedTokens, tokens);
+    report.recomputed_tokens = RecomputedTokens(source, tokens);
     costs_.NoteReplay(source.replay_end, source.layers_share(d_.pool->shape().layers), report.replay);
   }
   if (sequence.length() < tokens) {
@@ -255,27 +266,39 @@ absl::StatusOr<std::vector<float>> Archive::ReadTaps(const storage::NodeRecord& 
 }
 
 absl::StatusOr<VerifiedNode> Archive::Verify(const std::string& tenant, const std::string& node_id) {
-  absl::StatusOr<storage::NodeRecord> record = d_.store->GetNode(tenant, node_id);
-  if (!record.ok()) return record.status();
-  if (absl::Status status = CheckConsistent(*record); !status.ok()) return status;
-  // A node of another model is read too; what only its model can tell is left out.
-  const bool same_model = record->model_fingerprint() == d_.model.fingerprint;
-  if (same_model) {
-    if (absl::Status status = CheckFitsModel(*record, d_.model, d_.pool->shape()); !status.ok()) return status;
+  for (int attempt = 1;; ++attempt) {
+    const absl::StatusOr<storage::NodeRecord> record = d_.store->GetNode(tenant, node_id);
+    if (!record.ok()) return record.status();
+    absl::StatusOr<VerifiedNode> verified = VerifyOnce(*record);
+    if (!absl::IsDataLoss(verified.status()) || attempt == kAttempts || !HasChanged(*record)) return verified;
   }
-  const NodeReader reader(d_, *coder_, *record);
+}
+
+bool Archive::HasChanged(const storage::NodeRecord& record) const {
+  const absl::StatusOr<storage::NodeRecord> now = d_.store->GetNode(record.tenant(), record.node_id());
+  return now.ok() && now->revision() != record.revision();
+}
+
+absl::StatusOr<VerifiedNode> Archive::VerifyOnce(const storage::NodeRecord& record) const {
+  if (absl::Status status = CheckConsistent(record); !status.ok()) return status;
+  // A node of another model is read too; what only its model can tell is left out.
+  const bool same_model = record.model_fingerprint() == d_.model.fingerprint;
+  if (same_model) {
+    if (absl::Status status = CheckFitsModel(record, d_.model, d_.pool->shape()); !status.ok()) return status;
+  }
+  const NodeReader reader(d_, *coder_, record);
   std::vector<const storage::BlockRef*> refs;
-  for (const storage::BlockRef& ref : record->contents().blocks()) refs.push_back(&ref);
-  for (const storage::v1::Encoding& encoding : record->contents().encodings()) {
+  for (const storage::BlockRef& ref : record.contents().blocks()) refs.push_back(&ref);
+  for (const storage::v1::Encoding& encoding : record.contents().encodings()) {
     for (const storage::BlockRef& ref : encoding.blocks()) refs.push_back(&ref);
     for (const storage::BlockRef& ref : encoding.residuals()) refs.push_back(&ref);
   }
   const int blocks = static_cast<int>(refs.size());
-  const std::vector<TapPiece> taps = PlanTapPieces(TapExtentOf(*record));
+  const std::vector<TapPiece> taps = PlanTapPieces(TapExtentOf(record));
   const auto work = [&](int i, ReadCost& cost) -> absl::Status {
     if (i > blocks) {
       const int tap = i - blocks - 1;
-      return reader.ReadTaps(taps[tap], record->contents().tap_blocks(tap).block(), cost).status();
+      return reader.ReadTaps(taps[tap], record.contents().tap_blocks(tap).block(), cost).status();
     }
     if (i == blocks) return reader.ReadLogits(same_model ? d_.model.vocab_size : 0, cost).status();
     // What a latent decodes to is known only beside what the model recomputes.
@@ -285,7 +308,7 @@ absl::StatusOr<VerifiedNode> Archive::Verify(const std::string& tenant, const st
   ReadCost cost;
   const int tap_blocks = static_cast<int>(taps.size());
   if (absl::Status status = reader.ForEach(blocks + 1 + tap_blocks, work, cost); !status.ok()) return status;
-  if (absl::Status status = CheckReferences(*d_.store, *record); !status.ok()) return status;
+  if (absl::Status status = CheckReferences(*d_.store, record); !status.ok()) return status;
   return VerifiedNode{.blocks = blocks + tap_blocks, .bytes_read = cost.bytes};
 }
 

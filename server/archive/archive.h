@@ -194,6 +194,9 @@ class Archive {
  private:
   Archive(const Dependencies& dependencies, std::unique_ptr<BlockCoder> coder);
   absl::StatusOr<RestoredState> RestoreOnce(storage::NodeRecord record, const RestoreOptions& options);
+  absl::StatusOr<VerifiedNode> VerifyOnce(const storage::NodeRecord& record) const;
+  // Whether a node was changed since its record was read.
+  bool HasChanged(const storage::NodeRecord& record) const;
   // Reads the first `tokens` tokens of restored.record into restored.state, and the hidden states of
   // `extent`.
   absl::Status Load(const RestoreSource& source, int tokens, const engine::TapExtent& extent, Replayer* replayer,

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/archive/block_coder.h"
 #include "server/archive/block_plan.h"
 #include "server/archive/tap_blocks.h"
 #include "storage/error_reason.h"
@@ -75,6 +76,26 @@ void SetText(const TextState& from, storage::v1::TextState& text) {
 
 absl::Status Inconsistent(const storage::NodeRecord& record, absl::string_view what) {
   return absl::DataLossError(absl::StrCat("nodes/", record.node_id(), ": its record is damaged: ", what));
+}
+
+// Residuals stand in the order of the blocks that they belong to. Either every latent has one or none has.
+bool ResidualsFit(const storage::v1::Encoding& encoding) {
+  if (encoding.residuals_size() == 0) return true;
+  int next = 0;
+  for (const storage::BlockRef& block : encoding.blocks()) {
+    const bool here = next < encoding.residuals_size() && encoding.residuals(next).first_token() == block.first_token();
+    if (!here) {
+      const std::optional<LatentKey> key = ParseLatentKey(block.codec());
+      // Latents of an ancestor, which are part of what was saved, have none.
+      if (key && key->kind == LatentKey::Kind::kLatent && block.first_token() >= encoding.residuals(0).first_token()) {
+        return false;
+      }
+      continue;
+    }
+    const storage::BlockRef& residual = encoding.residuals(next++);
+    if (residual.id() != block.id() || residual.token_count() != block.token_count()) return false;
+  }
+  return next == encoding.residuals_size();
 }
 
 // Blocks follow each other from the first token to the last, and end at windows.
@@ -164,6 +185,7 @@ absl::Status CheckConsistent(const storage::NodeRecord& record) {
   }
   for (const storage::v1::Encoding& encoding : contents.encodings()) {
     if (absl::Status tiles = CheckTiles(record, encoding.blocks()); !tiles.ok()) return tiles;
+    if (!ResidualsFit(encoding)) return Inconsistent(record, "an encoding's residuals are not those of its blocks");
   }
   if (absl::Status taps = CheckTaps(record); !taps.ok()) return Inconsistent(record, taps.message());
   const storage::v1::TextState& text = contents.text();

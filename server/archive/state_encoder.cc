@@ -104,6 +104,10 @@ absl::Status StateEncoder::EncodeLatent(const storage::BlockRef& saved_ref, cons
   absl::StatusOr<storage::NewBlock> residual = coder_.EncodeLatent(profile, true, saved.view(), *id, owned.context);
   if (!residual.ok()) return residual.status();
   part.residual_ref = RefTo(*residual, saved_ref);
+  // Decoded once before the blocks as saved may go: its identity is checked then.
+  RawBlock exact(saved.shape);
+  status = coder_.DecodeLatent(part.residual_ref, residual->bytes, owned.context, exact.mutable_view());
+  if (!status.ok()) return status;
   part.blocks.push_back(*std::move(residual));
   return absl::OkStatus();
 }

@@ -185,7 +185,7 @@ void ToProto(const storage::NodeRecord& record, const Core& core, v1::NodeView v
   ToProto(absl::FromUnixMicros(record.create_time_us()), out->mutable_create_time());
   ToProto(absl::FromUnixMicros(record.update_time_us()), out->mutable_update_time());
   v1::Storage* storage = out->mutable_storage();
-  storage->set_codec(record.codec());
+  if (!record.no_saved_blocks()) storage->set_codec(record.codec());
   storage->set_raw_bytes(static_cast<int64_t>(record.raw_bytes()));
   storage->set_stored_bytes(static_cast<int64_t>(record.stored_bytes()));
   storage->set_added_bytes(static_cast<int64_t>(record.new_stored_bytes()));

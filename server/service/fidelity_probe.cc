@@ -21,9 +21,10 @@ absl::StatusOr<FidelityProbe> FidelityProbe::Create(Core& core, const engine::Se
   absl::StatusOr<std::vector<float>> logits = probe.Evaluate(saved, probe.tokens_);
   if (!logits.ok()) return logits.status();
   probe.saved_ = *std::move(logits);
-  // Over the saved K and V these are the same bits.
-  const auto last = probe.saved_.end() - core.identity.vocab_size;
-  probe.saved_next_.assign(last, probe.saved_.end());
+  // Those that were saved: over the state's own K and V, of which some may have been decoded from an ancestor's latent.
+  logits = probe.Evaluate(saved, 1);
+  if (!logits.ok()) return logits.status();
+  probe.saved_next_ = *std::move(logits);
   return probe;
 }
 

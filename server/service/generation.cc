@@ -244,6 +244,7 @@ absl::Status Generation::Launch(TakenSession taken, std::vector<int32_t> input) 
     const int input_tokens = static_cast<int>(input.size());
     status = ResumeTaps(core_, request_, input_tokens + MaxAppended(length, input.size()), state);
   }
+  if (status.ok() && input.empty()) status = CompleteDecoded(core_, state, Call());
   std::shared_ptr<GenerateJob> job;
   if (status.ok()) {
     // Its only other error, bad stop strings, was excluded by Validate.

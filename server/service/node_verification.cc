@@ -72,7 +72,8 @@ absl::StatusOr<int> CheckByReplay(Core& core, const CallContext& call, const std
   const std::string node = absl::StrCat("nodes/", id);
   engine::PageReservation pages;
   const auto reserve = [&](int /*tokens*/, int room) -> absl::StatusOr<engine::PageReservation> {
-    // For the stored state and the new one.
+    // For the stored state and the new one. Nobody waits while holding pages, also where a restore begins again.
+    pages = {};
     absl::StatusOr<engine::PageReservation> both = core.broker->Reserve(2 * engine::PagesFor(room), call);
     if (!both.ok()) return both.status();
     pages = both->Split(engine::PagesFor(room));

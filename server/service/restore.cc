@@ -138,6 +138,8 @@ absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node
   if (!id.ok()) return id.status();
   ProvenState proven;
   const auto reserve = [&](int tokens, int room) -> absl::StatusOr<engine::PageReservation> {
+    // Nobody waits while holding pages, also where a restore begins again.
+    proven.pages = {};
     const int pages = engine::PagesFor(room);
     absl::StatusOr<engine::PageReservation> all = core.broker->Reserve(pages + use.growth(tokens), call);
     if (!all.ok()) return all.status();
@@ -189,6 +191,25 @@ absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node
   ToProto(end - check_start, proof.mutable_timing()->mutable_check());
   ToProto(end - start, proof.mutable_timing()->mutable_total());
   return proven;
+}
+
+absl::Status CompleteDecoded(Core& core, SessionState& state, const CallContext& call) {
+  const int length = state.sequence.length();
+  const bool taps_missing = state.taps.on() && !state.taps.Has(length - 1);
+  if (length == 0 || state.sequence.lossy_tokens() < length) return absl::OkStatus();
+  if (state.sequence.next_logits() != nullptr && !taps_missing) return absl::OkStatus();
+  absl::StatusOr<Evaluated> evaluated = EvaluateLastToken(core, state, call);
+  if (!evaluated.ok()) return evaluated.status();
+  state.sequence.set_next_logits(std::move(evaluated->logits));
+  if (!taps_missing) return absl::OkStatus();
+  float* const rows = state.taps.Append(length - 1, 1).front();
+  if (rows == nullptr) return absl::OkStatus();
+  const engine::TapExtent extent = state.taps.extent();
+  for (size_t layer = 0; layer < extent.spec.layers.size(); ++layer) {
+    const absl::Span<const float> row = evaluated->taps.Row(static_cast<int>(layer), length - 1);
+    std::copy(row.begin(), row.end(), rows + layer * extent.hidden_size);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status EnsureLogits(Core& core, SessionState& state, const CallContext& call) {

@@ -44,6 +44,10 @@ struct StartUse {
 absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node, std::optional<int> at_token,
                                              bool skip_check, const CallContext& call, const StartUse& use = {});
 
+// Gives a state whose last token was decoded from a latent the logits and hidden states of that token which it lacks,
+// and leaves its K and V as they are: feeding the token to the state itself would put others in their place.
+absl::Status CompleteDecoded(Core& core, SessionState& state, const CallContext& call);
+
 // Computes the next-token logits of a state that lacks them (a rewound one), by feeding its last token again.
 // FAILED_PRECONDITION when the state has no token.
 absl::Status EnsureLogits(Core& core, SessionState& state, const CallContext& call);

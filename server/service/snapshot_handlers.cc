@@ -58,7 +58,6 @@ absl::Status Save(Core& core, const CallContext& call, const std::string& id, co
   core.sessions->SetOrigin(id, saved->origin, state.sequence.length());
   ToProto(saved->record, core, v1::NODE_VIEW_BASIC, response.mutable_node());
   ToProto(saved->report, response.mutable_report());
-  if (request.has_encoding()) EncodeSaved(core, call, request, response);
   return absl::OkStatus();
 }
 
@@ -72,8 +71,11 @@ absl::Status Snapshot(Core& core, const CallContext& call, const v1::SnapshotReq
   if (!request.has_encoding() && (request.has_budget() || request.drop_saved())) {
     return absl::InvalidArgumentError("budget and drop_saved are for an encoding: say which");
   }
-  const auto save = [&](const std::optional<storage::RequestIdentity>& identity) {
-    return Save(core, call, *id, request, identity, response);
+  const auto save = [&](const std::optional<storage::RequestIdentity>& identity) -> absl::Status {
+    if (absl::Status status = Save(core, call, *id, request, identity, response); !status.ok()) return status;
+    // When the session's pages are let go of: encoding waits for pages of its own.
+    if (request.has_encoding()) EncodeSaved(core, call, request, response);
+    return absl::OkStatus();
   };
   return core.requests.RunOnNodes("Snapshot", request.request_id(), request, &response, save);
 }

@@ -27,9 +27,10 @@ void AddFlags(quicksave::server::CalibrationProgram& program, CLI::App& app) {
       ->delimiter(',')
       ->capture_default_str();
   app.add_option("--layers-per-group", options.layers_per_group,
-                 "layers that are coded together; memory and the profile's size grow with it")
+                 "layers that are coded together; memory and the profile's size grow with it; 0 goes "
+                 "without bases: a small profile, faster, that compresses less")
       ->capture_default_str()
-      ->check(CLI::Range(1, 64));
+      ->check(CLI::Range(0, 64));
   app.add_option("--tokens", program.tokens, "tokens of text")->capture_default_str()->check(CLI::Range(2048, 1 << 24));
   app.add_option("--piece-tokens", program.piece_tokens, "tokens of a piece of text")
       ->capture_default_str()

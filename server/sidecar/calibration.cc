@@ -90,8 +90,9 @@ class Calibrator {
     key["splits"] = absl::StrJoin(options_.splits, ",");
     key["threads"] = absl::StrCat(options_.threads);
     absl::StatusOr<CalibrationWork> work = CalibrationWork::Open(options_.work_folder, key);
-    if (work.ok()) work_ = *std::move(work);
-    return work.status();
+    if (!work.ok()) return work.status();
+    work_ = *std::move(work);
+    return absl::OkStatus();
   }
 
   void Report(const std::string& what, double done) const {
@@ -244,8 +245,9 @@ class Calibrator {
       texts.push_back(*std::move(text));
     }
     absl::StatusOr<std::vector<metrics::NegativeControl>> controls = MeasureControls(runner_, texts[0], texts[1]);
-    if (controls.ok()) report.controls = *std::move(controls);
-    return controls.status();
+    if (!controls.ok()) return controls.status();
+    report.controls = *std::move(controls);
+    return absl::OkStatus();
   }
 
   ModelRunner& runner_;
@@ -290,7 +292,7 @@ double CalibrationMemory(const engine::ModelConfig& config, const CalibrationOpt
   const double per_layer =
       hidden * (2.0 * config.query_width() + 2.0 * config.kv_width()) + 3.0 * hidden * config.intermediate_size;
   const double weights = per_layer * config.layers + hidden * config.vocab_size * (config.tied_head ? 1 : 2);
-  const double group_layers = std::min(options.layers_per_group, config.layers);
+  const double group_layers = std::clamp(options.layers_per_group, 1, config.layers);
   const double channels = group_layers * 2 * config.kv_width();
   double moments = 0;
   for (const int split : options.splits) {

@@ -22,7 +22,7 @@ namespace quicksave::server {
 
 struct CalibrationOptions {
   std::vector<int> splits = {0};  // a profile for each
-  int layers_per_group = 5;
+  int layers_per_group = 5;       // 0: no bases, see FitOptions
   GradientOptions gradients;
   uint64_t seed = 1;              // of the pieces; goes into the notes
   int threads = 2;                // of the fit; another number may give other bits

@@ -30,7 +30,7 @@ absl::Status CalibrationProgram::CheckOutputs() const {
     for (size_t k = 0; k < i; ++k) {
       if (files[i] == files[k]) return absl::InvalidArgumentError(absl::StrCat(files[i], " would be written twice"));
     }
-    const absl::Status status = CheckOutputFile(files[i], force);
+    absl::Status status = CheckOutputFile(files[i], force);
     if (absl::IsAlreadyExists(status) && !force) {
       return absl::AlreadyExistsError(absl::StrCat(status.message(), "; --force replaces it"));
     }

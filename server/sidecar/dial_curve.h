@@ -28,9 +28,9 @@ absl::StatusOr<std::vector<metrics::RateDistortionPoint>> MeasureCurve(ModelRunn
                                                                        const PartDone& report,
                                                                        const compressor::LatentProfile& profile);
 
-// The steps at which the divergence is 0.0005 nats ("fine"), 0.002 ("default", about what bf16 in place of fp32
-// arithmetic does to a model) and 0.008 ("small"): between the curve's points straight in the logarithms, and beyond
-// its ends along its last pieces, so far as twice their length. A curve has at least two points.
+// The steps at which the divergence is 0.0005 nats ("fine"), 0.002 ("default", about what prefill in other chunks does
+// to a model that computes in plain bf16) and 0.008 ("small"): between the curve's points straight in the logarithms,
+// and beyond its ends along its last pieces, so far as their length. A curve has at least two points.
 std::vector<compressor::DialPoint> NamedPoints(const std::vector<metrics::RateDistortionPoint>& curve);
 
 }  // namespace quicksave::server

@@ -30,7 +30,7 @@ TEST(DialCurveTest, PointsLieWhereTheCurveHasTheirDivergence) {
   }
 }
 
-TEST(DialCurveTest, BeyondTheEndsItGoesOnNotFurtherThanTwoPieces) {
+TEST(DialCurveTest, BeyondTheEndsItGoesOnNotFurtherThanAPiece) {
   std::vector<metrics::RateDistortionPoint> curve = SquareCurve();
   for (metrics::RateDistortionPoint& point : curve) point.mean_kl *= 1e-4;
   // All of the curve is below every named divergence.

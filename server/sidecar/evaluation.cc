@@ -11,6 +11,7 @@
 #include "compressor/latent/latent_codec.h"
 #include "compressor/latent/residual_codec.h"
 #include "server/engine/model/reference_decoder.h"
+#include "server/sidecar/metrics/figure_text.h"
 #include "server/sidecar/metrics/rate_distortion_chart.h"
 #include "server/sidecar/output_file.h"
 #include "server/sidecar/trial_totals.h"
@@ -178,7 +179,7 @@ absl::Status Evaluation::AddControls(const std::vector<Panel>& panels, int conte
 
 absl::Status Evaluation::AddNoiseFloor(const std::vector<Panel>& panels) {
   if (options_.floor_pieces == 0) {
-    report_.remarks.push_back("The noise floor was not measured (by an option)");
+    report_.remarks.emplace_back("The noise floor was not measured (by an option)");
     return absl::OkStatus();
   }
   Report("noise floor: loading the model in fp32");
@@ -207,10 +208,10 @@ absl::Status Evaluation::AddNoiseFloor(const std::vector<Panel>& panels) {
   const absl::StatusOr<metrics::DivergenceSummary> summary = rows.Summarize();
   if (!summary.ok()) return summary.status();
   report_.noise_floor_kl = summary->kl.mean;
-  report_.remarks.push_back(
-      absl::StrCat("The noise floor is the model in fp32 against the engine's bf16 arithmetic: ", used, " piece(s) of ",
-                   context, " tokens, ", summary->kl.count, " scored, p99 KL ", summary->kl.p99, ", top-1 ",
-                   100 * summary->top_1_agreement, " %"));
+  report_.remarks.push_back(absl::StrCat(
+      "The noise floor is the model in fp32 against the engine's bf16 arithmetic: ", used, " piece(s) of ", context,
+      " tokens, ", summary->kl.count, " scored, p99 KL ", metrics::ReadableNumber(summary->kl.p99), ", top-1 ",
+      metrics::ReadableNumber(100 * summary->top_1_agreement), " %"));
   report_.remarks.push_back(absl::StrCat("Prefill in chunks of ", kOddChunk, " instead of 128 tokens: ", different,
                                          " values of K and V differ on the noise floor's pieces",
                                          different == 0 ? ", so chunking adds no noise" : ""));
@@ -280,7 +281,7 @@ absl::StatusOr<metrics::RateDistortionReport> Evaluation::Run() {
   for (const Panel& panel : *panels) {
     if (absl::Status status = AddPoints(panel); !status.ok()) return status;
   }
-  report_.remarks.push_back(absl::StrCat("Up to ", options_.pieces, " pieces of each kind, continuation of ",
+  report_.remarks.push_back(absl::StrCat("At most ", options_.pieces, " piece(s) of each kind, continuation of ",
                                          options_.continuation, " tokens, seed ", options_.seed,
                                          "; speeds are of one thread's processor time, without recomputed layers"));
   return std::move(report_);

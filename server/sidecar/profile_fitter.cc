@@ -101,7 +101,8 @@ ProfileFitter::ProfileFitter(compressor::LatentProfile model, int features, cons
   moments_->feature_scale = at::zeros({1, features}, at::kFloat);
   // Groups of nearly equal size.
   const int stored = profile_.layers - profile_.first_layer();
-  const int count = (stored + options.layers_per_group - 1) / options.layers_per_group;
+  const int size = std::max(options.layers_per_group, 1);
+  const int count = (stored + size - 1) / size;
   for (int i = 0; i < count; ++i) {
     const int begin = stored * i / count;
     const LayerGroup group{.first_layer = profile_.first_layer() + begin, .layers = stored * (i + 1) / count - begin};
@@ -186,13 +187,25 @@ absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit() const {
       moments_->feature_products.to(at::kDouble).div(count).sub(feature_mean.outer(feature_mean));
   const at::Tensor steadied = feature_covariance.add(at::eye(features, at::kDouble).mul(options_.ridge));
   compressor::LatentProfile profile = profile_;
-  profile.feature_mean = ToVector(moments_->feature_mean);
-  profile.feature_scale = ToVector(moments_->feature_scale);
+  if (options_.transforms()) {
+    profile.feature_mean = ToVector(moments_->feature_mean);
+    profile.feature_scale = ToVector(moments_->feature_scale);
+  } else {
+    profile.features = 0;
+  }
   for (size_t g = 0; g < profile.groups.size(); ++g) {
     const Moments::Group& sums = moments_->groups[g];
     LayerGroup& group = profile.groups[g];
     const at::Tensor mean = sums.sum.div(count);
     const at::Tensor covariance = sums.products.to(at::kDouble).div(count).sub(mean.outer(mean));
+    at::Tensor fisher = sums.gradients.to(at::kDouble).mul(1e6 / moments_->scored());
+    if (!options_.transforms()) {
+      const at::Tensor root = fisher.diagonal().maximum(fisher.diagonal().max().mul(1e-9)).sqrt();
+      group.mean = ToVector(mean.add(sums.offset.squeeze(1)));
+      group.scale = ToVector(root.reciprocal());
+      group.sigma = ToVector(covariance.diagonal().clamp_min(1e-12).sqrt().mul(root));
+      continue;
+    }
     const at::Tensor cross = sums.cross.to(at::kDouble).div(count).sub(feature_mean.outer(mean));
     // As it will be stored, so that mean and covariance are of what it leaves.
     const at::Tensor predictor = RoundedToBf16(at::linalg_solve(steadied, cross));
@@ -202,7 +215,6 @@ absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit() const {
     group.predictor = ToBf16(predictor);
     group.mean = ToVector(mean.add(sums.offset.squeeze(1)).sub(predictor.t().mv(feature_mean)));
 
-    at::Tensor fisher = sums.gradients.to(at::kDouble).mul(1e6 / moments_->scored());
     fisher =
         fisher.mul(1 - options_.diagonal_share).add(at::diag_embed(fisher.diagonal()).mul(options_.diagonal_share));
     const auto [root, inverse_root] = SquareRoots(fisher);

@@ -18,7 +18,11 @@ namespace quicksave::server {
 
 struct FitOptions {
   int split = 0;
+  // Layers that are coded together; 0 goes without bases and predictors: each channel by itself, in steps by its Fisher
+  // information. A profile of that kind is small and fast, and compresses less.
   int layers_per_group = 5;
+
+  bool transforms() const { return layers_per_group > 0; }
   // Added to the diagonal of the standardised features' covariance: keeps the prediction from fitting noise.
   double ridge = 1e-3;
   // Share of the Fisher information's diagonal in the metric, which steadies directions that few gradients showed.

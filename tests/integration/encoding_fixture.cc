@@ -71,7 +71,9 @@ std::vector<client::Token> EncodingFixture::ContinueNode(const std::string& node
 }
 
 client::Node EncodingFixture::ExtendAndSave(const std::string& session, int tokens) {
-  if (tokens > 0) EXPECT_TRUE(GoOn(Client(), client::FromSession{session}, tokens).ok());
+  if (tokens > 0) {
+    EXPECT_TRUE(GoOn(Client(), client::FromSession{session}, tokens).ok());
+  }
   absl::StatusOr<client::SavedNode> saved = Client().Snapshot({.session = session});
   EXPECT_TRUE(saved.ok()) << saved.status();
   return saved.ok() ? saved->node : client::Node();

@@ -218,8 +218,12 @@ TEST_F(EncodingsTest, StatesOfAFewTokensAreRecomputedAsAWhole) {
     ASSERT_TRUE(Calls().Drop(saved.name, EncodingCalls::NameIn("residual_of", encoding)).ok());
     QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::RestoreResponse lossy, Calls().Restore(saved.name));
     EXPECT_EQ(lossy.proof().tokens_recomputed(), std::min(tokens, 4));
-    if (tokens <= 4) EXPECT_EQ(ContinueNode(saved.name), before);
-    if (tokens > 6) EXPECT_GT(encoding.fidelity().mean_kl(), 0) << "something decoded stands before what was compared";
+    if (tokens <= 4) {
+      EXPECT_EQ(ContinueNode(saved.name), before);
+    }
+    if (tokens > 6) {
+      EXPECT_GT(encoding.fidelity().mean_kl(), 0) << "something decoded stands before what was compared";
+    }
     EXPECT_TRUE(Calls().Verify(saved.name, false).ok());
   }
 }

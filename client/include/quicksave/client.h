@@ -20,6 +20,7 @@
 #include "absl/strings/string_view.h"
 #include "quicksave/call_options.h"
 #include "quicksave/connection.h"
+#include "quicksave/encoding.h"
 #include "quicksave/errors.h"
 #include "quicksave/options.h"
 #include "quicksave/requests.h"
@@ -97,12 +98,32 @@ class Client {
   absl::StatusOr<VerifyNodeResponse> VerifyNode(const VerifyNodeRequest& request,
                                                 const CallOptions& options = {}) const;
 
+  // Encodes a node's state as latents, measures how faithful they are, and stores them beside the blocks as saved, or
+  // in their place; an equal encoding is replaced. Success without an encoding means that nothing kept to the budget.
+  // FAILED_PRECONDITION, reason NO_PROFILE, when the server has no such profile (see ListProfiles); and, reason
+  // SAVED_BLOCKS_DROPPED, when the blocks as saved are gone. Takes as long as generating. A repeat may find what an
+  // attempt whose answer was lost has changed, so with `drop_saved` or an etag it is not retried.
+  absl::StatusOr<EncodeNodeResponse> EncodeNode(const EncodeNodeRequest& request,
+                                                const CallOptions& options = {}) const;
+
+  // Drops an encoding, its residual, or the blocks as saved, and returns the node. NOT_FOUND when the node does not
+  // have it; FAILED_PRECONDITION, reason LAST_ENCODING, when nothing would be left. Never retried: a repeat of what
+  // succeeded is NOT_FOUND.
+  absl::StatusOr<Node> DropEncoding(const DropEncodingRequest& request, const CallOptions& options = {}) const;
+
   // Returns what runs on the server: version, model, engine, store and limits.
   absl::StatusOr<ServerStatus> GetStatus(const CallOptions& options = {}) const;
 
   // Removes blocks that nothing refers to, and expired request ids. After a retry the counts may be of the last
   // attempt.
   absl::StatusOr<CollectGarbageResponse> CollectGarbage(const CallOptions& options = {}) const;
+
+  // Lists the profiles of codecs that the server has for its model; EncodeNode chooses among them.
+  absl::StatusOr<ListProfilesResponse> ListProfiles(const CallOptions& options = {}) const;
+
+  // Has the server load a profile from a file on its own machine, and store it for good; one that it has already is
+  // left. NOT_FOUND when the server cannot read the file, FAILED_PRECONDITION when it is another model's.
+  absl::StatusOr<Profile> LoadProfile(const LoadProfileRequest& request, const CallOptions& options = {}) const;
 
   // Returns whether the server (empty name), or one of its services, is able to serve. NOT_FOUND for an unknown
   // service.

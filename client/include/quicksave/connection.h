@@ -46,9 +46,14 @@ class Connection {
   virtual absl::StatusOr<TraverseResponse> Traverse(const TraverseRequest& request, const CallOptions& options) = 0;
   virtual absl::StatusOr<VerifyNodeResponse> VerifyNode(const VerifyNodeRequest& request,
                                                         const CallOptions& options) = 0;
+  virtual absl::StatusOr<EncodeNodeResponse> EncodeNode(const EncodeNodeRequest& request,
+                                                        const CallOptions& options) = 0;
+  virtual absl::StatusOr<Node> DropEncoding(const DropEncodingRequest& request, const CallOptions& options) = 0;
 
   virtual absl::StatusOr<ServerStatus> GetStatus(const CallOptions& options) = 0;
   virtual absl::StatusOr<CollectGarbageResponse> CollectGarbage(const CallOptions& options) = 0;
+  virtual absl::StatusOr<ListProfilesResponse> ListProfiles(const CallOptions& options) = 0;
+  virtual absl::StatusOr<Profile> LoadProfile(const LoadProfileRequest& request, const CallOptions& options) = 0;
   virtual absl::StatusOr<Health> CheckHealth(absl::string_view service, const CallOptions& options) = 0;
 };
 

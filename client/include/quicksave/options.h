@@ -32,7 +32,8 @@ struct Credentials {
   bool allow_plaintext_token = false;
 };
 
-// When and how often a safe call is tried again: reads always, changes because their request_id makes them repeatable.
+// When and how often a safe call is tried again: reads always, changes when their request_id, or their
+// nature, makes them repeatable.
 // Retried are UNAVAILABLE, RESOURCE_EXHAUSTED when the server says with RetryInfo after what time to come back, and
 // ABORTED with reason REQUEST_IN_PROGRESS: the server still works on an earlier attempt.
 // The wait before attempt n + 1 is random between half of and the whole min(initial * multiplier^(n - 1), maximum).
@@ -51,7 +52,7 @@ struct ClientOptions {
   // `host:port`, `[ipv6]:port`, or a target that gRPC knows, such as `unix:/run/quicksave.sock` or `dns:///host:port`.
   std::string endpoint = DefaultEndpoint();
   Credentials credentials;
-  // Time limit of a call that sets none; Generate has its own.
+  // Time limit of a call that sets none; Generate and EncodeNode, which compute for long, take the second.
   absl::Duration timeout = absl::Seconds(60);
   absl::Duration generate_timeout = absl::Minutes(10);
   RetryPolicy retry;

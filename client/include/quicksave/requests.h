@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "quicksave/encoding.h"
 #include "quicksave/types.h"
 
 namespace quicksave::client {
@@ -191,6 +192,11 @@ struct RestoreRequest {
   bool skip_check = false;
   // UUID; a repeat returns the first answer for as long as the server runs. Made by the client when empty.
   std::string request_id;
+  // Take the bits that were saved, or fail.
+  bool exact_only = false;
+  // A lossy encoding within these bounds will do, if it is estimated to be faster. Without bounds lossy encodings are
+  // only for nodes that have no exact one left, the most faithful first.
+  FidelityBudget budget;
 };
 
 struct RestoreResponse {
@@ -435,6 +441,75 @@ struct VerifyNodeResponse {
   int32_t tokens_replayed = 0;
 
   bool operator==(const VerifyNodeResponse&) const = default;
+};
+
+struct EncodeNodeRequest {
+  // The node, `nodes/{node}`.
+  std::string name;
+  // How to encode it.
+  EncodingSpec encoding;
+  // What the encoding must keep to. With a dial only that setting is tried; without one the coarsest that is found to
+  // keep to the budget is taken. If none does, the node is left as it is.
+  FidelityBudget budget;
+  // Drop the blocks as saved in the same step.
+  bool drop_saved = false;
+  // Only if the node is still this version; empty takes any.
+  std::string etag;
+};
+
+// An encoding that was tried.
+struct EncodingTrial {
+  // The encoding, with all that was measured.
+  Encoding encoding;
+  // Whether it keeps to the budget.
+  bool within_budget = false;
+  // Time to encode, summed over threads.
+  absl::Duration encode;
+
+  bool operator==(const EncodingTrial&) const = default;
+};
+
+struct EncodeNodeResponse {
+  // The node, as View::kBasic.
+  Node node;
+  // What was stored; unset when nothing kept to the budget.
+  std::optional<Encoding> encoding;
+  // Everything that was tried, in order.
+  std::vector<EncodingTrial> trials;
+  // From the call to the answer.
+  absl::Duration total;
+
+  bool operator==(const EncodeNodeResponse&) const = default;
+};
+
+// What DropEncoding drops: the blocks as saved.
+struct DropSaved {
+  bool operator==(const DropSaved&) const = default;
+};
+
+// What DropEncoding drops: an encoding, which its codec, profile, split and step name, and its residual.
+struct DropWhole {
+  Encoding encoding;
+
+  bool operator==(const DropWhole&) const = default;
+};
+
+// What DropEncoding drops: the residual of such an encoding.
+struct DropResidual {
+  Encoding encoding;
+
+  bool operator==(const DropResidual&) const = default;
+};
+
+// std::monostate is refused by the server.
+using DropTarget = std::variant<std::monostate, DropSaved, DropWhole, DropResidual>;
+
+struct DropEncodingRequest {
+  // The node, `nodes/{node}`.
+  std::string name;
+  DropTarget what;
+  // Only if the node is still this version; empty takes any.
+  std::string etag;
 };
 
 }  // namespace quicksave::client

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 
@@ -149,6 +150,47 @@ struct CollectGarbageResponse {
   int64_t removed_requests = 0;
 
   bool operator==(const CollectGarbageResponse&) const = default;
+};
+
+// A named setting of a profile's dial.
+struct DialPoint {
+  std::string name;
+  // Step of the quantizer.
+  float step = 0;
+  // Ratio that calibration measured, on text that it did not calibrate on.
+  double ratio = 0;
+  // Mean divergence that it measured there, in nats.
+  double mean_kl = 0;
+
+  bool operator==(const DialPoint&) const = default;
+};
+
+// A profile of a codec: the parameters that it was calibrated to for a model.
+struct Profile {
+  // Its id, by which encodings name it.
+  std::string id;
+  // Codec that it is for.
+  std::string codec;
+  // Layers that a restore recomputes.
+  int32_t split = 0;
+  // Its size: shared by all that is encoded with it, and not counted in the sizes of nodes.
+  int64_t size_bytes = 0;
+  // Its settings of the dial.
+  std::vector<DialPoint> points;
+
+  bool operator==(const Profile&) const = default;
+};
+
+struct ListProfilesResponse {
+  // The profiles, in the order in which they were loaded.
+  std::vector<Profile> profiles;
+
+  bool operator==(const ListProfilesResponse&) const = default;
+};
+
+struct LoadProfileRequest {
+  // File on the server's machine.
+  std::string path;
 };
 
 // Whether a server, or one of its services, is able to serve (grpc.health.v1).

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "quicksave/encoding.h"
 
 namespace quicksave::client {
 
@@ -135,6 +136,13 @@ enum class CheckOutcome {
   kSkipped = 2,
   // Rewound to a token whose logits were not stored; the recomputed K and V of that token have the stored bits.
   kKvIdentical = 3,
+  // The state is a decoded latent, and its distribution diverges from the stored one as was measured when it was
+  // encoded.
+  kAsMeasured = 4,
+  // The state is a decoded latent, rewound to a token whose logits were not stored; what was decoded are the values
+  // that
+  // were measured.
+  kValuesAsMeasured = 5,
 };
 
 // How a restored next-token distribution compares with the one stored when the node was saved.
@@ -162,6 +170,8 @@ struct RestoreTiming {
   absl::Duration check;
   // From the call to the session being usable.
   absl::Duration total;
+  // Computing again what the encoding left out.
+  absl::Duration replay;
 
   bool operator==(const RestoreTiming&) const = default;
 };
@@ -182,6 +192,14 @@ struct Proof {
   DistributionCheck check;
   // Where the time went.
   RestoreTiming timing;
+  // The encoding that was read, unless it was the one as saved; with what was measured of it when it was made.
+  std::optional<Encoding> encoding;
+  // Whether the state has the bits that were saved.
+  bool exact = false;
+  // Layers whose K and V were computed again for all tokens, from the token ids.
+  int32_t layers_recomputed = 0;
+  // What the restore was estimated to take, which chose the encoding; the time it took is in `timing`.
+  absl::Duration estimate;
 
   bool operator==(const Proof&) const = default;
 };
@@ -359,6 +377,10 @@ struct Node {
   std::vector<Block> blocks;
   // Hidden states that were saved with it.
   std::optional<Taps> taps;
+  // Other encodings of its K and V, beside the one as saved. Errors by layer: View::kFull only.
+  std::vector<Encoding> encodings;
+  // The blocks as saved were dropped: the state is in `encodings` alone.
+  bool saved_dropped = false;
 
   bool operator==(const Node&) const = default;
 };

@@ -1,0 +1,71 @@
+// The latent codecs against the decoders that were written from the documents.
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "compressor/container.h"
+#include "compressor/latent/latent_codec.h"
+#include "compressor/latent/reference_decoder.h"
+#include "compressor/latent/residual_codec.h"
+#include "compressor/latent/test_profile.h"
+
+namespace quicksave::compressor {
+namespace {
+
+void ExpectReferenceAgrees(const TestSource& source, const TestBlock& block, float step, int known) {
+  SCOPED_TRACE(testing::Message() << block.shape.DebugString() << " step " << step << " known " << known);
+  CodecRegistry registry;
+  ASSERT_TRUE(registry.Register(NewLatentCodec(source.profile())).ok());
+  ASSERT_TRUE(registry.Register(NewResidualCodec(source.profile())).ok());
+  BlockContext context = block.Context(step, known);
+  const auto latent = EncodeBlock(registry, kLatentCodec, block.view(), context);
+  ASSERT_TRUE(latent.ok()) << latent.status();
+  std::vector<uint16_t> base = block.Prefilled(*source.profile(), known);
+  ReferenceContext reference{
+      .profile = source.profile()->Serialize(), .values = base, .known = known, .hidden = block.hidden_states};
+  for (int layer = 0; layer < block.shape.layers; ++layer) {
+    reference.angles.push_back(block.angle_tables[layer % 2]);
+  }
+  ASSERT_TRUE(DecodeBlock(registry, *latent, context, {block.shape, absl::MakeSpan(base)}).ok());
+  EXPECT_EQ(ReferenceDecodeLatent(*latent, reference), base);
+  context.base = base;
+  const auto residual = EncodeBlock(registry, kResidualCodec, block.view(), context);
+  ASSERT_TRUE(residual.ok()) << residual.status();
+  reference.values = base;
+  EXPECT_EQ(ReferenceDecodeResidual(*residual, reference), block.values);
+}
+
+TEST(LatentReferenceTest, ReferenceDecodesWhatTheCodecsWrite) {
+  for (const TestProfileOptions& options :
+       {TestProfileOptions{.first_diagonal_group = 1}, TestProfileOptions{.split = 1, .group_layers = {1, 2}},
+        TestProfileOptions{.features = 0, .first_diagonal_group = 0}}) {
+    const TestSource source(options);
+    for (const int tokens : {1, 34}) {
+      const TestBlock block = source.Draw(tokens, 3);
+      for (const float step : {0.01f, 0.3f, 5.0f}) {
+        for (const int known : {0, 4}) ExpectReferenceAgrees(source, block, step, known);
+      }
+    }
+  }
+}
+
+TEST(LatentReferenceTest, ReferenceDecodesEscapes) {
+  const TestSource source({.first_diagonal_group = 1});
+  TestBlock block = source.Draw(20, 4);
+  TestRandom random(5);
+  const size_t coded = 2 * source.profile()->kv_width() * block.shape.tokens;
+  for (int i = 0; i < 200; ++i) {
+    // Finite numbers of any size up to 2^20.
+    const uint64_t bits = random.Next();
+    const uint64_t exponent = random.Below(127 + 20);
+    block.values[coded + random.Below(block.values.size() - coded)] =
+        static_cast<uint16_t>((bits & 0x807f) | exponent << 7);
+  }
+  for (const float step : {0.01f, 0.3f, 5.0f}) ExpectReferenceAgrees(source, block, step, 0);
+}
+
+}  // namespace
+}  // namespace quicksave::compressor
