@@ -2,8 +2,9 @@
 # demo.sh [--keep]
 #
 # Shows what Quicksave is for, on the real model: chat, save, kill the server without warning, start it again, restore with
-# proof, go on to exactly the tokens of an uninterrupted run, branch, and look at the thought graph. Sets up, builds and
-# fetches the model first where that has not been done (minutes, once; later runs take under a minute).
+# proof, go on to exactly the tokens of an uninterrupted run, branch, look at the thought graph, and keep a state in a
+# fraction of the space: exactly, and approximately within a budget. Sets up, builds, fetches the model and calibrates it
+# first where that has not been done (minutes, once; later runs take a minute).
 # Stops by itself; exit status 0 when everything held.
 #
 #   --keep   keep the folder with the store and the server's log, and say where it is
@@ -58,12 +59,71 @@ tokens() { jq -c 'select(.event == "delta") | .tokens[] | [.id, .logprob, [.top[
 
 saved_node() { jq -r 'select(.event == "saved") | .node.name' "$1"; }
 
+# calibrate FILE: makes the latent profiles of the splits 0 and 6, FILE-0.safetensors and FILE-6.safetensors.
+calibrate() {
+  local texts=("$QUICKSAVE_ROOT"/README.md "$QUICKSAVE_ROOT"/docs/*.md "$QUICKSAVE_ROOT"/{server,storage,client}/*/*.cc) text
+  for text in /usr/share/common-licenses/*; do
+    [ ! -f "$text" ] || [ -h "$text" ] || texts+=("$text")
+  done
+  take_lock profiles
+  mkdir -p "$(dirname "$1")"
+  note "calibrating profiles of this model, about two minutes, once"
+  # Under other names first, so that what is there is whole.
+  quicksave-calibrate --model "$QUICKSAVE_MODEL_DIR" --text "${texts[@]}" --out "$WORK/profile.safetensors" --split 0,6 \
+    --tokens 16384 --gradient-pieces 8 2> >(tee "$WORK/calibrate.log" | awk 'NR % 5 == 1 { print "    " $0; fflush() }' >&2) ||
+    fail "Calibrating failed: $(tail -n 1 "$WORK/calibrate.log")"
+  mv "$WORK/profile-0.safetensors" "$1-0.safetensors"
+  mv "$WORK/profile-6.safetensors" "$1-6.safetensors"
+}
+
+# load_profiles: has the server load the profiles of its model, and makes them where there are none that it takes.
+load_profiles() {
+  local file split
+  file="$QUICKSAVE_CACHE/profiles/$(quicksave --json status | jq -r '.model.fingerprint' | cut -c 1-32)"
+  for split in 0 6; do
+    quicksave --quiet profiles --load "$file-$split.safetensors" >/dev/null 2>&1 || { calibrate "$file" && break; }
+  done
+  for split in 0 6; do
+    quicksave --quiet profiles --load "$file-$split.safetensors" >/dev/null
+  done
+}
+
+# sizes NODE: what a node takes as it was in memory, as saved, and in each of its encodings.
+sizes() {
+  quicksave --json show "$1" | jq -r '
+    def row(name; bytes; all): "    \(name)\t\(bytes / 1e6 * 100 | round / 100) MB\t\(all / bytes * 10 | round / 10) times smaller";
+    .node // . | (.storage.raw_bytes // 0) as $raw | ([.encodings[]?.raw_bytes, $raw] | max) as $all |
+    row("in memory"; $all; $all), (select(.saved_dropped | not) | row("as saved"; .storage.stored_bytes; $all)),
+    (.encodings[]? | row("latent, split \(.split)"; .stored_bytes; $all),
+      (select(.has_residual) | row("with its residual"; .stored_bytes + .residual_bytes; $all)))' | column -t -s $'\t'
+}
+
+encodings() {
+  local node="$1" session
+  chapter "8. Keep a state in a fraction of the space"
+  load_profiles
+  show quicksave profiles
+  show quicksave encode "$node" --point default --residual
+  sizes "$node"
+  note "latent and residual have every bit, so the blocks as saved may go:"
+  show quicksave drop "$node" --saved
+  show quicksave restore "$node" --exact-only
+  quicksave --json generate --node "$node" --max-tokens 40 --logprobs 5 >"$WORK/layered.json"
+  cmp -s <(tokens "$WORK/uninterrupted.json") <(tokens "$WORK/layered.json") ||
+    fail "The run from latent and residual differs from the uninterrupted one." "Compare $WORK/uninterrupted.json and $WORK/layered.json (use --keep)."
+  note "restored from them, the node goes on to exactly the same tokens"
+  note "and where a mean divergence of 0.1 nats will do, the latent alone is read:"
+  show quicksave restore "$node" --max-kl 0.1
+  session="$(quicksave --json ls --sessions | jq -r '.sessions[-1].name')"
+  show quicksave generate --session "$session" --max-tokens 40
+}
+
 prepare() {
   say "Preparing"
   "$QUICKSAVE_ROOT/scripts/setup.sh" --only=build
   "$QUICKSAVE_ROOT/scripts/fetch_model.sh"
-  "$QUICKSAVE_ROOT/scripts/build.sh" release quicksave quicksave-server
-  PATH="$QUICKSAVE_ROOT/build/release/server:$QUICKSAVE_ROOT/build/release/client/cli:$PATH"
+  "$QUICKSAVE_ROOT/scripts/build.sh" release quicksave quicksave-server quicksave-calibrate
+  PATH="$QUICKSAVE_ROOT/build/release/server:$QUICKSAVE_ROOT/build/release/server/sidecar:$QUICKSAVE_ROOT/build/release/client/cli:$PATH"
   WORK="$(mktemp -d)"
   trap cleanup EXIT
 }
@@ -113,7 +173,9 @@ story() {
   show quicksave tree
   show quicksave status
 
-  chapter "8. Stop"
+  encodings "$node"
+
+  chapter "9. Stop"
   kill -TERM "$SERVER_PID"
   wait "$SERVER_PID" || fail "The server did not end cleanly."
   SERVER_PID=""

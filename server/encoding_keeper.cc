@@ -61,6 +61,10 @@ void EncodingKeeper::RunRound() {
 
 bool EncodingKeeper::IsDue(const storage::NodeRecord& record) const {
   if (record.model_fingerprint() != core_->identity.fingerprint || record.no_saved_blocks()) return false;
+  // The state and what it decodes to, with a page more where each is cut in two. Others would wait for this one for
+  // ever.
+  const int pages = 2 * (engine::PagesFor(static_cast<int>(record.token_count())) + 1);
+  if (pages > core_->broker->most_pages()) return false;
   for (const storage::v1::EncodingSummary& encoding : record.encodings()) {
     if (encoding.codec() == compressor::kLatentCodec) return false;
   }

@@ -172,7 +172,7 @@ absl::StatusOr<RestoredState> Archive::RestoreOnce(storage::NodeRecord record, c
   // Replaying in two parts may take a page more.
   const int room = std::max(tokens, source->replay_end == 0 ? 0 : source->replay_end + engine::cpu::kPageTokens);
   absl::StatusOr<engine::PageReservation> reservation =
-      options.reserve ? options.reserve(room) : d_.pool->Reserve(engine::PagesFor(room));
+      options.reserve ? options.reserve(tokens, room) : d_.pool->Reserve(engine::PagesFor(room));
   if (!reservation.ok()) return reservation.status();
   absl::Status loaded = Load(*source, tokens, taps, options.replayer, *std::move(reservation), restored);
   if (!loaded.ok()) return loaded;

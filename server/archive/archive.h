@@ -95,8 +95,8 @@ struct RestoredState {
   RestoreReport report;
 };
 
-// Reserves pages for that many tokens, or more.
-using ReservePages = std::function<absl::StatusOr<engine::PageReservation>(int tokens)>;
+// Reserves pages for `room` tokens, or more; the restored state has `tokens` of them.
+using ReservePages = std::function<absl::StatusOr<engine::PageReservation>(int tokens, int room)>;
 
 struct RestoreOptions {
   // Keeps that many tokens only, 1 to all.

@@ -39,8 +39,8 @@ absl::StatusOr<std::string> ParkingLot::Park(const SessionState& state) {
 }
 
 absl::StatusOr<ParkedState> ParkingLot::Unpark(const std::string& name, engine::PageReservation& pages) {
-  const auto reserve = [&pages](int tokens) -> absl::StatusOr<engine::PageReservation> {
-    return pages.Split(engine::PagesFor(tokens));
+  const auto reserve = [&pages](int /*tokens*/, int room) -> absl::StatusOr<engine::PageReservation> {
+    return pages.Split(engine::PagesFor(room));
   };
   absl::StatusOr<RestoredState> restored = archive_->Restore(kTenant, name, {.reserve = reserve});
   if (!restored.ok()) return restored.status();

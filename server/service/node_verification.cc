@@ -71,12 +71,12 @@ absl::Status Compare(const std::string& node, const SessionState& state, const R
 absl::StatusOr<int> CheckByReplay(Core& core, const CallContext& call, const std::string& id) {
   const std::string node = absl::StrCat("nodes/", id);
   engine::PageReservation pages;
-  const auto reserve = [&](int tokens) -> absl::StatusOr<engine::PageReservation> {
+  const auto reserve = [&](int /*tokens*/, int room) -> absl::StatusOr<engine::PageReservation> {
     // For the stored state and the new one. Nobody waits while holding pages, also where a restore begins again.
     pages = {};
-    absl::StatusOr<engine::PageReservation> both = core.broker->Reserve(2 * engine::PagesFor(tokens), call);
+    absl::StatusOr<engine::PageReservation> both = core.broker->Reserve(2 * engine::PagesFor(room), call);
     if (!both.ok()) return both.status();
-    pages = both->Split(engine::PagesFor(tokens));
+    pages = both->Split(engine::PagesFor(room));
     return both;
   };
   const auto admit = [&](int64_t bytes) { return AdmitNodeTaps(core, node, bytes); };

@@ -137,10 +137,10 @@ absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node
   const absl::StatusOr<std::string> id = ParseName(node, "nodes");
   if (!id.ok()) return id.status();
   ProvenState proven;
-  const auto reserve = [&](int tokens) -> absl::StatusOr<engine::PageReservation> {
+  const auto reserve = [&](int tokens, int room) -> absl::StatusOr<engine::PageReservation> {
     // Nobody waits while holding pages, also where a restore begins again.
     proven.pages = {};
-    const int pages = engine::PagesFor(tokens);
+    const int pages = engine::PagesFor(room);
     absl::StatusOr<engine::PageReservation> all = core.broker->Reserve(pages + use.growth(tokens), call);
     if (!all.ok()) return all.status();
     engine::PageReservation reserved = all->Split(pages);

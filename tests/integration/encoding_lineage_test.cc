@@ -85,6 +85,12 @@ TEST_F(EncodingLineageTest, AChildOfALatentKeepsItsBlocksAndIsExactItself) {
   EXPECT_TRUE(absl::IsFailedPrecondition(replayed)) << replayed;
   EXPECT_THAT(std::string(replayed.message()), HasSubstr("[LOSSY_ANCESTRY]"));
 
+  for (const char* spec : {"codec: 'replay'", "split: 6"}) {
+    const absl::Status refused = ErrorOf(Calls().Encode(child.name, absl::StrCat("encoding { ", spec, " }")));
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("is not what was saved"));
+  }
+
   // A grandchild of both kinds of blocks.
   const client::Node grandchild = ExtendAndSave(RestoreSession(child.name), 100);
   EXPECT_EQ(ProofOf(grandchild.name).check().outcome(), kIdentical);

@@ -58,6 +58,8 @@ TEST_F(EncodingRequestsTest, WrongRequestsAreRefusedWithTheirReasonAndChangeNoth
       {encode, "", StatusCode::kInvalidArgument, "nodes/"},
       {encode, "name: 'NODE' encoding { profile: 'x' }", StatusCode::kFailedPrecondition, "[NO_PROFILE]"},
       {encode, "name: 'NODE' encoding { split: 3 }", StatusCode::kFailedPrecondition, "(split 6)"},
+      {encode, "name: 'NODE' encoding { codec: 'zip' }", StatusCode::kInvalidArgument, "latent or replay"},
+      {encode, "name: 'NODE' encoding { codec: 'replay' split: 0 }", StatusCode::kInvalidArgument, "no profile, split"},
       {encode, "name: 'NODE' encoding { split: -1 }", StatusCode::kInvalidArgument, "encoding.split is -1"},
       {encode, absl::StrCat("name: 'NODE' encoding { split: 6 profile: '", encoding.profile(), "' }"),
        StatusCode::kInvalidArgument, "has split 0"},

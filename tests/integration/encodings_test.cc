@@ -265,6 +265,51 @@ TEST_F(EncodingsTest, HiddenStatesStayAsTheyWereSaved) {
   ASSERT_TRUE(Calls().Restore(saved.name, "at_token: 40").ok());
 }
 
+TEST_F(EncodingsTest, TokenIdsAloneGiveEveryBitBack) {
+  const client::Node saved = Save(24, 10);
+  const std::vector<client::Token> before = ContinueNode(saved.name);
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(
+      const v1::EncodeNodeResponse encoded,
+      Calls().Encode(saved.name, "encoding { codec: 'replay' } budget { max_kl: 0 } drop_saved: true"));
+  EXPECT_EQ(encoded.encoding().codec(), "replay");
+  EXPECT_EQ(encoded.encoding().fidelity().max_kl(), 0);
+  EXPECT_LT(encoded.encoding().stored_bytes(), 1000);
+  KillAndRestart();
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::RestoreResponse restored, Calls().Restore(saved.name, "exact_only: true"));
+  EXPECT_TRUE(restored.proof().exact());
+  EXPECT_EQ(restored.proof().layers_recomputed(), kLayers);
+  EXPECT_EQ(restored.proof().check().outcome(), v1::DistributionCheck::OUTCOME_IDENTICAL);
+  EXPECT_EQ(ContinueNode(saved.name), before);
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::RestoreResponse rewound, Calls().Restore(saved.name, "at_token: 100"));
+  EXPECT_EQ(rewound.proof().check().outcome(), v1::DistributionCheck::OUTCOME_KV_IDENTICAL);
+  EXPECT_TRUE(Calls().Verify(saved.name, true).ok());
+  const client::Node child = ExtendAndSave(rewound.session().name(), 10);
+  EXPECT_EQ(Calls().Get(child.name)->lossy_tokens(), 0);
+  EXPECT_TRUE(Calls().Verify(child.name, true).ok());
+}
+
+TEST_F(EncodingsTest, ASnapshotMayBeEncodedAtOnce) {
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const std::string session, NewSession(Client(), Prose(12, 11)));
+  const auto snapshot = [&](const std::string& options) {
+    return Calls().Call<v1::SnapshotResponse>("SnapshotService/Snapshot",
+                                              absl::StrCat("session: '", session, "' ", options));
+  };
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::SnapshotResponse saved,
+                                 snapshot("encoding { residual: true } drop_saved: true"));
+  EXPECT_EQ(saved.encoding_error(), "");
+  EXPECT_TRUE(saved.encoding().has_residual());
+  EXPECT_TRUE(saved.node().saved_dropped());
+  EXPECT_TRUE(Calls().Verify(saved.node().name(), true).ok());
+  // The session goes on, and stores what its origin has no more.
+  const client::Node next = ExtendAndSave(session, 8);
+  EXPECT_TRUE(Calls().Verify(next.name, true).ok());
+  // A save stands, whatever comes of the encoding.
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::SnapshotResponse kept, snapshot("encoding { split: 3 }"));
+  EXPECT_THAT(kept.encoding_error(), HasSubstr("profile with split 3"));
+  EXPECT_TRUE(Calls().Restore(kept.node().name()).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(ErrorOf(snapshot("drop_saved: true"))));
+}
+
 TEST_F(EncodingsTest, NothingIsLeftInTheStoreOfADeletedNode) {
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::ServerStatus before, Client().GetStatus());
   const client::Node saved = Save(24, 9);
