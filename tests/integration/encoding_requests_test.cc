@@ -46,7 +46,8 @@ struct BadCall {
 
 TEST_F(EncodingRequestsTest, WrongRequestsAreRefusedWithTheirReasonAndChangeNothing) {
   const client::Node saved = Save(6, 1);
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::Encoding encoding, Calls().Encode(saved.name)->encoding());
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::EncodeNodeResponse encoded, Calls().Encode(saved.name));
+  const v1::Encoding& encoding = encoded.encoding();
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::Node before, Calls().Get(saved.name));
   const std::string encode = "GraphService/EncodeNode";
   const std::string drop = "GraphService/DropEncoding";
@@ -206,7 +207,9 @@ TEST_F(EncodingRequestsTest, EncodesDropsAndRestoresOfOneNodeMayMeet) {
           const std::string& node = t % 2 == 0 ? saved.name : other.name;
           const absl::StatusOr<Generation> made = GoOn(Client(), client::FromNode{.name = node}, 24);
           status = made.status();
-          if (made.ok()) EXPECT_EQ(made->tokens, before);
+          if (made.ok()) {
+            EXPECT_EQ(made->tokens, before);
+          }
         }
         EXPECT_TRUE(status.ok()) << "thread " << t << ": " << status;
         ++done;
