@@ -151,6 +151,7 @@ int RunCli(const std::vector<std::string>& arguments, Console& console, const En
   AddListCommands(app, &chosen);
   AddTreeCommand(app, &chosen);
   AddNodeCommands(app, &chosen);
+  AddEncodingCommands(app, &chosen);
   AddServerCommands(app, &chosen);
   app.failure_message(UsageError);
   try {

@@ -247,7 +247,7 @@ TEST_F(CliTest, WrongUsageAndHelp) {
   EXPECT_EQ(Run({"--version"}).out, "quicksave 0.1.0\n");
   EXPECT_THAT(Run({"--help"}).out, HasSubstr("Exit status: 0 success"));
   for (const char* command : {"chat", "generate", "save", "restore", "branch", "score", "ls", "tree", "show", "label",
-                              "rm", "verify", "status", "health", "gc"}) {
+                              "rm", "verify", "encode", "drop", "profiles", "status", "health", "gc"}) {
     const Result help = Run({command, "--help"});
     EXPECT_EQ(help.code, 0) << command;
     EXPECT_THAT(help.out, HasSubstr("Examples:")) << command;

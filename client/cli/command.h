@@ -15,6 +15,7 @@
 
 namespace CLI {  // NOLINT(readability-identifier-naming): it is the library's name
 class App;
+class Option;
 }  // namespace CLI
 
 namespace quicksave::cli {
@@ -44,6 +45,7 @@ void AddHiddenCommand(CLI::App& app, CommandBody* chosen);
 void AddListCommands(CLI::App& app, CommandBody* chosen);
 void AddTreeCommand(CLI::App& app, CommandBody* chosen);
 void AddNodeCommands(CLI::App& app, CommandBody* chosen);
+void AddEncodingCommands(CLI::App& app, CommandBody* chosen);
 void AddServerCommands(CLI::App& app, CommandBody* chosen);
 
 }  // namespace quicksave::cli

@@ -14,6 +14,7 @@ std::string Advice(const absl::Status& status) {
     case absl::StatusCode::kUnavailable:
       return "Is quicksave-server running there, and ready? See --endpoint and `quicksave health`.";
     case absl::StatusCode::kNotFound:
+      if (absl::StrContains(status.message(), "`quicksave ")) return "";
       return "`quicksave ls` lists nodes, `quicksave ls --sessions` sessions.";
     case absl::StatusCode::kDeadlineExceeded:
       return "--timeout gives more time.";

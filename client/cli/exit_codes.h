@@ -22,7 +22,7 @@ enum ExitCode {
   kExitDataLoss = 6,
   // A queue, quota, disk or memory of the server is full.
   kExitExhausted = 7,
-  // Not in this state: a node with children, another model's node, a changed etag.
+  // Not in this state: a node with children, another model's node, a changed etag, no encoding within the budget.
   kExitPrecondition = 8,
   // The server does not accept who calls.
   kExitDenied = 9,

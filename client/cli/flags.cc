@@ -2,7 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <fstream>
-#include <iterator>
+#include <sstream>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -27,8 +28,12 @@ void SetBiases(const std::vector<std::string>& texts, client::SamplingParameters
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::NotFoundError(absl::StrCat("cannot read '", path, "'"));
-  return std::string(std::istreambuf_iterator<char>(file), {});
+  std::ostringstream content;
+  // Of a folder too this fails, where an iterator would throw.
+  if (!file || !(content << file.rdbuf())) {
+    return absl::NotFoundError(absl::StrCat("cannot read '", path, "', or it is empty"));
+  }
+  return std::move(content).str();
 }
 
 }  // namespace
@@ -122,6 +127,20 @@ absl::StatusOr<std::optional<client::TapSpec>> TapFlags::Value() const {
   if (!layers.empty()) return client::TapSpec{.layers = layers, .all_tokens = all_tokens.value_or(false)};
   if (all_tokens) return absl::InvalidArgumentError("--tap-tokens goes with --tap-layers");
   return std::nullopt;
+}
+
+std::vector<CLI::Option*> AddBudgetFlags(CLI::App* app, client::FidelityBudget* budget) {
+  const char* kGroup = "What an encoding that is not exact must keep to, as it was measured";
+  return {
+      app->add_option("--max-kl", budget->max_kl,
+                      "Largest mean divergence of next-token distributions, in nats; 0.002 is what bf16 in place of "
+                      "fp32 does")
+          ->type_name("NATS")
+          ->group(kGroup),
+      app->add_option("--min-top1", budget->min_top1,
+                      "Smallest share of tokens whose most likely next token is the same, 0 to 1")
+          ->type_name("SHARE")
+          ->group(kGroup)};
 }
 
 void SaveFlags::AddTo(CLI::App* app) {

@@ -53,6 +53,9 @@ struct SaveFlags {
   absl::StatusOr<client::SaveOptions> Options() const;
 };
 
+// --max-kl, --min-top1. Returns both options.
+std::vector<CLI::Option*> AddBudgetFlags(CLI::App* app, client::FidelityBudget* budget);
+
 // A flag for a duration: a number of seconds, or 500ms, 30s, 5m, 1h30m.
 void AddDurationFlag(CLI::App* app, const std::string& name, std::optional<absl::Duration>* value,
                      const std::string& description);

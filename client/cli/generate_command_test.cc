@@ -149,6 +149,9 @@ TEST_F(GenerateCommandTest, ConstraintsComeFromTextsAndFiles) {
   EXPECT_EQ(constraint_of({"--regex", "[0-9]+"}), client::Constraint(client::Regex{"[0-9]+"}));
   EXPECT_EQ(constraint_of({"--no-constraint"}), client::Constraint());
   EXPECT_NE(Run({"generate", "--prompt", "p", "--grammar", "/no/such/file"}).code, 0);
+  const Result folder = Run({"generate", "--prompt", "p", "--grammar", ::testing::TempDir()});
+  EXPECT_EQ(folder.code, 3);
+  EXPECT_THAT(folder.err, HasSubstr("cannot read '"));
   EXPECT_NE(Run({"generate", "--prompt", "p", "--regex", "a", "--choice", "b"}).code, 0);
   EXPECT_NE(Run({"generate", "--prompt", "p", "--logit-bias", "a=1"}).code, 0);
   ASSERT_EQ(Run({"generate", "--prompt", "p", "--logit-bias", "none"}).code, 0);

@@ -79,6 +79,10 @@ std::string OutcomeName(client::CheckOutcome outcome) {
       return "skipped";
     case client::CheckOutcome::kKvIdentical:
       return "kv_identical";
+    case client::CheckOutcome::kAsMeasured:
+      return "as_measured";
+    case client::CheckOutcome::kValuesAsMeasured:
+      return "values_as_measured";
     case client::CheckOutcome::kUnspecified:
       break;
   }
@@ -183,22 +187,28 @@ Json ToJson(const client::Token& token) {
 }
 
 Json ToJson(const client::Proof& proof) {
-  return {{"tokens_reused", proof.tokens_reused},
-          {"tokens_recomputed", proof.tokens_recomputed},
-          {"bytes_read", proof.bytes_read},
-          {"bytes_restored", proof.bytes_restored},
-          {"codec", proof.codec},
-          {"check",
-           {{"outcome", OutcomeName(proof.check.outcome)},
-            {"logits_compared", proof.check.logits_compared},
-            {"max_abs_difference", proof.check.max_abs_difference},
-            {"kl_divergence", proof.check.kl_divergence}}},
-          {"timing",
-           {{"read_seconds", absl::ToDoubleSeconds(proof.timing.read)},
-            {"decode_seconds", absl::ToDoubleSeconds(proof.timing.decode)},
-            {"load_seconds", absl::ToDoubleSeconds(proof.timing.load)},
-            {"check_seconds", absl::ToDoubleSeconds(proof.timing.check)},
-            {"total_seconds", absl::ToDoubleSeconds(proof.timing.total)}}}};
+  Json json = {{"tokens_reused", proof.tokens_reused},
+               {"tokens_recomputed", proof.tokens_recomputed},
+               {"bytes_read", proof.bytes_read},
+               {"bytes_restored", proof.bytes_restored},
+               {"codec", proof.codec},
+               {"check",
+                {{"outcome", OutcomeName(proof.check.outcome)},
+                 {"logits_compared", proof.check.logits_compared},
+                 {"max_abs_difference", proof.check.max_abs_difference},
+                 {"kl_divergence", proof.check.kl_divergence}}},
+               {"timing",
+                {{"read_seconds", absl::ToDoubleSeconds(proof.timing.read)},
+                 {"decode_seconds", absl::ToDoubleSeconds(proof.timing.decode)},
+                 {"load_seconds", absl::ToDoubleSeconds(proof.timing.load)},
+                 {"check_seconds", absl::ToDoubleSeconds(proof.timing.check)},
+                 {"total_seconds", absl::ToDoubleSeconds(proof.timing.total)},
+                 {"replay_seconds", absl::ToDoubleSeconds(proof.timing.replay)}}}};
+  if (proof.encoding) json["encoding"] = ToJson(*proof.encoding);
+  json["exact"] = proof.exact;
+  json["layers_recomputed"] = proof.layers_recomputed;
+  json["estimate_seconds"] = absl::ToDoubleSeconds(proof.estimate);
+  return json;
 }
 
 Json ToJson(const client::Taps& taps) {
@@ -238,6 +248,8 @@ Json ToJson(const client::Node& node) {
   SetTime(&json, "update_time", node.update_time);
   json["sampling"] = ToJson(node.sampling);
   json["storage"] = ToJson(node.storage);
+  if (!node.encodings.empty()) json["encodings"] = ToJsonArray(node.encodings);
+  json["saved_dropped"] = node.saved_dropped;
   if (node.taps) json["taps"] = ToJson(*node.taps);
   json["lacks"] = node.lacks;
   if (!node.token_ids.empty()) json["token_ids"] = node.token_ids;

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/command.h"
+#include "client/cli/encoding_text.h"
 #include "client/cli/flags.h"
 #include "client/cli/json_output.h"
 #include "client/cli/names.h"
@@ -43,9 +44,9 @@ std::string NodeTable(const std::vector<client::Node>& nodes, const Console& con
   for (size_t i = 0; i < nodes.size(); ++i) {
     const client::Node& node = nodes[i];
     const std::string labels = absl::StrJoin(node.labels, " ", absl::PairFormatter("="));
-    table.AddRow({ids[i], HumanCount(node.token_count), HumanBytes(node.storage.stored_bytes),
-                  HumanRatio(node.storage.ratio), absl::StrCat("+", HumanBytes(node.storage.added_bytes)),
-                  HumanAge(node.create_time, now), CutEnd(OneLine(labels, console.unicode), 24, console.unicode),
+    table.AddRow({ids[i], HumanCount(node.token_count), HumanBytes(StoredBytes(node)), HumanRatio(StoredRatio(node)),
+                  absl::StrCat("+", HumanBytes(node.storage.added_bytes)), HumanAge(node.create_time, now),
+                  CutEnd(OneLine(labels, console.unicode), 24, console.unicode),
                   OneLine(node.text_tail, console.unicode)});
   }
   return table.Render(console);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "client/cli/command.h"
+#include "client/cli/encoding_text.h"
 #include "client/cli/flags.h"
 #include "client/cli/json_output.h"
 #include "client/cli/names.h"
@@ -42,6 +43,11 @@ Fields NodeFields(const client::Node& node, const Console& console) {
   const auto or_dash = [&console](const std::string& text) {
     return text.empty() ? "-" : OneLine(text, console.unicode);
   };
+  const std::string stored =
+      node.saved_dropped
+          ? "- (the blocks as saved were dropped)"
+          : absl::StrCat(HumanBytes(storage.stored_bytes), " of ", HumanBytes(storage.raw_bytes), " (", storage.codec,
+                         ", ", HumanRatio(storage.ratio), ") in ", storage.blocks, " blocks");
   Fields fields = {
       {"node", node.name},
       {"tokens", HumanCount(node.token_count)},
@@ -50,8 +56,7 @@ Fields NodeFields(const client::Node& node, const Console& console) {
       {"rewards", or_dash(absl::StrJoin(node.rewards, " ", absl::PairFormatter("=")))},
       {"note", or_dash(node.note)},
       {"saved", absl::StrCat(HumanTime(node.create_time), " (", HumanAge(node.create_time, console.now()), ")")},
-      {"stored", absl::StrCat(HumanBytes(storage.stored_bytes), " of ", HumanBytes(storage.raw_bytes), " (",
-                              storage.codec, ", ", HumanRatio(storage.ratio), ") in ", storage.blocks, " blocks")},
+      {"stored", stored},
       {"added", HumanBytes(storage.added_bytes)},
       {"logits", HumanBytes(storage.logits_bytes)},
       {"sampling", SamplingText(node.sampling)},
@@ -59,6 +64,9 @@ Fields NodeFields(const client::Node& node, const Console& console) {
       {"model", node.model_fingerprint},
       {"etag", node.etag}};
   if (node.taps) fields.emplace_back("taps", TapsText(*node.taps));
+  for (size_t i = 0; i < node.encodings.size(); ++i) {
+    fields.emplace_back(absl::StrCat("encoding ", i + 1), EncodingText(node.encodings[i]));
+  }
   for (const client::Block& block : node.blocks) {
     fields.emplace_back(
         "block", absl::StrCat(block.id, "  tokens ", block.first_token, " to ", block.first_token + block.token_count,

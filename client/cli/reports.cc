@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "client/cli/encoding_text.h"
 #include "client/cli/text_format.h"
 #include "client/cli/text_table.h"
 
@@ -17,6 +18,10 @@ std::string CheckText(const client::DistributionCheck& check) {
       return "K and V of the last token identical (its logits were not stored)";
     case client::CheckOutcome::kSkipped:
       return "next-token distribution not checked";
+    case client::CheckOutcome::kAsMeasured:
+      return absl::StrFormat("next-token distribution diverges as measured (KL %.4g nats)", check.kl_divergence);
+    case client::CheckOutcome::kValuesAsMeasured:
+      return "decoded values as measured (the logits were not stored)";
     case client::CheckOutcome::kUnspecified:
       break;
   }
@@ -41,11 +46,38 @@ std::string ReasonText(const client::GenerateFinished& finished) {
   return "the server";
 }
 
+// What was recomputed of the tokens that were reused.
+std::string LayersText(const client::Proof& proof) {
+  if (proof.layers_recomputed == 0) return "";
+  return absl::StrCat(" (", proof.layers_recomputed, " layers of them recomputed)");
+}
+
+// Whether the state is the saved one, and else how far from it.
+std::string StateText(const client::Proof& proof) {
+  if (proof.exact) return "exact: every bit as saved";
+  const bool measured = proof.encoding && proof.encoding->fidelity;
+  return absl::StrCat("not exact: ",
+                      measured ? FidelityText(*proof.encoding->fidelity) : std::string("how far was not measured"));
+}
+
+std::string TimeText(const client::Proof& proof) {
+  const client::RestoreTiming& timing = proof.timing;
+  std::string text = absl::StrCat(HumanDuration(timing.total), ": read ", HumanDuration(timing.read), ", decode ",
+                                  HumanDuration(timing.decode), ", load ", HumanDuration(timing.load));
+  if (timing.replay > absl::ZeroDuration()) absl::StrAppend(&text, ", replay ", HumanDuration(timing.replay));
+  absl::StrAppend(&text, ", check ", HumanDuration(timing.check));
+  if (proof.estimate > absl::ZeroDuration()) {
+    absl::StrAppend(&text, "; estimated ", HumanDuration(proof.estimate), " without the check");
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string ProofLine(const client::Proof& proof) {
-  return absl::StrCat(HumanCount(proof.tokens_reused), " tokens reused, ", HumanCount(proof.tokens_recomputed),
-                      " recomputed; ", CheckText(proof.check), "; ", HumanBytes(proof.bytes_read), " read in ",
+  return absl::StrCat(HumanCount(proof.tokens_reused), " tokens reused", LayersText(proof), ", ",
+                      HumanCount(proof.tokens_recomputed), " recomputed; ", proof.exact ? "" : "not exact; ",
+                      CheckText(proof.check), "; ", HumanBytes(proof.bytes_read), " read in ",
                       HumanDuration(proof.timing.total));
 }
 
@@ -71,17 +103,19 @@ std::string UnreadableLine(const std::vector<std::string>& names) {
 }
 
 Fields ProofFields(const client::Proof& proof) {
-  const client::RestoreTiming& timing = proof.timing;
-  return {
-      {"reused", absl::StrCat(HumanCount(proof.tokens_reused), " tokens")},
+  Fields fields = {
+      {"reused", absl::StrCat(HumanCount(proof.tokens_reused), " tokens", LayersText(proof))},
       {"recomputed", absl::StrCat(HumanCount(proof.tokens_recomputed), " tokens")},
       {"check", CheckText(proof.check)},
       {"difference", absl::StrFormat("max %g, KL %g nats", proof.check.max_abs_difference, proof.check.kl_divergence)},
       {"read", absl::StrCat(HumanBytes(proof.bytes_read), " (", proof.codec, "), ", HumanBytes(proof.bytes_restored),
                             " of K and V in memory")},
-      {"time", absl::StrCat(HumanDuration(timing.total), ": read ", HumanDuration(timing.read), ", decode ",
-                            HumanDuration(timing.decode), ", load ", HumanDuration(timing.load), ", check ",
-                            HumanDuration(timing.check))}};
+      {"state", StateText(proof)}};
+  if (proof.encoding && !proof.encoding->codec.empty()) {
+    fields.emplace_back("encoding", absl::StrCat(EncodingName(*proof.encoding), proof.exact ? ", with residual" : ""));
+  }
+  fields.emplace_back("time", TimeText(proof));
+  return fields;
 }
 
 std::string SamplingText(const client::SamplingParameters& sampling) {

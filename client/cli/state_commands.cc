@@ -118,12 +118,16 @@ void AddSave(CLI::App& app, CommandBody* chosen) {
 
 void AddRestore(CLI::App& app, CommandBody* chosen) {
   auto* command = app.add_subcommand("restore", "Make a live session of a node, with proof");
-  command->footer("Examples:\n  quicksave restore 7f3a\n  quicksave restore nodes/7f3a9c21 --at-token 120 --seed 5");
+  command->footer(
+      "Examples:\n  quicksave restore 7f3a\n  quicksave restore nodes/7f3a9c21 --at-token 120 --seed 5\n"
+      "  quicksave restore 7f3a --max-kl 0.005     (or less faithful, where that is estimated to be faster)");
   const auto flags = std::make_shared<RestoreFlags>();
   client::RestoreRequest& request = flags->request;
   command->add_option("NODE", request.node, "The node")->required();
   command->add_option("--at-token", request.at_token, "Rewind to this many tokens");
   command->add_flag("--skip-check", request.skip_check, "Do not check the next-token distribution");
+  auto* exact_only = command->add_flag("--exact-only", request.exact_only, "Take the bits that were saved, or fail");
+  for (CLI::Option* bound : AddBudgetFlags(command, &request.budget)) bound->excludes(exact_only);
   AddSamplingFlags(command, &request.sampling);
   AddDurationFlag(command, "--lease", &request.lease, "Lease of the session (default: the server's)");
   command->add_option("--request-id", request.request_id, "UUID; a repeat returns the first answer");

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "client/cli/encoding_text.h"
 #include "client/cli/json_output.h"
 #include "client/cli/text_format.h"
 #include "client/cli/text_table.h"
@@ -138,8 +139,8 @@ std::vector<std::string> CellsBeforeText(const Node& node, const std::string& id
   return {id,
           EdgeText(node),
           HumanCount(node.token_count),
-          HumanBytes(node.storage.stored_bytes),
-          HumanRatio(node.storage.ratio),
+          HumanBytes(StoredBytes(node)),
+          HumanRatio(StoredRatio(node)),
           absl::StrCat("+", HumanBytes(node.storage.added_bytes))};
 }
 
