@@ -1,6 +1,7 @@
 // `quicksave encode`, `drop` and `profiles`, and what other commands say of encodings.
 
 #include "client/cli/json_output.h"
+#include "client/cli/reports.h"
 #include "client/cli/testing_run.h"
 #include "gmock/gmock.h"
 
@@ -243,6 +244,10 @@ TEST_F(EncodingCommandsTest, RestoreOfALatentSaysHowFarItIs) {
   EXPECT_EQ(json["estimate_seconds"], 0.009);
   EXPECT_EQ(json["timing"]["replay_seconds"], 0.004);
   EXPECT_EQ(json["check"]["outcome"], "as_measured");
+  EXPECT_EQ(
+      ProofLine(proof),
+      "120 tokens reused (7 layers of them recomputed), 0 recomputed; not exact; next-token distribution diverges "
+      "as measured (KL 0.0012 nats); 1.1 MiB read in 12.3 ms");
   // A prefix of latents that was saved anew: nothing was measured of the whole.
   proof.encoding.reset();
   proof.check.outcome = client::CheckOutcome::kValuesAsMeasured;

@@ -23,7 +23,7 @@ std::string EncodingText(const client::Encoding& encoding);
 
 // How much smaller the encoding is together with its residual; 0 when it has none.
 double LayeredRatio(const client::Encoding& encoding);
-// Stored bytes of all that the node has of its K and V.
+// Stored bytes of all that the node has of its K and V; blocks that two of its encodings share count for both.
 int64_t StoredBytes(const client::Node& node);
 // How much smaller that is than the K and V; 0 when that is not known.
 double StoredRatio(const client::Node& node);

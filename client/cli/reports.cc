@@ -46,10 +46,10 @@ std::string ReasonText(const client::GenerateFinished& finished) {
   return "the server";
 }
 
-std::string ReusedText(const client::Proof& proof) {
-  const std::string text = absl::StrCat(HumanCount(proof.tokens_reused), " tokens");
-  if (proof.layers_recomputed == 0) return text;
-  return absl::StrCat(text, " (", proof.layers_recomputed, " layers of them recomputed)");
+// What was recomputed of the tokens that were reused.
+std::string LayersText(const client::Proof& proof) {
+  if (proof.layers_recomputed == 0) return "";
+  return absl::StrCat(" (", proof.layers_recomputed, " layers of them recomputed)");
 }
 
 // Whether the state is the saved one, and else how far from it.
@@ -75,9 +75,10 @@ std::string TimeText(const client::Proof& proof) {
 }  // namespace
 
 std::string ProofLine(const client::Proof& proof) {
-  return absl::StrCat(ReusedText(proof), " reused, ", HumanCount(proof.tokens_recomputed), " recomputed; ",
-                      proof.exact ? "" : "not exact; ", CheckText(proof.check), "; ", HumanBytes(proof.bytes_read),
-                      " read in ", HumanDuration(proof.timing.total));
+  return absl::StrCat(HumanCount(proof.tokens_reused), " tokens reused", LayersText(proof), ", ",
+                      HumanCount(proof.tokens_recomputed), " recomputed; ", proof.exact ? "" : "not exact; ",
+                      CheckText(proof.check), "; ", HumanBytes(proof.bytes_read), " read in ",
+                      HumanDuration(proof.timing.total));
 }
 
 std::string SavedLine(const client::SavedNode& saved) {
@@ -103,7 +104,7 @@ std::string UnreadableLine(const std::vector<std::string>& names) {
 
 Fields ProofFields(const client::Proof& proof) {
   Fields fields = {
-      {"reused", ReusedText(proof)},
+      {"reused", absl::StrCat(HumanCount(proof.tokens_reused), " tokens", LayersText(proof))},
       {"recomputed", absl::StrCat(HumanCount(proof.tokens_recomputed), " tokens")},
       {"check", CheckText(proof.check)},
       {"difference", absl::StrFormat("max %g, KL %g nats", proof.check.max_abs_difference, proof.check.kl_divergence)},
