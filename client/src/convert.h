@@ -34,6 +34,7 @@ SaveReport FromProto(const v1::SaveReport& from);
 void ToProto(const SamplingParameters& from, v1::SamplingParameters* to);
 void ToProto(const StopConditions& from, v1::StopConditions* to);
 void ToProto(const SaveOptions& from, v1::SaveOptions* to);
+void ToProto(const EncodingSpec& from, v1::EncodingSpec* to);
 void ToProto(const FidelityBudget& from, v1::FidelityBudget* to);
 
 GenerateEvent FromProto(const v1::GenerateResponse& from);

@@ -179,6 +179,7 @@ const std::string kNode = absl::StrCat(
          text_tail: "xt"
          blocks { id: "b" first_token: 128 token_count: 7 raw_bytes: 8 stored_bytes: 9 }
          saved_dropped: true
+         lossy_tokens: 3
          sampling {)pb",
     kSampling, "} taps {", kTaps, "} encodings {", kEncoding, "}");
 // Field by field: GCC 12 warns wrongly about an aggregate this large.
@@ -210,6 +211,7 @@ Node MakeNode() {
   node.taps = kTapsValue;
   node.encodings = {kEncodingValue};
   node.saved_dropped = true;
+  node.lossy_tokens = 3;
   return node;
 }
 const Node kNodeValue = MakeNode();
@@ -329,8 +331,10 @@ TEST(ConvertTest, GenerateEventsAreReadWhole) {
 }
 
 TEST(ConvertTest, SnapshotServiceAnswersAreReadWhole) {
-  EXPECT_EQ(FromProto(Complete<v1::SnapshotResponse>(absl::StrCat("node {", kNode, "} report {", kReport, "}"))),
-            (SavedNode{.node = kNodeValue, .report = kReportValue}));
+  EXPECT_EQ(
+      FromProto(Complete<v1::SnapshotResponse>(
+          absl::StrCat("node {", kNode, "} report {", kReport, "} encoding {", kEncoding, "} encoding_error: 'why'"))),
+      (SavedNode{.node = kNodeValue, .report = kReportValue, .encoding = kEncodingValue, .encoding_error = "why"}));
   EXPECT_EQ(FromProto(Complete<v1::RestoreResponse>(absl::StrCat("session {", kSession, "} proof {", kProof, "}"))),
             (RestoreResponse{.session = kSessionValue, .proof = kProofValue}));
   EXPECT_EQ(FromProto(Complete<v1::BranchResponse>(

@@ -26,15 +26,16 @@ void KeyToProto(const Encoding& from, v1::Encoding* to) {
   to->set_step(from.step);
 }
 
-void SpecToProto(const EncodingSpec& from, v1::EncodingSpec* to) {
+}  // namespace
+
+void ToProto(const EncodingSpec& from, v1::EncodingSpec* to) {
   to->set_profile(from.profile);
   if (from.split) to->set_split(*from.split);
   if (!from.point.empty()) to->set_point(from.point);
   if (from.step) to->set_step(*from.step);
   to->set_residual(from.residual);
+  to->set_codec(from.codec);
 }
-
-}  // namespace
 
 Encoding FromProto(const v1::Encoding& from) {
   Encoding to{.codec = from.codec(),
@@ -85,7 +86,7 @@ ListProfilesResponse FromProto(const v1::ListProfilesResponse& from) {
 v1::EncodeNodeRequest ToProto(const EncodeNodeRequest& from) {
   v1::EncodeNodeRequest to;
   to.set_name(from.name);
-  SpecToProto(from.encoding, to.mutable_encoding());
+  ToProto(from.encoding, to.mutable_encoding());
   if (from.budget != FidelityBudget()) ToProto(from.budget, to.mutable_budget());
   to.set_drop_saved(from.drop_saved);
   to.set_etag(from.etag);

@@ -103,13 +103,19 @@ TEST(ConvertTest, TapsAreWrittenWhole) {
 }
 
 TEST(ConvertTest, SnapshotServiceRequestsAreWrittenWhole) {
-  const auto snapshot =
-      ToProto(SnapshotRequest{.session = "sessions/s",
-                              .save = {.labels = {{"k", "v"}}, .note = "n", .edge_type = EdgeType::kContinuation},
-                              .request_id = "id"});
+  const auto snapshot = ToProto(SnapshotRequest{
+      .session = "sessions/s",
+      .save = {.labels = {{"k", "v"}}, .note = "n", .edge_type = EdgeType::kContinuation},
+      .encoding = EncodingSpec{.profile = "p", .split = 6, .point = "fine", .residual = true, .codec = "latent"},
+      .budget = {.max_kl = 0.5, .min_top1 = 0.75},
+      .drop_saved = true,
+      .request_id = "id"});
   EXPECT_THAT(UnsetFields(snapshot), IsEmpty());
   ExpectProto(snapshot, R"pb(session: "sessions/s"
                              request_id: "id"
+                             encoding { profile: "p" split: 6 point: "fine" residual: true codec: "latent" }
+                             budget { max_kl: 0.5 min_top1: 0.75 }
+                             drop_saved: true
                              save {
                                labels { key: "k" value: "v" }
                                note: "n"
@@ -223,15 +229,15 @@ TEST(ConvertTest, GraphServiceRequestsAreWrittenWhole) {
 }
 
 TEST(ConvertTest, EncodeNodeRequestIsWrittenWhole) {
-  const auto encode =
-      ToProto(EncodeNodeRequest{.name = "nodes/n",
-                                .encoding = {.profile = "p", .split = 6, .point = "fine", .residual = true},
-                                .budget = {.max_kl = 0.5, .min_top1 = 0.75},
-                                .drop_saved = true,
-                                .etag = "e"});
+  const auto encode = ToProto(
+      EncodeNodeRequest{.name = "nodes/n",
+                        .encoding = {.profile = "p", .split = 6, .point = "fine", .residual = true, .codec = "latent"},
+                        .budget = {.max_kl = 0.5, .min_top1 = 0.75},
+                        .drop_saved = true,
+                        .etag = "e"});
   EXPECT_THAT(UnsetFields(encode), IsEmpty());
   ExpectProto(encode, R"pb(name: "nodes/n"
-                           encoding { profile: "p" split: 6 point: "fine" residual: true }
+                           encoding { profile: "p" split: 6 point: "fine" residual: true codec: "latent" }
                            budget { max_kl: 0.5 min_top1: 0.75 }
                            drop_saved: true
                            etag: "e")pb");

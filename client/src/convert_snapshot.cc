@@ -110,7 +110,10 @@ GenerateFinished FromProto(const v1::GenerateFinished& from) {
 }
 
 SavedNode FromProto(const v1::SnapshotResponse& from) {
-  return {.node = FromProto(from.node()), .report = FromProto(from.report())};
+  SavedNode to{.node = FromProto(from.node()), .report = FromProto(from.report())};
+  if (from.has_encoding()) to.encoding = FromProto(from.encoding());
+  to.encoding_error = from.encoding_error();
+  return to;
 }
 
 RestoreResponse FromProto(const v1::RestoreResponse& from) {
@@ -167,6 +170,9 @@ v1::SnapshotRequest ToProto(const SnapshotRequest& from) {
   v1::SnapshotRequest to;
   to.set_session(from.session);
   ToProto(from.save, to.mutable_save());
+  if (from.encoding) ToProto(*from.encoding, to.mutable_encoding());
+  if (from.budget != FidelityBudget()) ToProto(from.budget, to.mutable_budget());
+  to.set_drop_saved(from.drop_saved);
   to.set_request_id(from.request_id);
   return to;
 }

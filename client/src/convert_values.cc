@@ -203,7 +203,8 @@ Node FromProto(const v1::Node& from) {
           .text = from.text(),
           .text_tail = from.text_tail(),
           .taps = TapsFromProto(from),
-          .saved_dropped = from.saved_dropped()};
+          .saved_dropped = from.saved_dropped(),
+          .lossy_tokens = from.lossy_tokens()};
   for (const v1::Encoding& encoding : from.encodings()) to.encodings.push_back(FromProto(encoding));
   for (const v1::Edge& edge : from.parents()) to.parents.push_back(EdgeFromProto(edge));
   for (const v1::Block& block : from.blocks()) {

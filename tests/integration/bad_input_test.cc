@@ -364,8 +364,12 @@ std::vector<std::pair<std::string, std::string>> ValidRequests() {
       {"GraphService/DeleteNode", "name: 'nodes/0'"},
       {"GraphService/Traverse", "node: '$1'"},
       {"GraphService/VerifyNode", "name: '$1' replay: true"},
+      {"GraphService/EncodeNode", "name: '$1' encoding { codec: 'replay' }"},
+      {"GraphService/DropEncoding", "name: 'nodes/0' saved: true"},
       {"AdminService/GetStatus", ""},
       {"AdminService/CollectGarbage", ""},
+      {"AdminService/ListProfiles", ""},
+      {"AdminService/LoadProfile", "path: '/no/such/profile'"},
   };
 }
 

@@ -80,6 +80,8 @@ struct EncodingSpec {
   std::optional<float> step;
   // Also store the residual to the exact bits. Latent and residual together are smaller than the blocks as saved.
   bool residual = false;
+  // `latent`, which empty means, or `replay`: the token ids alone, from which a restore computes everything again.
+  std::string codec;
 
   bool operator==(const EncodingSpec&) const = default;
 };

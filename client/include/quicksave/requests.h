@@ -123,6 +123,10 @@ struct GenerateDelta {
 struct SavedNode {
   Node node;
   SaveReport report;
+  // Of a Snapshot that was to encode the node: what was stored besides; unset when nothing kept to the budget.
+  std::optional<Encoding> encoding;
+  // Why the node could not be encoded; empty when it could.
+  std::string encoding_error;
 
   bool operator==(const SavedNode&) const = default;
 };
@@ -174,6 +178,11 @@ struct SnapshotRequest {
   std::string session;
   // How to save it.
   SaveOptions save;
+  // Also encode the saved node, as EncodeNode does, within `budget`, and drop the blocks as saved when that is asked
+  // for and an encoding keeps to it. The save stands, whatever comes of that.
+  std::optional<EncodingSpec> encoding;
+  FidelityBudget budget;
+  bool drop_saved = false;
   // UUID; a repeat returns the first answer without its report, also after a restart of the server. Made by the client
   // when empty.
   std::string request_id;

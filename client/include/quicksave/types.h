@@ -381,6 +381,9 @@ struct Node {
   std::vector<Encoding> encodings;
   // The blocks as saved were dropped: the state is in `encodings` alone.
   bool saved_dropped = false;
+  // The state descends from a lossy restore, and these first tokens of it were decoded there; 0 in most nodes. What was
+  // saved is restored exactly, but it is not what the model computes from the token ids alone.
+  int32_t lossy_tokens = 0;
 
   bool operator==(const Node&) const = default;
 };
