@@ -19,7 +19,8 @@ inline constexpr char kResidualCodec[] = "latent-residual";
 // is told the step by the payload and refuses another base (DATA_LOSS).
 std::unique_ptr<const Codec> NewResidualCodec(std::shared_ptr<const LatentProfile> profile);
 // The same, for a caller that has the digest of the profile's bytes already.
-std::unique_ptr<const Codec> NewResidualCodec(std::shared_ptr<const LatentProfile> profile, const Digest128& profile_id);
+std::unique_ptr<const Codec> NewResidualCodec(std::shared_ptr<const LatentProfile> profile,
+                                              const Digest128& profile_id);
 
 // The error that a latent of this step leaves in each channel of the coded layers, as residual levels:
 // [layers from first_layer() on][K, V][kv_heads][head_dim].
