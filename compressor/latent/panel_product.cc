@@ -47,29 +47,28 @@ HWY_INLINE void Tile(const float* packed, size_t inputs, const float* x, int col
 }
 
 template <int kOutputs>
-void Panel(const Bf16Matrix& matrix, const int* used, size_t inputs, int first_output, const float* x, int columns,
+void Panel(const Bf16Matrix& matrix, absl::Span<const int> used, int first_output, const float* x, int columns,
            float* y) {
   float packed[kInputBlock * kOutputs];
-  for (size_t i = 0; i < inputs; ++i) {
+  for (size_t i = 0; i < used.size(); ++i) {
     const uint16_t* row = matrix.values.data() + size_t(used[i]) * matrix.outputs + first_output;
     for (int o = 0; o < kOutputs; ++o) packed[i * kOutputs + o] = WidenBf16(row[o]);
   }
   const int step = 2 * static_cast<int>(hn::Lanes(Floats()));
   float* to = y + size_t(first_output) * columns;
   for (int column = 0; column < columns; column += step)
-    Tile<kOutputs>(packed, inputs, x + column, columns, to + column);
+    Tile<kOutputs>(packed, used.size(), x + column, columns, to + column);
 }
 
 void AddProductImpl(const Bf16Matrix& matrix, absl::Span<const int> used, const float* x, int columns, float* y) {
   for (size_t first = 0; first < used.size(); first += kInputBlock) {
-    const size_t inputs = std::min(kInputBlock, used.size() - first);
-    const int* block = used.data() + first;
+    const absl::Span<const int> block = used.subspan(first, kInputBlock);
     const float* rows = x + first * columns;
     int output = 0;
     for (; output + kTile <= matrix.outputs; output += kTile) {
-      Panel<kTile>(matrix, block, inputs, output, rows, columns, y);
+      Panel<kTile>(matrix, block, output, rows, columns, y);
     }
-    for (; output < matrix.outputs; ++output) Panel<1>(matrix, block, inputs, output, rows, columns, y);
+    for (; output < matrix.outputs; ++output) Panel<1>(matrix, block, output, rows, columns, y);
   }
 }
 

@@ -93,10 +93,11 @@ const LatentProfileEntry* LatentProfiles::Find(std::string_view id) const {
 
 const LatentProfileEntry* LatentProfiles::ForSplit(int split) const {
   absl::MutexLock lock(&mutex_);
-  for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
-    if ((*entry)->profile->split == split) return entry->get();
+  const LatentProfileEntry* newest = nullptr;
+  for (const auto& entry : entries_) {
+    if (entry->profile->split == split) newest = entry.get();
   }
-  return nullptr;
+  return newest;
 }
 
 std::vector<const LatentProfileEntry*> LatentProfiles::All() const {
