@@ -304,7 +304,7 @@ TEST_F(EncodingTest, BadChangesAreRefusedWithTheRule) {
   EXPECT_EQ(code([](C&, E& e) { e.mutable_residuals(0)->set_token_count(3); }), kInvalid);
   EXPECT_EQ(code([](C&, E& e) { e.mutable_residuals(0)->set_codec(e.blocks(0).codec()); }), kInvalid);
   EXPECT_EQ(code([](C&, E& e) { *e.add_residuals() = e.residuals(1); }), kInvalid);
-  EXPECT_EQ(code([](C& c, E& e) { c.add.push_back(E(e)); }), kInvalid);
+  EXPECT_EQ(code([](C& c, E& e) { c.add.emplace_back(e); }), kInvalid);
   EXPECT_EQ(code([](C& c, E&) { c.remove = {TestEncodingKey(0.5)}; }), kInvalid);
   EXPECT_EQ(code([](C& c, E&) { c.remove = c.remove_residuals = {TestEncodingKey(2)}; }), kInvalid);
   EXPECT_EQ(code([](C& c, E&) { c.blocks.push_back({TestBlockId(9), "unused"}); }), kInvalid);

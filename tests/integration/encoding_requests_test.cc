@@ -21,7 +21,6 @@ namespace quicksave::integration {
 namespace {
 
 using absl::StatusCode;
-using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
 class EncodingRequestsTest : public EncodingFixture {

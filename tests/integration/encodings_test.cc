@@ -128,7 +128,7 @@ TEST_F(EncodingsTest, ABudgetTakesTheCoarsestThatKeepsToItOrLeavesTheNodeAlone) 
   // Any will do: the coarsest is tried first.
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::EncodeNodeResponse any, Calls().Encode(saved.name, "budget { max_kl: 9 }"));
   ASSERT_EQ(any.trials_size(), 1);
-  const v1::Encoding coarsest = any.encoding();
+  const v1::Encoding& coarsest = any.encoding();
   EXPECT_EQ(coarsest.step(), kept.trials(0).encoding().step());
 
   // What a finer one is known to keep to, it is found for.

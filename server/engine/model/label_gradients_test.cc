@@ -35,10 +35,10 @@ class LabelGradientsTest : public ::testing::Test {
 
   // The labels' negative log-likelihood.
   double Loss(const ReferenceDecoder::Past& past, const std::vector<int32_t>& labels) const {
-    const std::vector<float> logits = reference_->LogitsAfter(past, kTokens);
-    const size_t vocabulary = logits.size() / kTokens.size();
+    const std::vector<float> logits = reference_->LogitsAfter(past, tokens_);
+    const size_t vocabulary = logits.size() / tokens_.size();
     double loss = 0;
-    for (size_t t = 0; t < kTokens.size(); ++t) {
+    for (size_t t = 0; t < tokens_.size(); ++t) {
       const float* row = logits.data() + t * vocabulary;
       double sum = 0;
       for (size_t i = 0; i < vocabulary; ++i) sum += std::exp(double{row[i]});
@@ -48,15 +48,15 @@ class LabelGradientsTest : public ::testing::Test {
   }
 
   static constexpr int kPast = 5;
-  const std::vector<int32_t> kTokens = {3, 250, 41};
+  const std::vector<int32_t> tokens_ = {3, 250, 41};
   const TinyModel model_{{.layers = 2, .hidden_size = 32, .query_heads = 2, .kv_heads = 1, .head_dim = 16}};
   const std::unique_ptr<ReferenceDecoder> reference_;
 };
 
 TEST_F(LabelGradientsTest, AreWhatFiniteDifferencesSay) {
   const ReferenceDecoder::Past past = Past();
-  const auto sample = reference_->LabelGradients(past, kTokens, 1, 5)[0];
-  ASSERT_EQ(sample.labels.size(), kTokens.size());
+  const auto sample = reference_->LabelGradients(past, tokens_, 1, 5)[0];
+  ASSERT_EQ(sample.labels.size(), tokens_.size());
   ASSERT_EQ(sample.gradients.size(), past.key_values.size());
   const float largest = std::abs(*std::max_element(sample.gradients.begin(), sample.gradients.end(),
                                                    [](float a, float b) { return std::abs(a) < std::abs(b); }));
@@ -76,9 +76,9 @@ TEST_F(LabelGradientsTest, AreWhatFiniteDifferencesSay) {
 
 TEST_F(LabelGradientsTest, EqualSeedsGiveEqualLabels) {
   const ReferenceDecoder::Past past = Past();
-  const auto first = reference_->LabelGradients(past, kTokens, 3, 5);
-  const auto again = reference_->LabelGradients(past, kTokens, 3, 5);
-  const auto other = reference_->LabelGradients(past, kTokens, 3, 6);
+  const auto first = reference_->LabelGradients(past, tokens_, 3, 5);
+  const auto again = reference_->LabelGradients(past, tokens_, 3, 5);
+  const auto other = reference_->LabelGradients(past, tokens_, 3, 6);
   ASSERT_EQ(first.size(), 3u);
   int different = 0;
   for (size_t i = 0; i < first.size(); ++i) {
@@ -93,7 +93,7 @@ TEST_F(LabelGradientsTest, EqualSeedsGiveEqualLabels) {
 // A distribution's score has mean zero: gradients of many draws cancel.
 TEST_F(LabelGradientsTest, CancelOverManyDraws) {
   constexpr int kDraws = 400;
-  const auto samples = reference_->LabelGradients(Past(), kTokens, kDraws, 1);
+  const auto samples = reference_->LabelGradients(Past(), tokens_, kDraws, 1);
   double of_mean = 0;
   double of_all = 0;
   for (size_t i = 0; i < samples[0].gradients.size(); ++i) {
@@ -110,8 +110,8 @@ TEST_F(LabelGradientsTest, CancelOverManyDraws) {
 
 TEST_F(LabelGradientsTest, LogitsAfterAPastAreThoseOfTheWholeText) {
   // An empty past.
-  const std::vector<float> whole = reference_->Logits(kTokens);
-  EXPECT_EQ(reference_->LogitsAfter({}, kTokens), whole);
+  const std::vector<float> whole = reference_->Logits(tokens_);
+  EXPECT_EQ(reference_->LogitsAfter({}, tokens_), whole);
 }
 
 }  // namespace
