@@ -15,7 +15,6 @@ namespace quicksave::storage {
 namespace {
 
 using absl::StatusCode;
-using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
