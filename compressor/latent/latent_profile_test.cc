@@ -86,7 +86,7 @@ TEST(LatentProfileTest, ComesBackAsItWas) {
 }
 
 TEST(LatentProfileTest, EqualProfilesHaveEqualBytes) {
-  const LatentProfile copy = Mixed();
+  const LatentProfile& copy = Mixed();
   EXPECT_EQ(copy.Serialize(), Mixed().Serialize());
   LatentProfile other = Mixed();
   other.groups[0].sigma[3] *= 1.5f;

@@ -51,7 +51,7 @@ struct TestBlock {
   TestBlock() = default;
   TestBlock(const TestBlock&) = delete;  // a context points into it
   TestBlock(TestBlock&&) = default;
-  TestBlock& operator=(TestBlock&&) = default;
+  TestBlock& operator=(TestBlock&&) = default;  // NOLINT(readability-identifier-naming): of what the compiler makes
 
   BlockView view() const { return {shape, values}; }
   // Valid as long as this is.
