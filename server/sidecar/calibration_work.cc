@@ -70,7 +70,7 @@ absl::Status CalibrationWork::Read(const std::string& part,
                                    const std::function<absl::Status(std::istream&)>& read) const {
   std::ifstream file(PathOf(part), std::ios::binary);
   if (!keeps() || !file) return absl::NotFoundError(absl::StrCat("cannot read ", PathOf(part)));
-  const absl::Status status = read(file);
+  absl::Status status = read(file);
   if (status.ok()) return status;
   return absl::Status(status.code(), absl::StrCat(PathOf(part), ": ", status.message(), "; remove it to begin anew"));
 }
