@@ -1,7 +1,10 @@
 // Bytes of the store's files are flipped; reads return the right bytes or DATA_LOSS, never other bytes.
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
+#include <iterator>
 #include <random>
 #include <string>
 #include <vector>
@@ -23,36 +26,13 @@ using testing::HasSubstr;
 namespace fs = std::filesystem;
 
 constexpr int kNodes = 6;
+// Where a process that reads a damaged store finds it, and what it says when something in it is lost.
+constexpr char kStoreVariable[] = "QUICKSAVE_DAMAGED_STORE";
+constexpr char kSomeLost[] = "some is lost";
 
-class CorruptionTest : public StoreTest {
+// Reads a store whose content is known.
+class ReadingTest : public StoreTest {
  protected:
-  CorruptionTest() {
-    for (int i = 0; i < kNodes; ++i) {
-      std::vector<std::string> parents;
-      if (i > 0) parents.push_back(absl::StrCat("n", i - 1));
-      Commit(absl::StrCat("n", i), parents, {1, 2, static_cast<uint64_t>(10 + i)});
-    }
-    store_.reset();
-  }
-
-  std::vector<std::string> Files(const std::string& extension) const {
-    std::vector<std::string> files;
-    for (const auto& entry : fs::directory_iterator(options_.path)) {
-      if (entry.path().extension() == extension) files.push_back(entry.path().string());
-    }
-    std::sort(files.begin(), files.end());
-    return files;
-  }
-
-  static void FlipBit(const std::string& file, uint64_t bit) {
-    std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
-    stream.seekg(bit / 8);
-    const char byte = static_cast<char>(stream.get() ^ (1 << bit % 8));
-    stream.seekp(bit / 8);
-    stream.put(byte);
-    ASSERT_TRUE(stream.good()) << file;
-  }
-
   // OK, or DATA_LOSS; counts the latter.
   void ExpectRightOrLost(const absl::Status& status) {
     if (status.ok()) return;
@@ -89,6 +69,54 @@ class CorruptionTest : public StoreTest {
     }
   }
 
+  int lost_ = 0;
+};
+
+class CorruptionTest : public ReadingTest {
+ protected:
+  CorruptionTest() {
+    for (int i = 0; i < kNodes; ++i) {
+      std::vector<std::string> parents;
+      if (i > 0) parents.push_back(absl::StrCat("n", i - 1));
+      Commit(absl::StrCat("n", i), parents, {1, 2, static_cast<uint64_t>(10 + i)});
+    }
+    store_.reset();
+  }
+
+  std::vector<std::string> Files(const std::string& extension) const {
+    std::vector<std::string> files;
+    for (const auto& entry : fs::directory_iterator(options_.path)) {
+      if (entry.path().extension() == extension) files.push_back(entry.path().string());
+    }
+    std::sort(files.begin(), files.end());
+    return files;
+  }
+
+  static void FlipBit(const std::string& file, uint64_t bit) {
+    std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekg(bit / 8);
+    const char byte = static_cast<char>(stream.get() ^ (1 << bit % 8));
+    stream.seekp(bit / 8);
+    stream.put(byte);
+    ASSERT_TRUE(stream.good()) << file;
+  }
+
+  // Reads everything by ReadsADamagedStore in a process of its own, which may die of the one assertion of Debian's
+  // RocksDB that a flipped bit can reach: properties are looked at before their checksum is. Then nothing is served
+  // either.
+  void ReadAllInAnotherProcess() {
+    const std::string log = dir_.path() + "/reader.log";
+    const std::string command =
+        absl::StrCat(kStoreVariable, "='", options_.path, "' '", fs::read_symlink("/proc/self/exe").string(),
+                     "' --gtest_filter=ReadingTest.ReadsADamagedStore > '", log, "' 2>&1");
+    const int status = std::system(command.c_str());
+    std::ifstream stream(log);
+    const std::string said(std::istreambuf_iterator<char>(stream), {});
+    const bool refused = status != 0 && said.find("DataBlockHashIndex::Initialize") != std::string::npos;
+    EXPECT_TRUE(status == 0 || refused) << said;
+    if (refused || said.find(kSomeLost) != std::string::npos) ++lost_;
+  }
+
   void FlipBitsOneByOne(const std::string& extension, int count) {
     const std::vector<std::string> files = Files(extension);
     ASSERT_FALSE(files.empty());
@@ -103,15 +131,21 @@ class CorruptionTest : public StoreTest {
       const std::string pristine = dir_.path() + "/pristine";
       fs::copy(options_.path, pristine, fs::copy_options::recursive);
       FlipBit(file, bit);
-      ReadAll();
+      ReadAllInAnotherProcess();
       fs::remove_all(options_.path);
       fs::rename(pristine, options_.path);
     }
     EXPECT_GT(lost_, 0) << "no flip was noticed: does the test reach the data?";
   }
-
-  int lost_ = 0;
 };
+
+TEST_F(ReadingTest, ReadsADamagedStore) {
+  const char* path = std::getenv(kStoreVariable);
+  if (path == nullptr) GTEST_SKIP() << "is for ReadAllInAnotherProcess";
+  options_.path = path;
+  ReadAll();
+  if (lost_ > 0) std::cout << kSomeLost << "\n";
+}
 
 TEST_F(CorruptionTest, FlippedBitInATableIsNeverServed) { FlipBitsOneByOne(".sst", 60); }
 
