@@ -224,6 +224,7 @@ TEST_F(EncodingLineageTest, APromptNeverSharesWhatWasDecoded) {
       .input = prompt, .stop = {.max_tokens = 4, .ignore_eos = true}, .save = client::SaveOptions{}};
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation made, Generate(Client(), request));
   EXPECT_EQ(made.started.shared_tokens, 0);
+  EXPECT_EQ(made.started.restored_tokens, 0) << "the node has lost its exact bits";
   EXPECT_TRUE(Calls().Verify(made.saved.at(0).node.name, true).ok());
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation again, Generate(Client(), request));
   EXPECT_GT(again.started.shared_tokens, 0) << "what is the model's own is shared";
