@@ -154,6 +154,7 @@ std::vector<std::string> BeginningKeys(const NodeRecord& head, const NodeContent
 
 absl::StatusOr<NodeBeginning> FindBeginning(const Database& database, absl::string_view tenant,
                                             absl::string_view model_fingerprint, absl::Span<const int32_t> tokens) {
+  if (tokens.size() < kBeginningStep) return absl::NotFoundError("no node is looked for by fewer tokens");
   const std::vector<uint32_t> ids(tokens.begin(), tokens.end());
   std::vector<std::string> prefixes;
   for (const uint64_t hash : HashBeginnings(ids)) prefixes.push_back(BeginningPrefix(tenant, model_fingerprint, hash));
