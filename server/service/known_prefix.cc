@@ -73,6 +73,8 @@ absl::StatusOr<KnownPrefix> TakeKnownPrefix(Core& core, absl::Span<const int32_t
       core.prefix_counters.shared_tokens += shared;
       return known;
     }
+    // Its pages may be what others, or the proof, wait for.
+    known.sequence = engine::Sequence();
     absl::StatusOr<engine::Sequence> restored = RestorePrefix(core, *stored, *reserved, call);
     if (restored.ok()) {
       known.sequence = *std::move(restored);

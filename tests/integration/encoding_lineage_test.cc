@@ -231,6 +231,24 @@ TEST_F(EncodingLineageTest, APromptNeverSharesWhatWasDecoded) {
   EXPECT_TRUE(Calls().Verify(again.saved.at(0).node.name, true).ok());
 }
 
+TEST_F(EncodingLineageTest, APromptMayBeginWithWhatALatentAndItsResidualGive) {
+  const client::Node parent = Save(24, 8);
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::Node full, Calls().Get(parent.name));
+  ASSERT_TRUE(Calls().EncodeAndDropSaved(parent.name, "residual: true").ok());
+  // Prefill was not timed yet then, so that restoring is the better guess.
+  KillAndRestart();
+  std::vector<int32_t> prompt(full.token_ids().begin(), full.token_ids().end() - 20);
+  const auto same = static_cast<int32_t>(prompt.size());
+  prompt.insert(prompt.end(), {11111, 22222, 33333});
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(
+      const Generation made,
+      Generate(Client(),
+               {.input = prompt, .stop = {.max_tokens = 4, .ignore_eos = true}, .save = client::SaveOptions{}}));
+  EXPECT_EQ(made.started.restored_tokens, same);
+  EXPECT_EQ(made.started.restored_node, parent.name);
+  EXPECT_TRUE(Calls().Verify(made.saved.at(0).node.name, true).ok());
+}
+
 TEST_F(EncodingLineageTest, ParkedSessionsStayWhatTheyWere) {
   const client::Node parent = SaveLatent(24, 7);
   const std::vector<client::Token> said = ContinueNode(parent.name);
