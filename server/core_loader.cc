@@ -37,6 +37,7 @@ class CoreLoader {
     core_->version = QUICKSAVE_VERSION;
     core_->start_time = absl::Now();
     core_->durability = config_.durability;
+    core_->prefix_cache = config_.prefix_cache;
     core_->limits = {.max_tokens_per_call = config_.max_tokens_per_call,
                      .default_max_tokens = config_.default_max_tokens,
                      .max_message_bytes = static_cast<int64_t>(config_.max_message_bytes),

@@ -147,7 +147,7 @@ TEST_F(EncodingTest, SavedBlocksMayComeBackAsAnEncoding) {
   v1::Encoding exact;
   exact.set_codec("exact");
   *exact.add_blocks() = TestBlockRef(1, 0);
-  *exact.add_blocks() = TestBlockRef(2, 4);
+  *exact.add_blocks() = TestBlockRef(2, kTokensPerBlock);
   change = TestChange(exact);
   change.remove = {TestEncodingKey(0.5)};
   const NodeRecord after = Change("node", change);

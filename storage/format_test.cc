@@ -24,6 +24,18 @@ EncodingChange SwitchTo(const v1::Encoding& encoding) {
   return change;
 }
 
+// An encoding of these blocks for a node whose blocks have 4 tokens each.
+v1::Encoding EncodingOfFours(const std::vector<uint64_t>& blocks, bool with_residuals) {
+  v1::Encoding encoding = TestEncoding(0.5, blocks, with_residuals);
+  for (auto* refs : {encoding.mutable_blocks(), encoding.mutable_residuals()}) {
+    for (int i = 0; i < refs->size(); ++i) {
+      refs->Mutable(i)->set_first_token(4 * i);
+      refs->Mutable(i)->set_token_count(4);
+    }
+  }
+  return encoding;
+}
+
 // The store in testdata/format_1 was written by the last program that knew no encodings: "root" has blocks 20 and 116,
 // its child "child" these and 169, and block 127 of hidden states; there are two profiles and a remembered answer.
 class OldStoreTest : public testing::Test {
@@ -60,8 +72,8 @@ TEST_F(OldStoreTest, FormatOneIsReadWhole) {
 }
 
 TEST_F(OldStoreTest, NodesOfFormatOneTakeEncodingsAndGo) {
-  ASSERT_TRUE(store_->ChangeEncodings(kTenant, "root", SwitchTo(TestEncoding(0.5, {20, 116}, true))).ok());
-  ASSERT_TRUE(store_->ChangeEncodings(kTenant, "child", TestChange(TestEncoding(0.5, {20, 116, 169}, false))).ok());
+  ASSERT_TRUE(store_->ChangeEncodings(kTenant, "root", SwitchTo(EncodingOfFours({20, 116}, true))).ok());
+  ASSERT_TRUE(store_->ChangeEncodings(kTenant, "child", TestChange(EncodingOfFours({20, 116, 169}, false))).ok());
   EXPECT_EQ(store_->Stats()->format_version, 2u);
   for (const char* id : {"root", "child"}) ExpectIntact(*store_, id);
   ExpectTotalsOfNodes(*store_);

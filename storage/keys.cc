@@ -17,7 +17,7 @@ struct IndexKind {
   absl::string_view kind;
   int strings;
 };
-constexpr IndexKind kIndexKinds[] = {{"a", 1}, {"r", 1}, {"m", 2}, {"p", 2}, {"l", 3}};
+constexpr IndexKind kIndexKinds[] = {{"a", 1}, {"r", 1}, {"m", 2}, {"p", 2}, {"l", 3}, {"b", 3}};
 
 void AppendBigEndian32(std::string* key, uint32_t value) {
   for (int shift = 24; shift >= 0; shift -= 8) key->push_back(static_cast<char>(value >> shift));
@@ -123,6 +123,12 @@ std::string LabelPrefix(absl::string_view tenant, absl::string_view label, absl:
   return Prefix("l", {tenant, label, value});
 }
 
+std::string BeginningPrefix(absl::string_view tenant, absl::string_view model_fingerprint, uint64_t hash) {
+  std::string bytes;
+  AppendBigEndian64(&bytes, hash);
+  return Prefix(kBeginningsPrefix, {tenant, model_fingerprint, bytes});
+}
+
 std::string IndexTail(int64_t create_time_us, absl::string_view node_id) {
   std::string tail;
   AppendTime(&tail, create_time_us);
@@ -160,6 +166,12 @@ absl::string_view IndexedNode(absl::string_view key) {
     return rest.size() > kIndexTimeBytes ? rest.substr(kIndexTimeBytes) : absl::string_view();
   }
   return {};
+}
+
+std::optional<std::string> IndexedTenant(absl::string_view key) {
+  if (IndexedNode(key).empty()) return std::nullopt;
+  key.remove_prefix(1);
+  return ConsumeEscaped(&key);
 }
 
 std::string ProfileKey(absl::string_view model_fingerprint, absl::string_view codec, absl::string_view id) {

@@ -63,17 +63,22 @@ std::string RootsPrefix(absl::string_view tenant);
 std::string ModelPrefix(absl::string_view tenant, absl::string_view model_fingerprint);
 std::string ChildrenByTimePrefix(absl::string_view tenant, absl::string_view parent);
 std::string LabelPrefix(absl::string_view tenant, absl::string_view label, absl::string_view value);
+// Of nodes that begin with tokens of this hash, see beginning_index.h; and of all such keys, whatever the tenant.
+std::string BeginningPrefix(absl::string_view tenant, absl::string_view model_fingerprint, uint64_t hash);
+inline constexpr absl::string_view kBeginningsPrefix = "b";
 // What follows the prefix.
 std::string IndexTail(int64_t create_time_us, absl::string_view node_id);
 inline constexpr size_t kIndexTimeBytes = 8;
 
-// Every key under which `record` stands in `indexes`.
+// Every key under which `record` stands in `indexes`, but for its beginnings.
 std::vector<std::string> IndexKeys(const NodeRecord& record);
 
 // Prefixes that together cover every key of a tenant in `indexes`.
 std::vector<std::string> IndexPrefixes(absl::string_view tenant);
 // The node that a key of `indexes` stands for; empty if it is no such key.
 absl::string_view IndexedNode(absl::string_view key);
+// Its tenant; nothing if it is no such key.
+std::optional<std::string> IndexedTenant(absl::string_view key);
 
 // `profiles`: a profile, its entry, and the name of the current one.
 std::string ProfileKey(absl::string_view model_fingerprint, absl::string_view codec, absl::string_view id);

@@ -90,9 +90,12 @@ TEST(KeysTest, EveryIndexKeyTellsItsNodeAndTenant) {
   std::vector<std::string> keys = IndexKeys(record);
   record.add_parents()->set_node_id("p");
   for (const std::string& key : IndexKeys(record)) keys.push_back(key);
+  // Its time has zeros, too.
+  keys.push_back(BeginningPrefix(record.tenant(), "m", 0x00ff000100000000) + IndexTail(0, "n"));
   const std::vector<std::string> prefixes = IndexPrefixes(record.tenant());
   for (const std::string& key : keys) {
     EXPECT_EQ(IndexedNode(key), "n");
+    EXPECT_EQ(IndexedTenant(key), record.tenant());
     EXPECT_EQ(std::count_if(prefixes.begin(), prefixes.end(),
                             [&](const std::string& prefix) { return key.compare(0, prefix.size(), prefix) == 0; }),
               1);
@@ -100,6 +103,7 @@ TEST(KeysTest, EveryIndexKeyTellsItsNodeAndTenant) {
   }
   EXPECT_EQ(IndexedNode(""), "");
   EXPECT_EQ(IndexedNode("x"), "");
+  EXPECT_EQ(IndexedTenant("x"), std::nullopt);
 }
 
 TEST(KeysTest, EndOfAPrefixIsJustBehindIt) {

@@ -6,6 +6,7 @@
 
 #include "absl/container/btree_set.h"
 #include "absl/strings/str_cat.h"
+#include "storage/beginning_index.h"
 #include "storage/block_remover.h"
 #include "storage/block_writer.h"
 #include "storage/error_reason.h"
@@ -45,6 +46,7 @@ class Recoding {
     if (absl::Status possible = CheckWhatIsLeft(); !possible.ok()) return possible;
     if (absl::Status released = Release(before); !released.ok()) return released;
     Summarize(contents_, &head_);
+    UpdateBeginnings();
     head_.set_update_time_us(time_us);
     head_.set_revision(head_.revision() + 1);
     const std::string key = NodeKey(head_.tenant(), head_.node_id());
@@ -111,6 +113,13 @@ class Recoding {
                             NodeName(head_.node_id()), " would be left without an encoding of all of its tokens")));
     }
     return ValidateEncodings(head_, contents_);
+  }
+
+  // A node that has lost its exact bits does not stand in the index; one that an older program wrote comes to.
+  void UpdateBeginnings() {
+    for (const std::string& key : BeginningKeys(head_, contents_)) batch_.Delete(Family::kIndexes, key);
+    head_.set_beginnings(CountBeginnings(head_, contents_));
+    for (const std::string& key : BeginningKeys(head_, contents_)) batch_.PutKey(Family::kIndexes, key);
   }
 
   // Takes away the references that are no longer there, and the blocks to which they were the last.

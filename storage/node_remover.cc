@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "storage/beginning_index.h"
 #include "storage/block_remover.h"
 #include "storage/error_reason.h"
 #include "storage/keys.h"
@@ -35,10 +36,18 @@ class Removal {
     absl::StatusOr<NodeRecord> head = ReadHead(database_, tenant, node_id);
     const bool counted = !absl::IsNotFound(head.status());
     if (!head.ok() && counted && !absl::IsDataLoss(head.status())) return head.status();
+    const absl::StatusOr<NodeContents> contents = head.ok() ? ReadContents(database_, tenant, node_id) : head.status();
+    if (head.ok() && !contents.ok() && !absl::IsDataLoss(contents.status())) return contents.status();
     absl::StatusOr<std::vector<std::string>> blocks =
-        head.ok() ? ReadBlockKeys(*head) : FindBlocks(database_, tenant, node_id);
+        contents.ok() ? BlockKeys(*head, *contents) : FindBlocks(database_, tenant, node_id);
     if (!blocks.ok()) return blocks.status();
-    if (absl::Status removed = head.ok() ? RemoveRecord(*head) : RemoveTraces(tenant, node_id); !removed.ok()) {
+    absl::StatusOr<std::vector<std::string>> indexes =
+        contents.ok() ? AllIndexKeys(*head, *contents) : FindIndexKeys(database_, tenant, node_id);
+    if (!indexes.ok()) return indexes.status();
+    for (const std::string& index : *indexes) batch_.Delete(Family::kIndexes, index);
+    if (head.ok()) {
+      RemoveRecord(*head);
+    } else if (absl::Status removed = RemoveTraces(tenant, node_id); !removed.ok()) {
       return removed;
     }
     const std::string key = NodeKey(tenant, node_id);
@@ -55,19 +64,22 @@ class Removal {
 
  private:
   // Keys of the blocks to which the node refers.
-  absl::StatusOr<std::vector<std::string>> ReadBlockKeys(const NodeRecord& head) const {
-    absl::StatusOr<NodeContents> contents = ReadContents(database_, head.tenant(), head.node_id());
-    if (absl::IsDataLoss(contents.status())) return FindBlocks(database_, head.tenant(), head.node_id());
-    if (!contents.ok()) return contents.status();
+  static std::vector<std::string> BlockKeys(const NodeRecord& head, const NodeContents& contents) {
     std::vector<std::string> keys;
-    ForEachBlock(*contents, [&](const BlockRef& ref) {
+    ForEachBlock(contents, [&](const BlockRef& ref) {
       keys.push_back(BlockKey(head.tenant(), head.model_fingerprint(), IdOf(ref)));
     });
     return keys;
   }
 
-  absl::Status RemoveRecord(const NodeRecord& head) {
-    for (const std::string& index : IndexKeys(head)) batch_.Delete(Family::kIndexes, index);
+  static std::vector<std::string> AllIndexKeys(const NodeRecord& head, const NodeContents& contents) {
+    std::vector<std::string> keys = IndexKeys(head);
+    for (std::string& key : BeginningKeys(head, contents)) keys.push_back(std::move(key));
+    return keys;
+  }
+
+  // Edges and state.
+  void RemoveRecord(const NodeRecord& head) {
     for (int i = 0; i < head.parents_size(); ++i) {
       const std::string& parent = head.parents(i).node_id();
       batch_.Delete(Family::kEdges, ChildKey(head.tenant(), parent, head.node_id()));
@@ -77,18 +89,14 @@ class Removal {
       batch_.Delete(Family::kState, StateKey(head.tenant(), head.node_id(), ref.name()));
       usage_.set_state_bytes(usage_.state_bytes() - ref.size_bytes());
     }
-    return absl::OkStatus();
   }
 
   // As RemoveRecord, for a node without a readable one.
   absl::Status RemoveTraces(absl::string_view tenant, absl::string_view node_id) {
-    absl::StatusOr<std::vector<std::string>> indexes = FindIndexKeys(database_, tenant, node_id);
-    if (!indexes.ok()) return indexes.status();
     absl::StatusOr<std::vector<std::string>> edges = FindParentEdges(database_, tenant, node_id);
     if (!edges.ok()) return edges.status();
     absl::StatusOr<uint64_t> state_bytes = FindStateBytes(database_, tenant, node_id);
     if (!state_bytes.ok()) return state_bytes.status();
-    for (const std::string& key : *indexes) batch_.Delete(Family::kIndexes, key);
     for (const std::string& key : *edges) batch_.Delete(Family::kEdges, key);
     batch_.DeletePrefix(Family::kState, StateKey(tenant, node_id, ""));
     usage_.set_state_bytes(usage_.state_bytes() - *state_bytes);

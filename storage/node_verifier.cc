@@ -6,6 +6,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "storage/beginning_index.h"
 #include "storage/block_reader.h"
 #include "storage/encoding.h"
 #include "storage/keys.h"
@@ -59,8 +60,11 @@ class Verification {
              absl::StrCat("edge to ", parent));
   }
 
-  void CheckIndexes() {
+  void CheckIndexes(const NodeContents& contents) {
     for (const std::string& key : IndexKeys(head_)) CheckKey(Family::kIndexes, key, "a key in the indexes");
+    for (const std::string& key : BeginningKeys(head_, contents)) {
+      CheckKey(Family::kIndexes, key, "a key in the index of beginnings");
+    }
   }
 
   VerifyReport TakeReport() { return std::move(report_); }
@@ -104,7 +108,7 @@ absl::StatusOr<VerifyReport> VerifyNode(const Database& database, absl::string_v
   ForEachBlock(*contents, [&](const BlockRef& ref) { verification.CheckBlock(ref); });
   for (const v1::StateRef& ref : head->state()) verification.CheckState(ref);
   for (int i = 0; i < head->parents_size(); ++i) verification.CheckEdge(i);
-  verification.CheckIndexes();
+  verification.CheckIndexes(*contents);
   return verification.TakeReport();
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "storage/beginning_index.h"
 #include "storage/block_writer.h"
 #include "storage/encoding.h"
 #include "storage/error_reason.h"
@@ -88,10 +89,12 @@ class Commit {
     head_.set_create_time_us(time_us);
     head_.set_update_time_us(time_us);
     head_.set_revision(1);
+    head_.set_beginnings(CountBeginnings(head_, contents_));
     const std::string key = NodeKey(head_.tenant(), head_.node_id());
     batch_.PutMessage(Family::kNodes, key, head_);
     batch_.PutMessage(Family::kContents, key, contents_);
     for (const std::string& index : IndexKeys(head_)) batch_.PutKey(Family::kIndexes, index);
+    for (const std::string& index : BeginningKeys(head_, contents_)) batch_.PutKey(Family::kIndexes, index);
     for (int i = 0; i < head_.parents_size(); ++i) {
       const ParentEdge& parent = head_.parents(i);
       const std::string edge = EncodeEdge(parent);

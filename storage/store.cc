@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "storage/beginning_index.h"
 #include "storage/block_pins.h"
 #include "storage/block_reader.h"
 #include "storage/database.h"
@@ -115,6 +116,12 @@ absl::StatusOr<std::vector<Edge>> Store::Parents(absl::string_view tenant, absl:
   return storage::Parents(*parts_->database, tenant, node_id);
 }
 
+absl::StatusOr<NodeBeginning> Store::FindBeginning(absl::string_view tenant, absl::string_view model_fingerprint,
+                                                   absl::Span<const int32_t> tokens) const {
+  if (absl::Status valid = ValidateBlocks(tenant, model_fingerprint, {}); !valid.ok()) return valid;
+  return storage::FindBeginning(*parts_->database, tenant, model_fingerprint, tokens);
+}
+
 absl::StatusOr<std::string> Store::ReadBlock(absl::string_view tenant, absl::string_view model_fingerprint,
                                              const BlockId& id) const {
   if (absl::Status valid = ValidateBlocks(tenant, model_fingerprint, {id}); !valid.ok()) return valid;
@@ -173,7 +180,10 @@ absl::StatusOr<uint64_t> Store::ForgetRequests(absl::Time time) {
   return storage::ForgetRequests(time, &parts_->writers);
 }
 
-absl::StatusOr<GarbageReport> Store::CollectGarbage() { return storage::CollectGarbage(&parts_->writers); }
+absl::StatusOr<GarbageReport> Store::CollectGarbage() {
+  if (absl::Status removed = RemoveStrayBeginnings(&parts_->writers); !removed.ok()) return removed;
+  return storage::CollectGarbage(&parts_->writers);
+}
 
 absl::Status Store::Compact() { return parts_->database->Compact(); }
 

@@ -260,6 +260,12 @@ struct ProfileInfo {
   bool current = false;                   // GetProfile without an id gives it.
 };
 
+// A node that begins with given tokens.
+struct NodeBeginning {
+  NodeRecord node;         // With contents.
+  uint32_t in_common = 0;  // Tokens, from the first.
+};
+
 // A string that changes whenever the node changes, and differs between nodes that had the same id one after the other.
 std::string EtagOf(const NodeRecord& record);
 
@@ -355,6 +361,13 @@ class Store {
   absl::StatusOr<DeleteReport> DeleteNode(absl::string_view tenant, absl::string_view node_id,
                                           const DeleteOptions& options = {});
 
+  // Of the nodes of a model that keep their exact bits and have no lossy tokens, the one with the most tokens in common
+  // with `tokens` from the first on, the newest of equal ones. Of nodes that part from `tokens` within the same 128
+  // tokens, counted from the first, only the newest few are compared. NOT_FOUND: none has 128 in common. Nodes that
+  // were last written by a program without this index are not found, and what is damaged is passed over.
+  absl::StatusOr<NodeBeginning> FindBeginning(absl::string_view tenant, absl::string_view model_fingerprint,
+                                              absl::Span<const int32_t> tokens) const;
+
   // Edges to children (ordered by id) and to parents (ordered as in the record). NOT_FOUND: there is no such node.
   absl::StatusOr<std::vector<Edge>> Children(absl::string_view tenant, absl::string_view node_id) const;
   absl::StatusOr<std::vector<Edge>> Parents(absl::string_view tenant, absl::string_view node_id) const;
@@ -399,8 +412,8 @@ class Store {
   // Forgets answers given before `time`; returns how many.
   absl::StatusOr<uint64_t> ForgetRequests(absl::Time time);
 
-  // Deletes blocks to which nothing refers and which are not pinned. Safe beside everything else. DATA_LOSS: some were
-  // deleted, others lie behind damage in the files.
+  // Deletes blocks to which nothing refers and which are not pinned, and what older programs left in the index of
+  // beginnings. Safe beside everything else. DATA_LOSS: some were deleted, others lie behind damage in the files.
   absl::StatusOr<GarbageReport> CollectGarbage();
 
   // Rewrites files so that deleted data gives its disk space back at once (else it does so over time). Needs room for a

@@ -19,7 +19,7 @@ NodeCommit CommitWithTaps(absl::string_view node_id, const std::vector<uint64_t>
   state.set_tokens(v1::TapState::TOKENS_ALL);
   state.add_layers(3);
   state.set_hidden_size(16);
-  state.set_token_count(8);
+  state.set_token_count(2 * kTokensPerBlock);
   for (const uint64_t n : taps) {
     v1::TapBlock& tap = *commit.record.mutable_contents()->add_tap_blocks();
     tap.set_layer(3);
@@ -80,7 +80,8 @@ TEST_F(StoreTest, BadTapsAreRefused) {
     return store_->CommitNode(commit).status().code();
   };
   EXPECT_EQ(code([](NodeRecord& record) { record.clear_taps(); }), StatusCode::kInvalidArgument);
-  EXPECT_EQ(code([](NodeRecord& record) { record.mutable_taps()->set_token_count(9); }), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code([](NodeRecord& record) { record.mutable_taps()->set_token_count(2 * kTokensPerBlock + 1); }),
+            StatusCode::kInvalidArgument);
   EXPECT_EQ(code([](NodeRecord& record) { record.mutable_taps()->set_first_token(1); }), StatusCode::kInvalidArgument);
   EXPECT_EQ(code([](NodeRecord& record) {
               record.mutable_contents()->mutable_tap_blocks(0)->mutable_block()->set_id("short");

@@ -192,6 +192,24 @@ TEST_F(GenerateCommandTest, PromptIsReadFromStandardInput) {
   EXPECT_EQ(Run({"generate", "-p", "-", "-q"}, "two\nlines").out, "two\nlines!...\n");
 }
 
+TEST_F(GenerateCommandTest, WhatWasKnownOfThePromptIsSaid) {
+  const auto note = [&](int32_t shared, int32_t restored, const std::string& node) {
+    server_->new_session = {.session = "sessions/new1",
+                            .input_tokens = 1200,
+                            .shared_tokens = shared,
+                            .restored_tokens = restored,
+                            .restored_node = node};
+    const std::string err = Run({"generate", "-p", "Once"}).err;
+    return err.substr(0, err.find('\n'));
+  };
+  EXPECT_EQ(note(1100, 0, ""), "1,100 of 1,200 tokens not computed: shared with a sequence in memory");
+  EXPECT_EQ(note(0, 1000, "nodes/a"), "1,000 of 1,200 tokens not computed: restored from nodes/a");
+  EXPECT_EQ(note(0, 900, ""), "900 of 1,200 tokens not computed: restored from a parked session");
+  server_->new_session.restored_node = "nodes/a";
+  EXPECT_THAT(Run({"--json", "generate", "-p", "Once"}).out,
+              HasSubstr(R"("restored_tokens":900,"input_tokens":1200,"restored_node":"nodes/a")"));
+}
+
 TEST_F(GenerateCommandTest, JsonIsOneLineForEachEvent) {
   const Result result = Run({"--json", "generate", "-p", "Once", "--save", "--label", "k=v"});
   std::vector<std::string> events;

@@ -25,6 +25,7 @@ void GenerationPrinter::End() {
 
 void GenerationPrinter::Show(const client::GenerateStarted& event) {
   if (event.proof) console_.Note(absl::StrCat("restored: ", ProofLine(*event.proof)));
+  if (const std::string line = PrefixLine(event); !line.empty()) console_.Note(line);
 }
 
 void GenerationPrinter::Show(const client::SavedNode& event) {

@@ -20,7 +20,9 @@ Json EventToJson(const client::GenerateStarted& event) {
                {"session", event.session},
                {"reused_tokens", event.reused_tokens},
                {"shared_tokens", event.shared_tokens},
+               {"restored_tokens", event.restored_tokens},
                {"input_tokens", event.input_tokens}};
+  if (!event.restored_node.empty()) json["restored_node"] = event.restored_node;
   if (event.proof) json["proof"] = ToJson(*event.proof);
   return json;
 }

@@ -39,7 +39,10 @@ Json EngineToJson(const client::EngineInfo& engine) {
           {"unparkings", engine.unparkings},
           {"memory_waits", engine.memory_waits},
           {"memory_refusals", engine.memory_refusals},
-          {"tap_bytes", engine.tap_bytes}};
+          {"tap_bytes", engine.tap_bytes},
+          {"shared_prefix_tokens", engine.shared_prefix_tokens},
+          {"restored_prefix_tokens", engine.restored_prefix_tokens},
+          {"failed_prefix_restores", engine.failed_prefix_restores}};
 }
 
 Json StoreToJson(const client::StoreInfo& store) {

@@ -81,6 +81,16 @@ std::string ProofLine(const client::Proof& proof) {
                       HumanDuration(proof.timing.total));
 }
 
+std::string PrefixLine(const client::GenerateStarted& started) {
+  const int32_t known = started.shared_tokens + started.restored_tokens;
+  if (known == 0) return "";
+  std::string source = "shared with a sequence in memory";
+  if (started.restored_tokens > 0) {
+    source = absl::StrCat("restored from ", started.restored_node.empty() ? "a parked session" : started.restored_node);
+  }
+  return absl::StrCat(HumanCount(known), " of ", HumanCount(started.input_tokens), " tokens not computed: ", source);
+}
+
 std::string SavedLine(const client::SavedNode& saved) {
   const client::Storage& storage = saved.node.storage;
   return absl::StrCat("saved ", saved.node.name, ": ", HumanCount(saved.node.token_count), " tokens, ",

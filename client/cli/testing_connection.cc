@@ -41,7 +41,7 @@ absl::StatusOr<client::GenerateFinished> TestingConnection::Generate(const clien
   generated.push_back(request);
   options.push_back(call);
   if (!failure.ok()) return failure;
-  client::GenerateStarted started{.session = "sessions/new1", .input_tokens = 3};
+  client::GenerateStarted started = new_session;
   if (const auto* session = std::get_if<client::FromSession>(&request.start)) started.session = session->name;
   if (std::holds_alternative<client::FromNode>(request.start)) started.proof = TestingProof();
   client::GenerateFinished finished{.reason = client::FinishReason::kMaxTokens,

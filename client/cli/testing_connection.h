@@ -70,6 +70,8 @@ class TestingConnection : public client::Connection {
   client::Health health = client::Health::kServing;
   // When not OK, every call but those that the tool makes to resolve names fails with it.
   absl::Status failure;
+  // What a generation starts from, but for what the request says.
+  client::GenerateStarted new_session{.session = "sessions/new1", .input_tokens = 3};
   // What the calls were given.
   std::vector<client::GenerateRequest> generated;
   std::vector<client::SnapshotRequest> snapshots;

@@ -44,7 +44,10 @@ EngineInfo EngineFromProto(const v1::EngineInfo& from) {
           .unparkings = from.unparkings(),
           .memory_waits = from.memory_waits(),
           .memory_refusals = from.memory_refusals(),
-          .tap_bytes = from.tap_bytes()};
+          .tap_bytes = from.tap_bytes(),
+          .shared_prefix_tokens = from.shared_prefix_tokens(),
+          .restored_prefix_tokens = from.restored_prefix_tokens(),
+          .failed_prefix_restores = from.failed_prefix_restores()};
 }
 
 StoreInfo StoreFromProto(const v1::StoreInfo& from) {

@@ -305,11 +305,16 @@ TEST(ConvertTest, TimesAndDurationsRoundTrip) {
 
 TEST(ConvertTest, GenerateEventsAreReadWhole) {
   const auto event = [](const std::string& text) { return FromProto(Complete<v1::GenerateResponse>(text)); };
-  EXPECT_EQ(
-      event(absl::StrCat(R"(started { session: "sessions/s" reused_tokens: 1 input_tokens: 2 shared_tokens: 3 proof {)",
-                         kProof, "}}")),
-      GenerateEvent(GenerateStarted{
-          .session = "sessions/s", .reused_tokens = 1, .input_tokens = 2, .proof = kProofValue, .shared_tokens = 3}));
+  EXPECT_EQ(event(absl::StrCat(R"(started { session: "sessions/s" reused_tokens: 1 input_tokens: 2 shared_tokens: 3
+                                      restored_tokens: 4 restored_node: "nodes/n" proof {)",
+                               kProof, "}}")),
+            GenerateEvent(GenerateStarted{.session = "sessions/s",
+                                          .reused_tokens = 1,
+                                          .input_tokens = 2,
+                                          .proof = kProofValue,
+                                          .shared_tokens = 3,
+                                          .restored_tokens = 4,
+                                          .restored_node = "nodes/n"}));
   EXPECT_EQ(event(absl::StrCat("delta { text: 'a' tokens { ", kToken, "}}")),
             GenerateEvent(GenerateDelta{.text = "a", .tokens = {kTokenValue}}));
   EXPECT_EQ(event(absl::StrCat("saved { node {", kNode, "} report {", kReport, "}}")),
@@ -428,6 +433,9 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
       memory_waits: 13
       memory_refusals: 14
       tap_bytes: 15
+      shared_prefix_tokens: 16
+      restored_prefix_tokens: 17
+      failed_prefix_restores: 18
     }
     store { nodes: 1 blocks: 2 block_bytes: 3 free_disk_bytes: 4 format_version: 5 }
     limits {
@@ -472,7 +480,10 @@ TEST(ConvertTest, AdminServiceAnswersAreReadWhole) {
                  .unparkings = 12,
                  .memory_waits = 13,
                  .memory_refusals = 14,
-                 .tap_bytes = 15},
+                 .tap_bytes = 15,
+                 .shared_prefix_tokens = 16,
+                 .restored_prefix_tokens = 17,
+                 .failed_prefix_restores = 18},
       .store = {.nodes = 1, .blocks = 2, .block_bytes = 3, .free_disk_bytes = 4, .format_version = 5},
       .limits = {.max_sessions = 1,
                  .max_tokens_per_call = 2,

@@ -62,7 +62,9 @@ GenerateStarted StartedFromProto(const v1::GenerateStarted& from) {
   GenerateStarted to{.session = from.session(),
                      .reused_tokens = from.reused_tokens(),
                      .input_tokens = from.input_tokens(),
-                     .shared_tokens = from.shared_tokens()};
+                     .shared_tokens = from.shared_tokens(),
+                     .restored_tokens = from.restored_tokens(),
+                     .restored_node = from.restored_node()};
   if (from.has_proof()) to.proof = FromProto(from.proof());
   return to;
 }

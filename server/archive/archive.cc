@@ -82,6 +82,13 @@ int RecomputedTokens(const RestoreSource& source, int tokens) {
   return recomputed;
 }
 
+// Tokens for which restoring `tokens` of them takes pages.
+int RoomFor(const RestoreSource& source, int tokens) {
+  // A latent is decoded as a whole, also where only a part of it is wanted.
+  // Replaying in two parts may take a page more.
+  return std::max(tokens, source.replay_end == 0 ? 0 : source.replay_end + engine::cpu::kPageTokens);
+}
+
 // What a restore read, and how good that is.
 void Describe(const RestoreSource& source, const storage::NodeRecord& record, RestoreReport& report) {
   report.estimate = source.estimate;
@@ -145,11 +152,32 @@ absl::StatusOr<RestoredState> Archive::Restore(const std::string& tenant, const 
   }
 }
 
-absl::StatusOr<RestoredState> Archive::RestoreOnce(storage::NodeRecord record, const RestoreOptions& options) {
-  Stopwatch total;
+absl::Status Archive::Check(const storage::NodeRecord& record) const {
   if (absl::Status status = CheckRestorable(record, d_.model); !status.ok()) return status;
   if (absl::Status status = CheckConsistent(record); !status.ok()) return status;
-  if (absl::Status status = CheckFitsModel(record, d_.model, d_.pool->shape()); !status.ok()) return status;
+  return CheckFitsModel(record, d_.model, d_.pool->shape());
+}
+
+absl::StatusOr<StoredPrefix> Archive::FindPrefix(const std::string& tenant, absl::Span<const int32_t> tokens) const {
+  const absl::StatusOr<storage::NodeBeginning> found = d_.store->FindBeginning(tenant, d_.model.fingerprint, tokens);
+  if (!found.ok()) return found.status();
+  const storage::NodeRecord& record = found->node;
+  if (absl::Status status = Check(record); !status.ok()) return absl::NotFoundError(status.message());
+  const int in_common = static_cast<int>(found->in_common);
+  const absl::StatusOr<RestoreSource> source =
+      ChooseSource(record, in_common, d_.pool->shape().layers, {.exact_only = true}, coder_->latents(), costs_);
+  if (!source.ok()) return absl::NotFoundError(source.status().message());
+  if (RecomputedTokens(*source, in_common) == in_common) return absl::NotFoundError("it would be computed again");
+  return StoredPrefix{.tenant = tenant,
+                      .node_id = record.node_id(),
+                      .tokens = in_common,
+                      .room = RoomFor(*source, in_common),
+                      .estimate = source->estimate};
+}
+
+absl::StatusOr<RestoredState> Archive::RestoreOnce(storage::NodeRecord record, const RestoreOptions& options) {
+  Stopwatch total;
+  if (absl::Status status = Check(record); !status.ok()) return status;
   const int count = static_cast<int>(record.token_count());
   const int tokens = options.at_token.value_or(count);
   if (tokens < 1 || tokens > count) {
@@ -168,9 +196,7 @@ absl::StatusOr<RestoredState> Archive::RestoreOnce(storage::NodeRecord record, c
   if (taps.on() && options.admit_taps) {
     if (absl::Status status = options.admit_taps(TapBytesToBe(taps)); !status.ok()) return status;
   }
-  // A latent is decoded as a whole, also where only a part of it is wanted.
-  // Replaying in two parts may take a page more.
-  const int room = std::max(tokens, source->replay_end == 0 ? 0 : source->replay_end + engine::cpu::kPageTokens);
+  const int room = RoomFor(*source, tokens);
   absl::StatusOr<engine::PageReservation> reservation =
       options.reserve ? options.reserve(tokens, room) : d_.pool->Reserve(engine::PagesFor(room));
   if (!reservation.ok()) return reservation.status();

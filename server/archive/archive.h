@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "compressor/codec.h"
 #include "server/archive/replayer.h"
 #include "server/archive/restore_plan.h"
@@ -113,6 +114,15 @@ struct RestoreOptions {
   RestorePreference preference;
 };
 
+// The beginning of a stored state that is the beginning of wanted tokens, too.
+struct StoredPrefix {
+  std::string tenant;
+  std::string node_id;
+  int tokens = 0;
+  int room = 0;             // tokens for which restoring them takes pages
+  absl::Duration estimate;  // of restoring them
+};
+
 // Another encoding of a node, which no store has yet.
 struct EncodedState {
   storage::v1::Encoding encoding;  // without fidelity but for the errors of K and V
@@ -183,6 +193,11 @@ class Archive {
   absl::StatusOr<RestoredState> Restore(const std::string& tenant, const std::string& node_id,
                                         const RestoreOptions& options);
 
+  // The longest beginning of `tokens` that a node can give bit for bit without recomputing all of it. NOT_FOUND when no
+  // node has as much as Store::FindBeginning wants, or a damaged one or one that lacks something was found; the store's
+  // errors. A few reads of small values.
+  absl::StatusOr<StoredPrefix> FindPrefix(const std::string& tenant, absl::Span<const int32_t> tokens) const;
+
   // The values [tokens, hidden_size] of block `index` of a consistent record's hidden states, of whatever model.
   // DATA_LOSS naming node and part; UNIMPLEMENTED; NOT_FOUND when the node was deleted meanwhile.
   absl::StatusOr<std::vector<float>> ReadTaps(const storage::NodeRecord& record, int index) const;
@@ -193,6 +208,8 @@ class Archive {
 
  private:
   Archive(const Dependencies& dependencies, std::unique_ptr<BlockCoder> coder);
+  // Whether the record of a node can be restored by this model, errors as of Restore.
+  absl::Status Check(const storage::NodeRecord& record) const;
   absl::StatusOr<RestoredState> RestoreOnce(storage::NodeRecord record, const RestoreOptions& options);
   absl::StatusOr<VerifiedNode> VerifyOnce(const storage::NodeRecord& record) const;
   // Whether a node was changed since its record was read.

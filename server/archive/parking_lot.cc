@@ -6,11 +6,6 @@
 #include "server/telemetry/logging.h"
 
 namespace quicksave::server {
-namespace {
-
-constexpr char kTenant[] = "parked";
-
-}  // namespace
 
 absl::Status ParkingLot::Clear() {
   std::string page_token;

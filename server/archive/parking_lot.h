@@ -10,9 +10,12 @@
 namespace quicksave::server {
 
 // Parks states as nodes of a tenant of their own, which no caller sees. They are of no use to another process: sessions
-// die with this one. Thread-safe.
+// die with this one. All of them are of the one owner that a server has: with more, prompts that begin like a parked
+// session must look among those of their own owner only. Thread-safe.
 class ParkingLot : public StateParker {
  public:
+  static constexpr char kTenant[] = "parked";
+
   ParkingLot(Archive* archive, storage::Store* store) : archive_(archive), store_(store) {}
 
   // Deletes what an earlier process left.

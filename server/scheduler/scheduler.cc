@@ -140,6 +140,7 @@ bool Scheduler::Step() {
   ++counters_.steps;
   counters_.decoded_tokens += decode_rows;
   counters_.prefilled_tokens += rows - decode_rows;
+  counters_.fastest_row = fastest_row_;
   return true;
 }
 

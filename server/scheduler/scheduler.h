@@ -42,6 +42,8 @@ class Scheduler {
     int64_t decoded_tokens = 0;
     int64_t prefilled_tokens = 0;
     int active_jobs = 0;
+    // Time of a row of prefill in the fastest step so far; infinite before the first.
+    absl::Duration fastest_row = absl::InfiniteDuration();
   };
 
   // `decoder` and `pool` must outlive the scheduler; the decoder is used by the engine thread only.

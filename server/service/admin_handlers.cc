@@ -61,6 +61,9 @@ void Describe(const Core& core, v1::EngineInfo* info) {
   const PageBroker::Counters memory = core.broker->counters();
   info->set_memory_waits(memory.waited);
   info->set_memory_refusals(memory.refused);
+  info->set_shared_prefix_tokens(core.prefix_counters.shared_tokens);
+  info->set_restored_prefix_tokens(core.prefix_counters.restored_tokens);
+  info->set_failed_prefix_restores(core.prefix_counters.failed_restores);
 }
 
 void Describe(const storage::StoreStats& stats, v1::StoreInfo* info) {

@@ -1,6 +1,7 @@
 #ifndef QUICKSAVE_SERVER_SERVICE_CORE_H_
 #define QUICKSAVE_SERVER_SERVICE_CORE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -35,6 +36,13 @@ struct ServiceLimits {
   int64_t max_tap_bytes = int64_t{1} << 30;
 };
 
+// Of prompts that begin like something known, since the start.
+struct PrefixCounters {
+  std::atomic<int64_t> shared_tokens = 0;    // that came from sequences in memory
+  std::atomic<int64_t> restored_tokens = 0;  // that came from the store
+  std::atomic<int64_t> failed_restores = 0;  // that were computed after all
+};
+
 // Everything that the handlers work with. Made once when the model is loaded; outlives all calls.
 struct Core {
   // Owner of all nodes while the server has no notion of users.
@@ -45,6 +53,9 @@ struct Core {
   std::string version;
   absl::Time start_time;
   storage::Durability durability = storage::Durability::kSync;
+  // Whether prompts begin with what is known of them.
+  bool prefix_cache = true;
+  PrefixCounters prefix_counters;
 
   std::unique_ptr<storage::Store> store;
   RequestMemory requests;  // attached to the store

@@ -8,6 +8,7 @@
 #include "google/protobuf/util/delimited_message_util.h"
 #include "server/service/convert.h"
 #include "server/service/input_tokens.h"
+#include "server/service/known_prefix.h"
 #include "server/service/restore.h"
 #include "server/service/saving.h"
 #include "server/service/start_state.h"
@@ -145,7 +146,7 @@ absl::Status Generation::Prepare() {
   absl::StatusOr<TakenSession> taken = OpenSession(*input);
   if (!taken.ok()) return taken.status();
   started_.set_session(absl::StrCat("sessions/", session_));
-  started_.set_reused_tokens(taken->state.sequence.length() - started_.shared_tokens());
+  started_.set_reused_tokens(taken->state.sequence.length() - started_.shared_tokens() - started_.restored_tokens());
   absl::Status status = Launch(*std::move(taken), *std::move(input));
   if (status.ok()) Announce();
   // Nobody knows the session of a call that was not let in.
@@ -171,19 +172,21 @@ absl::StatusOr<TakenSession> Generation::OpenSession(std::vector<int32_t>& input
 }
 
 absl::StatusOr<TakenSession> Generation::StartEmpty(std::vector<int32_t>& input, SessionTable::Growth growth) {
-  absl::StatusOr<engine::PageReservation> pages = core_.broker->Reserve(growth(0), Call());
-  if (!pages.ok()) return pages.status();
-  TakenSession taken{{}, *std::move(pages)};
-  // What is shared is not computed, so nothing of it could be captured.
-  if (CapturesAllTokens(request_)) return taken;
-  // Found after the wait for memory, so that nobody waits while holding some; what it makes superfluous goes back.
-  taken.state.sequence = core_.sessions->SharedPrefix(input);
-  const int shared = taken.state.sequence.length();
-  if (shared == 0) return taken;
-  input.erase(input.begin(), input.begin() + shared);
-  taken.pages = taken.pages.Split(growth(shared));
-  taken.state.text.detokenizer = {.prefix_offset = shared, .read_offset = shared};
-  started_.set_shared_tokens(shared);
+  // What is known is not computed, so nothing of it could be captured.
+  const auto sought = CapturesAllTokens(request_) ? absl::Span<const int32_t>() : absl::MakeConstSpan(input);
+  absl::StatusOr<KnownPrefix> known = TakeKnownPrefix(core_, sought, growth(0), Call());
+  if (!known.ok()) return known.status();
+  TakenSession taken{{.sequence = std::move(known->sequence)}, std::move(known->pages)};
+  const int length = taken.state.sequence.length();
+  if (length == 0) return taken;
+  input.erase(input.begin(), input.begin() + length);
+  taken.state.text.detokenizer = {.prefix_offset = length, .read_offset = length};
+  if (known->restored) {
+    started_.set_restored_tokens(length);
+    started_.set_restored_node(known->node);
+  } else {
+    started_.set_shared_tokens(length);
+  }
   return taken;
 }
 

@@ -193,6 +193,31 @@ absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node
   return proven;
 }
 
+absl::StatusOr<engine::Sequence> RestorePrefix(Core& core, const StoredPrefix& prefix, engine::PageReservation& pages,
+                                               const CallContext& call) {
+  SchedulerReplayer replayer(core.scheduler.get(), core.decoder->config(), call);
+  const auto reserve = [&pages](int /*tokens*/, int room) -> absl::StatusOr<engine::PageReservation> {
+    const int needed = engine::PagesFor(room);
+    if (needed <= pages.pages()) return pages.Split(needed);
+    return absl::ResourceExhaustedError("restoring it takes more pages than was planned");
+  };
+  absl::StatusOr<RestoredState> restored = core.archive->Restore(prefix.tenant, prefix.node_id,
+                                                                 {.at_token = prefix.tokens,
+                                                                  .reserve = reserve,
+                                                                  .without_taps = true,
+                                                                  .replayer = &replayer,
+                                                                  .preference = {.exact_only = true}});
+  if (!restored.ok()) return restored.status();
+  const std::string name = absl::StrCat("nodes/", prefix.node_id);
+  if (!restored->report.exact || restored->state.sequence.lossy_tokens() > 0) {
+    return absl::DataLossError(absl::StrCat(name, ": its state is not what the model computes from its tokens"));
+  }
+  v1::DistributionCheck check;
+  absl::Status proved = Prove(core, name, restored->report, restored->state, call, &check);
+  if (!proved.ok()) return proved;
+  return std::move(restored->state.sequence);
+}
+
 absl::Status CompleteDecoded(Core& core, SessionState& state, const CallContext& call) {
   const int length = state.sequence.length();
   const bool taps_missing = state.taps.on() && !state.taps.Has(length - 1);

@@ -44,6 +44,12 @@ struct StartUse {
 absl::StatusOr<ProvenState> RestoreWithProof(Core& core, const std::string& node, std::optional<int> at_token,
                                              bool skip_check, const CallContext& call, const StartUse& use = {});
 
+// Restores the first tokens of a stored state bit for bit, with pages out of `pages`, for another state that begins
+// like it; proved as above. With next-token logits. Errors of Archive::Restore and Scheduler::Run; DATA_LOSS also when
+// it turns out not to be the model's own.
+absl::StatusOr<engine::Sequence> RestorePrefix(Core& core, const StoredPrefix& prefix, engine::PageReservation& pages,
+                                               const CallContext& call);
+
 // Gives a state whose last token was decoded from a latent the logits and hidden states of that token which it lacks,
 // and leaves its K and V as they are: feeding the token to the state itself would put others in their place.
 absl::Status CompleteDecoded(Core& core, SessionState& state, const CallContext& call);

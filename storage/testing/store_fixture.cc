@@ -20,7 +20,6 @@ uint64_t SeedOf(absl::string_view text) {
 }
 
 constexpr size_t kLogitsBytes = 6000;
-constexpr uint32_t kTokensPerBlock = 4;
 
 }  // namespace
 

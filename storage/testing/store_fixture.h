@@ -18,6 +18,9 @@ inline constexpr char kTenant[] = "tenant";
 inline constexpr char kModel[] = "model-fingerprint";
 inline constexpr char kCodec[] = "test.1";
 
+// Two blocks give a node a place in the index of beginnings.
+inline constexpr uint32_t kTokensPerBlock = 64;
+
 // A new folder, removed with its contents at the end.
 class TempDir {
  public:
@@ -43,7 +46,8 @@ BlockId TestBlockId(uint64_t n);
 std::string TestBlockBytes(const BlockId& id);
 BlockRef TestBlockRef(uint64_t n, uint32_t first_token);
 
-// A node made of these blocks, all of them given, with a state value "logits" and one label.
+// A node made of these blocks, all of them given, with a state value "logits" and one label. Its token ids go up from
+// 0.
 NodeCommit TestCommit(absl::string_view node_id, const std::vector<std::string>& parents,
                       const std::vector<uint64_t>& blocks);
 

@@ -224,10 +224,29 @@ TEST_F(EncodingLineageTest, APromptNeverSharesWhatWasDecoded) {
       .input = prompt, .stop = {.max_tokens = 4, .ignore_eos = true}, .save = client::SaveOptions{}};
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation made, Generate(Client(), request));
   EXPECT_EQ(made.started.shared_tokens, 0);
+  EXPECT_EQ(made.started.restored_tokens, 0) << "the node has lost its exact bits";
   EXPECT_TRUE(Calls().Verify(made.saved.at(0).node.name, true).ok());
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation again, Generate(Client(), request));
   EXPECT_GT(again.started.shared_tokens, 0) << "what is the model's own is shared";
   EXPECT_TRUE(Calls().Verify(again.saved.at(0).node.name, true).ok());
+}
+
+TEST_F(EncodingLineageTest, APromptMayBeginWithWhatALatentAndItsResidualGive) {
+  const client::Node parent = Save(24, 8);
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::Node full, Calls().Get(parent.name));
+  ASSERT_TRUE(Calls().EncodeAndDropSaved(parent.name, "residual: true").ok());
+  // Prefill was not timed yet then, so that restoring is the better guess.
+  KillAndRestart();
+  std::vector<int32_t> prompt(full.token_ids().begin(), full.token_ids().end() - 20);
+  const auto same = static_cast<int32_t>(prompt.size());
+  prompt.insert(prompt.end(), {11111, 22222, 33333});
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(
+      const Generation made,
+      Generate(Client(),
+               {.input = prompt, .stop = {.max_tokens = 4, .ignore_eos = true}, .save = client::SaveOptions{}}));
+  EXPECT_EQ(made.started.restored_tokens, same);
+  EXPECT_EQ(made.started.restored_node, parent.name);
+  EXPECT_TRUE(Calls().Verify(made.saved.at(0).node.name, true).ok());
 }
 
 TEST_F(EncodingLineageTest, ParkedSessionsStayWhatTheyWere) {

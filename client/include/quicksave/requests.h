@@ -105,6 +105,12 @@ struct GenerateStarted {
   // Of the input's tokens, those at the beginning that were not computed again, because a sequence in memory begins
   // with them. Bit for bit the same as if they had been.
   int32_t shared_tokens = 0;
+  // Of the input's tokens, those at the beginning that were restored from the store instead, because a node or a parked
+  // session begins with them and that was estimated to be faster. Proved, and bit for bit the same as if they had been
+  // computed.
+  int32_t restored_tokens = 0;
+  // The node that they came from; empty when they are a parked session's. The new session does not depend on it.
+  std::string restored_node;
 
   bool operator==(const GenerateStarted&) const = default;
 };

@@ -88,6 +88,13 @@ struct EngineInfo {
   int64_t memory_refusals = 0;
   // Bytes of hidden states that live sessions hold in memory.
   int64_t tap_bytes = 0;
+  // Tokens of prompts that were not computed since the start, because a sequence in memory began with them.
+  int64_t shared_prefix_tokens = 0;
+  // Tokens of prompts that were restored instead of being computed since the start, because a node or a parked session
+  // began with them.
+  int64_t restored_prefix_tokens = 0;
+  // Restores of such tokens that failed since the start, so that the tokens were computed after all; the log says why.
+  int64_t failed_prefix_restores = 0;
 
   bool operator==(const EngineInfo&) const = default;
 };
