@@ -13,11 +13,11 @@ namespace quicksave::engine {
 // The kernels of cpu_kernels.h on a few threads. Operations are done when they return.
 class CpuDevice : public Device {
  public:
-  // `threads` must outlive it.
-  explicit CpuDevice(ThreadPool* threads) : threads_(threads) {}
+  // `threads` must outlive it. `memory` may be another device's.
+  explicit CpuDevice(ThreadPool* threads, DeviceMemory& memory = HostMemory()) : threads_(threads), memory_(memory) {}
 
   std::string name() const override;
-  DeviceMemory& memory() override { return HostMemory(); }
+  DeviceMemory& memory() override { return memory_; }
   void Wait() override {}
 
   void MatMul(const float* x, int rows, const Matrix& w, float* y) override;
@@ -50,6 +50,7 @@ class CpuDevice : public Device {
   void ListAttentionItems(const Batch& batch, int kv_heads);
 
   ThreadPool* const threads_;
+  DeviceMemory& memory_;
   cpu::FixedPointRows fixed_;  // the inputs of an int8 product
   std::vector<AttentionItem> items_;
   std::vector<std::vector<float>> scratch_;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -65,6 +66,10 @@ class Decoder {
   const ModelConfig& config() const { return config_; }
   WeightFormat weight_format() const { return format_; }
   Device& device() const { return *device_; }
+  // Goes on with another device of the same memory; returns the one before.
+  std::unique_ptr<Device> ExchangeDevice(std::unique_ptr<Device> device) {
+    return std::exchange(device_, std::move(device));
+  }
   // Memory of the weights that each forward pass reads: those of products, the head among them.
   size_t weight_bytes() const;
   KvShape kv_shape() const { return {config_.layers, config_.kv_heads, config_.head_dim}; }
@@ -120,7 +125,7 @@ class Decoder {
   absl::Span<const float> Head(absl::Span<const Slice> slices);
 
   ModelConfig config_;
-  const std::unique_ptr<Device> device_;
+  std::unique_ptr<Device> device_;
   const WeightFormat format_;
   std::unique_ptr<SafetensorsModel> weights_;
   WeightRows embedding_;  // [vocab, hidden]

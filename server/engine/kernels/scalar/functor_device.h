@@ -44,15 +44,11 @@ class FunctorDevice : public Device {
     ForEach(int64_t{rows} * width, Glu<true>{gate_up, width, rounding, y});
   }
 
-  void Add(float* x, const float* y, int rows, int width) override {
-    ForEach(int64_t{rows} * width, AddElement{x, y});
-  }
+  void Add(float* x, const float* y, int rows, int width) override { ForEach(int64_t{rows} * width, AddElement{x, y}); }
   void AddBias(float* x, const float* bias, int rows, int width) override {
     ForEach(int64_t{rows} * width, AddBiasElement{x, bias, width});
   }
-  void SoftCap(float* x, size_t count, float cap) override {
-    ForEach(static_cast<int64_t>(count), CapElement{x, cap});
-  }
+  void SoftCap(float* x, size_t count, float cap) override { ForEach(static_cast<int64_t>(count), CapElement{x, cap}); }
   void Gather(const float* x, const int32_t* rows, int count, int width, float* y) override {
     ForEach(int64_t{count} * width, GatherElement{x, rows, width, y});
   }
