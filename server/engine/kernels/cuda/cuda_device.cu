@@ -24,13 +24,16 @@ void Require(cudaError_t error, const char* what) {
 }
 
 // Managed memory, never more than the GPU holds: what is beyond that would be moved back and forth in each pass.
+// Weights and pages leave some for the buffers of passes, which grow later.
 class ManagedMemory : public DeviceMemory {
  public:
   explicit ManagedMemory(size_t bytes) : free_(static_cast<int64_t>(bytes)) {}
 
   void* Allocate(size_t bytes) override {
+    constexpr int64_t kLarge = int64_t{256} << 20;
+    constexpr int64_t kLeft = int64_t{1} << 30;
     const auto size = static_cast<int64_t>(bytes);
-    if (free_.fetch_sub(size) >= size) {
+    if (free_.fetch_sub(size) >= size + (size >= kLarge ? kLeft : 0)) {
       void* memory = nullptr;
       if (cudaMallocManaged(&memory, bytes) == cudaSuccess) return memory;
       cudaGetLastError();  // forgets the failure
