@@ -22,7 +22,7 @@ set_target_properties(quicksave_cudart PROPERTIES
   IMPORTED_LOCATION ${QUICKSAVE_CUDA_TOOLKIT}/lib/libcudart_static.a
   INTERFACE_LINK_LIBRARIES "Threads::Threads;${CMAKE_DL_LIBS};rt")
 
-# Besides, NAME.ptx in the build folder: the instructions of all kernels, for a test to look at.
+# Besides, NAME.ptx in the build folder: all kernels in PTX, for the tests.
 function(quicksave_cuda_library name source)
   cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
   set(input ${CMAKE_CURRENT_SOURCE_DIR}/${source})
@@ -34,7 +34,6 @@ function(quicksave_cuda_library name source)
   add_custom_command(OUTPUT ${ptx} DEPENDS ${input} ${object} VERBATIM
     COMMENT "Compiling ${source} to PTX"
     COMMAND ${_nvcc} -arch=compute_90 -ptx ${input} -o ${ptx})
-  add_custom_target(${name}_ptx ALL DEPENDS ${ptx})
   set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
   add_library(${name} STATIC ${object})
   set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX)

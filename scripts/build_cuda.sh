@@ -6,9 +6,9 @@
 # installation for that, and to run on a GPU only its driver (580 or newer).
 #
 #   --test   run the tests of the GPU, too (label gpu), and keep what they print in build/cuda/gpu_tests.txt. Where there
-#            is no GPU those that need one are skipped, and say so.
+#            is no GPU those that need one are skipped, and say so; docs/gpu.md describes them.
 #
-# JOBS: see scripts/build.sh.
+# TEST_JOBS: tests to run at a time (default 2). JOBS: see scripts/build.sh.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -43,7 +43,8 @@ main() {
   fi
   scripts/fetch_model.sh
   scripts/build.sh cuda quicksave-server quicksave_gpu_tests
-  { describe_machine && ctest --test-dir build/cuda -L gpu --verbose --no-tests=error; } 2>&1 | tee "$RECORD"
+  { describe_machine && ctest --test-dir build/cuda -L gpu --verbose --no-tests=error --parallel "${TEST_JOBS:-2}"; } 2>&1 |
+    tee "$RECORD"
   say "Kept in $RECORD"
 }
 

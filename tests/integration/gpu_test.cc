@@ -45,51 +45,48 @@ TEST(GpuTest, WithoutAGpuTheServerEndsWithTheReason) {
   EXPECT_FALSE(std::filesystem::exists(directory / "data"));
 }
 
-// Saves on one device, goes on there, and does the same on the other.
-void ExpectStatesGoOn(const std::string& saved_on, const std::string& restored_on) {
+// Saves on one device and goes on there; then does the same on each of the others.
+void ExpectStatesGoOn(const std::string& saved_on, const std::vector<std::string>& restored_on) {
   const TemporaryDirectory directory;
-  absl::StatusOr<std::unique_ptr<ServerProcess>> started = StartOn(directory, saved_on);
-  if (!started.ok() && HasNoGpu(started.status())) GTEST_SKIP() << kNoGpu;
-  ASSERT_TRUE(started.ok()) << started.status();
-  std::unique_ptr<ServerProcess> server = *std::move(started);
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::ServerStatus status, server->client().GetStatus());
+  absl::StatusOr<std::unique_ptr<ServerProcess>> server = StartOn(directory, saved_on);
+  if (HasNoGpu(server.status())) GTEST_SKIP() << kNoGpu;
+  ASSERT_TRUE(server.ok()) << server.status();
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::ServerStatus status, (*server)->client().GetStatus());
   EXPECT_THAT(status.model.device, StartsWith(saved_on));
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const std::string session, NewSession(server->client(), Prose(10)));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const std::string session, NewSession((*server)->client(), Prose(3)));
   const client::FromSession running = {.name = session};
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation first, GoOn(server->client(), running, kTokens));
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::SavedNode saved, server->client().Snapshot({.session = session}));
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation uninterrupted, GoOn(server->client(), running, kTokens));
-  server->Kill();
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation first, GoOn((*server)->client(), running, kTokens));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::SavedNode saved, (*server)->client().Snapshot({.session = session}));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation uninterrupted, GoOn((*server)->client(), running, kTokens));
+  (*server)->Kill();
 
-  started = StartOn(directory, restored_on);
-  if (!started.ok() && HasNoGpu(started.status())) GTEST_SKIP() << kNoGpu;
-  ASSERT_TRUE(started.ok()) << started.status();
-  server = *std::move(started);
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::RestoreResponse restored,
-                                 server->client().Restore({.node = saved.node.name}));
-  EXPECT_EQ(restored.proof.check.outcome, client::CheckOutcome::kIdentical);
-  EXPECT_EQ(restored.proof.tokens_recomputed, 0);
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation again,
-                                 GoOn(server->client(), client::FromSession{.name = restored.session.name}, kTokens));
-  EXPECT_EQ(again.tokens, uninterrupted.tokens);
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::VerifyNodeResponse verified,
-                                 server->client().VerifyNode({.name = saved.node.name, .replay = true}));
-  EXPECT_GT(verified.tokens_replayed, kTokens);
+  for (const std::string& device : restored_on) {
+    SCOPED_TRACE(device);
+    server = StartOn(directory, device);
+    if (HasNoGpu(server.status())) GTEST_SKIP() << kNoGpu;
+    ASSERT_TRUE(server.ok()) << server.status();
+    const client::Client& client = (*server)->client();
+    QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::RestoreResponse restored, client.Restore({.node = saved.node.name}));
+    EXPECT_EQ(restored.proof.check.outcome, client::CheckOutcome::kIdentical);
+    EXPECT_EQ(restored.proof.tokens_recomputed, 0);
+    QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation again,
+                                   GoOn(client, client::FromSession{.name = restored.session.name}, kTokens));
+    EXPECT_EQ(again.tokens, uninterrupted.tokens);
+    QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::VerifyNodeResponse verified,
+                                   client.VerifyNode({.name = saved.node.name, .replay = true}));
+    EXPECT_GT(verified.tokens_replayed, kTokens);
+    (*server)->Kill();
+  }
 }
 
-TEST(GpuTest, AStateOfTheGpuGoesOnOnTheCpu) {
+TEST(GpuTest, AStateOfTheGpuGoesOnAnywhere) {
   if (!QUICKSAVE_CUDA) GTEST_SKIP() << "a build without CUDA";
-  ExpectStatesGoOn("cuda", "cpu");
+  ExpectStatesGoOn("cuda", {"cpu", "cuda"});
 }
 
 TEST(GpuTest, AStateOfTheCpuGoesOnOnTheGpu) {
   if (!QUICKSAVE_CUDA) GTEST_SKIP() << "a build without CUDA";
-  ExpectStatesGoOn("cpu", "cuda");
-}
-
-TEST(GpuTest, AStateOfTheGpuGoesOnOnTheGpu) {
-  if (!QUICKSAVE_CUDA) GTEST_SKIP() << "a build without CUDA";
-  ExpectStatesGoOn("cuda", "cuda");
+  ExpectStatesGoOn("cpu", {"cuda"});
 }
 
 }  // namespace
