@@ -100,7 +100,7 @@ class CoreLoader {
     if (!decoder.ok()) return decoder.status();
     core_->decoder = *std::move(decoder);
     if (config_.device != "cpu") {
-      const absl::Status same = engine::CheckDevice(*core_->decoder, core_->engine_threads.get());
+      absl::Status same = engine::CheckDevice(*core_->decoder, core_->engine_threads.get());
       if (!same.ok()) return same;
     }
     if (absl::Status status = LoadText(); !status.ok()) return status;

@@ -2,6 +2,7 @@
 #include "server/engine/kernels/device.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <functional>
 #include <iostream>
@@ -57,7 +58,7 @@ class DeviceTest : public testing::Test {
     const DeviceBuffer<float> actual = compute(*device_);
     ASSERT_EQ(actual.size(), expected.size());
     for (size_t i = 0; i < expected.size(); ++i) {
-      ASSERT_EQ(std::memcmp(&actual[i], &expected[i], sizeof(float)), 0)
+      ASSERT_EQ(std::bit_cast<uint32_t>(actual[i]), std::bit_cast<uint32_t>(expected[i]))
           << i << ": " << actual[i] << ", " << expected[i];
     }
   }

@@ -131,7 +131,7 @@ TEST_P(DecoderDeviceTest, GivesTheBitsOfTheCpu) {
 
 std::vector<std::string> AllFamilies() {
   std::vector<std::string> names = RecordedFamily::Names();
-  names.push_back("plain");
+  names.emplace_back("plain");
   return names;
 }
 

@@ -1,7 +1,7 @@
 #include "server/engine/model/device_check.h"
 
 #include <algorithm>
-#include <cstring>
+#include <bit>
 #include <memory>
 #include <string>
 #include <utility>
@@ -45,11 +45,14 @@ Outcome Evaluate(Decoder& decoder) {
   return outcome;
 }
 
+uint32_t BitsOf(float value) { return std::bit_cast<uint32_t>(value); }
+uint16_t BitsOf(uint16_t value) { return value; }
+
 // "3 of 10 things", for the elements whose bits are not the same; empty when there are none.
 template <class Value>
 std::string Different(const Value* a, const Value* b, size_t count, const char* things) {
   size_t different = 0;
-  for (size_t i = 0; i < count; ++i) different += std::memcmp(a + i, b + i, sizeof(Value)) == 0 ? 0 : 1;
+  for (size_t i = 0; i < count; ++i) different += BitsOf(a[i]) == BitsOf(b[i]) ? 0 : 1;
   return different == 0 ? "" : absl::StrCat(different, " of ", count, " ", things);
 }
 
