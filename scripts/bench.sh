@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench.sh [--quick] [--only=weights] [--rounds=N] [--json=FILE] [--without=PEER[,PEER]] [--build-dir=DIR]
+# bench.sh [--quick] [--only=weights|encodings] [--profile=FILE]... [--rounds=N] [--json=FILE] [--without=PEER[,PEER]] [--build-dir=DIR]
 #
 # Measures Quicksave beside its peers on this machine, in one run, and prints both sides of each comparison as Markdown:
 # saving and restoring 256, 1,000 and 2,000 tokens, branches, decode and prefill, a second save, and one remote call.
@@ -13,6 +13,8 @@
 #
 #   --quick            one round of a part of it: some minutes, to see that everything runs; not to be quoted
 #   --only=weights     only the formats of weights (about two minutes)
+#   --only=encodings   only restoring from each encoding, beside computing anew
+#   --profile=FILE     a latent profile (quicksave-calibrate), for the encodings; may be given several times
 #   --rounds=N         rounds that medians are taken of (default: 3)
 #   --json=FILE        where every single answer goes (default: the cache's bench/results/DATE-COMMIT.json)
 #   --without=...      leave out a peer: transformers, llama
@@ -136,6 +138,8 @@ parse_arguments() {
       -h | --help) usage && exit 0 ;;
       --quick) COMPARE+=(--quick) ;;
       --only=weights) COMPARE+=("$argument") && WITH_TRANSFORMERS=0 ;;
+      --only=encodings) COMPARE+=("$argument") && WITH_TRANSFORMERS=0 && WITH_LLAMA=0 ;;
+      --profile=?*) COMPARE+=("$argument") ;;
       --rounds=[1-9]*) COMPARE+=("$argument") ;;
       --json=?*) JSON="${argument#*=}" ;;
       --without=?*) leave_out "${argument#*=}" ;;

@@ -9,6 +9,7 @@
 #include "client/cli/flags.h"
 #include "client/cli/generation_printer.h"
 #include "client/cli/names.h"
+#include "client/cli/samples.h"
 
 namespace quicksave::cli {
 namespace {
@@ -78,42 +79,6 @@ absl::Status Stream(const client::GenerateRequest& request, GenerationPrinter& p
       request, [&printer](const client::GenerateEvent& event) { return printer(event); }, context.Call());
   printer.End();
   return finished.status();
-}
-
-// Computes what all samples have in common once, branches, and generates in each branch, with one seed after the other.
-absl::Status GenerateSamples(const client::GenerateRequest& request, int32_t samples, CommandContext& context) {
-  client::GenerateRequest common = request;
-  common.stop.max_tokens = 0;
-  common.save = std::nullopt;
-  common.save_every_tokens = std::nullopt;
-  common.keep_session = true;
-  const auto prefilled = context.client.Generate(
-      common, [](const client::GenerateEvent&) { return true; }, context.Call());
-  if (!prefilled.ok()) return prefilled.status();
-  client::BranchRequest branch{.start = client::FromSession{prefilled->session}, .lease = request.lease};
-  for (int32_t i = 0; i < samples; ++i) branch.seeds.push_back(request.sampling.seed.value_or(0) + i);
-  const auto branched = context.client.Branch(branch, context.Call());
-  absl::Status status = branched.status();
-  std::vector<std::string> sessions = {prefilled->session};
-  for (int32_t i = 0; branched.ok() && status.ok() && i < samples; ++i) {
-    const client::Session& session = branched->sessions[i];
-    GenerationPrinter printer(context.console);
-    printer.set_sample(i + 1);
-    printer.set_show_pending(!request.keep_session && !request.save);
-    printer.set_name_session(request.keep_session);
-    if (!context.console.json) context.console.Note(absl::StrCat("sample ", i + 1, ", seed ", branch.seeds[i], ":"));
-    status = Stream({.start = client::FromSession{session.name},
-                     .stop = request.stop,
-                     .top_logprobs = request.top_logprobs,
-                     .save = request.save,
-                     .save_every_tokens = request.save_every_tokens},
-                    printer, context);
-  }
-  for (size_t i = 0; branched.ok() && !request.keep_session && i < branched->sessions.size(); ++i) {
-    sessions.push_back(branched->sessions[i].name);
-  }
-  for (const std::string& session : sessions) context.client.DeleteSession({.name = session}).IgnoreError();
-  return status;
 }
 
 absl::Status Generate(const GenerateFlags& flags, CommandContext& context) {

@@ -218,6 +218,15 @@ Json ToJson(const client::Taps& taps) {
           {"stored_bytes", taps.stored_bytes}};
 }
 
+Json ToJson(const client::ActiveConstraint& constraint) {
+  Json json = {{"token_count", constraint.token_count}};
+  if (const auto* schema = std::get_if<client::JsonSchema>(&constraint.definition)) json["json_schema"] = schema->text;
+  if (const auto* regex = std::get_if<client::Regex>(&constraint.definition)) json["regex"] = regex->text;
+  if (const auto* choices = std::get_if<client::Choices>(&constraint.definition)) json["choices"] = choices->texts;
+  if (const auto* lark = std::get_if<client::LarkGrammar>(&constraint.definition)) json["lark"] = lark->text;
+  return json;
+}
+
 Json ToJson(const client::Session& session) {
   Json json = {{"name", session.name},
                {"model_fingerprint", session.model_fingerprint},
@@ -230,6 +239,7 @@ Json ToJson(const client::Session& session) {
   json["pages"] = session.pages;
   json["parked"] = session.parked;
   if (session.taps) json["taps"] = ToJson(*session.taps);
+  if (session.constraint) json["constraint"] = ToJson(*session.constraint);
   if (!session.token_ids.empty()) json["token_ids"] = session.token_ids;
   if (!session.text.empty()) json["text"] = session.text;
   return json;
@@ -251,6 +261,7 @@ Json ToJson(const client::Node& node) {
   if (!node.encodings.empty()) json["encodings"] = ToJsonArray(node.encodings);
   json["saved_dropped"] = node.saved_dropped;
   if (node.taps) json["taps"] = ToJson(*node.taps);
+  if (node.constraint) json["constraint"] = ToJson(*node.constraint);
   json["lacks"] = node.lacks;
   if (!node.token_ids.empty()) json["token_ids"] = node.token_ids;
   if (!node.text.empty()) json["text"] = node.text;

@@ -38,6 +38,20 @@ std::string TapsText(const client::Taps& taps) {
   return text;
 }
 
+std::string ConstraintText(const client::ActiveConstraint& constraint, const Console& console) {
+  struct Definition {
+    std::string operator()(std::monostate) const { return "of an unknown kind"; }
+    std::string operator()(const client::JsonSchema& schema) const { return absl::StrCat("JSON schema ", schema.text); }
+    std::string operator()(const client::Regex& regex) const { return absl::StrCat("regex ", regex.text); }
+    std::string operator()(const client::Choices& choices) const {
+      return absl::StrCat("one of ", absl::StrJoin(choices.texts, " | "));
+    }
+    std::string operator()(const client::LarkGrammar& grammar) const { return absl::StrCat("grammar ", grammar.text); }
+  };
+  return absl::StrCat("for ", constraint.token_count,
+                      " tokens: ", OneLine(std::visit(Definition(), constraint.definition), console.unicode));
+}
+
 Fields NodeFields(const client::Node& node, const Console& console) {
   const client::Storage& storage = node.storage;
   const auto or_dash = [&console](const std::string& text) {
@@ -64,6 +78,7 @@ Fields NodeFields(const client::Node& node, const Console& console) {
       {"model", node.model_fingerprint},
       {"etag", node.etag}};
   if (node.taps) fields.emplace_back("taps", TapsText(*node.taps));
+  if (node.constraint) fields.emplace_back("constraint", ConstraintText(*node.constraint, console));
   for (size_t i = 0; i < node.encodings.size(); ++i) {
     fields.emplace_back(absl::StrCat("encoding ", i + 1), EncodingText(node.encodings[i]));
   }
@@ -88,6 +103,7 @@ Fields SessionFields(const client::Session& session, const Console& console) {
       {"lease", absl::StrCat("to ", HumanTime(session.expire_time))},
       {"model", session.model_fingerprint}};
   if (session.taps) fields.emplace_back("taps", TapsText(*session.taps));
+  if (session.constraint) fields.emplace_back("constraint", ConstraintText(*session.constraint, console));
   if (!session.text.empty()) fields.emplace_back("text", TextOf(session.text, "", console));
   return fields;
 }

@@ -37,6 +37,7 @@ TestingConnection::TestingConnection() : proof(TestingProof()) {}
 absl::StatusOr<client::GenerateFinished> TestingConnection::Generate(const client::GenerateRequest& request,
                                                                      client::GenerateCallback callback,
                                                                      const CallOptions& call) {
+  const absl::MutexLock lock(&mutex_);
   generated.push_back(request);
   options.push_back(call);
   if (!failure.ok()) return failure;

@@ -6,11 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "quicksave/connection.h"
 
 namespace quicksave::cli {
 
-// Tests fill and read its members. Not thread-safe.
+// Tests fill and read its members. Generate may be called by several threads, one after the other goes on; the rest is
+// not thread-safe.
 class TestingConnection : public client::Connection {
  public:
   TestingConnection();
@@ -86,6 +88,9 @@ class TestingConnection : public client::Connection {
   std::vector<client::CallOptions> options;
   // Called at each event of a generation, for example to cancel it.
   std::function<void()> on_event = [] {};
+
+ private:
+  absl::Mutex mutex_;  // one generation at a time
 };
 
 // A node, a proof and an encoding with believable values. `id` is the part of the name after `nodes/`.

@@ -118,6 +118,10 @@ const Proof kProofValue = {.tokens_reused = 1,
                            .layers_recomputed = 8,
                            .estimate = absl::Seconds(9)};
 
+constexpr char kConstraint[] = R"pb(definition { choice { texts: "yes" texts: "no" } }
+                                    token_count: 4)pb";
+const ActiveConstraint kConstraintValue = {.definition = Choices{{"yes", "no"}}, .token_count = 4};
+
 constexpr char kTaps[] = R"pb(spec {
                                 layers: [ 3, 10 ]
                                 tokens: TOKENS_ALL
@@ -146,7 +150,7 @@ const std::string kSession = absl::StrCat(R"pb(name: "sessions/s"
                                                text: "t"
                                                parked: true
                                                sampling {)pb",
-                                          kSampling, "} taps {", kTaps, "}");
+                                          kSampling, "} taps {", kTaps, "} constraint {", kConstraint, "}");
 const Session kSessionValue = {.name = "sessions/s",
                                .model_fingerprint = "f",
                                .token_count = 7,
@@ -159,7 +163,8 @@ const Session kSessionValue = {.name = "sessions/s",
                                .token_ids = {11, 12},
                                .text = "t",
                                .parked = true,
-                               .taps = kTapsValue};
+                               .taps = kTapsValue,
+                               .constraint = kConstraintValue};
 
 const std::string kNode = absl::StrCat(
     R"pb(name: "nodes/n"
@@ -181,7 +186,7 @@ const std::string kNode = absl::StrCat(
          saved_dropped: true
          lossy_tokens: 3
          sampling {)pb",
-    kSampling, "} taps {", kTaps, "} encodings {", kEncoding, "}");
+    kSampling, "} taps {", kTaps, "} encodings {", kEncoding, "} constraint {", kConstraint, "}");
 // Field by field: GCC 12 warns wrongly about an aggregate this large.
 Node MakeNode() {
   Node node;
@@ -212,6 +217,7 @@ Node MakeNode() {
   node.encodings = {kEncodingValue};
   node.saved_dropped = true;
   node.lossy_tokens = 3;
+  node.constraint = kConstraintValue;
   return node;
 }
 const Node kNodeValue = MakeNode();

@@ -73,6 +73,30 @@ std::optional<Taps> TapsFromProto(const Resource& from) {
               .stored_bytes = taps.stored_bytes()};
 }
 
+Constraint DefinitionFromProto(const v1::Constraint& from) {
+  switch (from.kind_case()) {
+    case v1::Constraint::kJsonSchema:
+      return JsonSchema{from.json_schema()};
+    case v1::Constraint::kRegex:
+      return Regex{from.regex()};
+    case v1::Constraint::kChoice:
+      return Choices{{from.choice().texts().begin(), from.choice().texts().end()}};
+    case v1::Constraint::kLark:
+      return LarkGrammar{from.lark()};
+    case v1::Constraint::KIND_NOT_SET:
+      break;
+  }
+  return {};
+}
+
+// That of a session or a node.
+template <typename Resource>
+std::optional<ActiveConstraint> ConstraintFromProto(const Resource& from) {
+  if (!from.has_constraint()) return std::nullopt;
+  return ActiveConstraint{.definition = DefinitionFromProto(from.constraint().definition()),
+                          .token_count = from.constraint().token_count()};
+}
+
 }  // namespace
 
 absl::Duration FromProto(const google::protobuf::Duration& from) {
@@ -183,7 +207,8 @@ Session FromProto(const v1::Session& from) {
           .token_ids = {from.token_ids().begin(), from.token_ids().end()},
           .text = from.text(),
           .parked = from.parked(),
-          .taps = TapsFromProto(from)};
+          .taps = TapsFromProto(from),
+          .constraint = ConstraintFromProto(from)};
 }
 
 Node FromProto(const v1::Node& from) {
@@ -204,7 +229,8 @@ Node FromProto(const v1::Node& from) {
           .text_tail = from.text_tail(),
           .taps = TapsFromProto(from),
           .saved_dropped = from.saved_dropped(),
-          .lossy_tokens = from.lossy_tokens()};
+          .lossy_tokens = from.lossy_tokens(),
+          .constraint = ConstraintFromProto(from)};
   for (const v1::Encoding& encoding : from.encodings()) to.encodings.push_back(FromProto(encoding));
   for (const v1::Edge& edge : from.parents()) to.parents.push_back(EdgeFromProto(edge));
   for (const v1::Block& block : from.blocks()) {

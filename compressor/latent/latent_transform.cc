@@ -90,7 +90,7 @@ void LatentTransform::Synthesise(const LayerGroup& group, absl::Span<const int> 
                                  std::vector<float> predicted, MutableBlockView block) const {
   std::vector<float>& values = predicted;
   if (!group.decode.empty()) {
-    AddProduct(group.decode, used, latent.data(), columns(), values.data());
+    AddSparseProduct(group.decode, used, latent.data(), columns(), values.data());
   } else {
     for (size_t i = 0; i < used.size(); ++i) {
       float* row = values.data() + static_cast<size_t>(used[i]) * columns();

@@ -46,6 +46,10 @@ inline int PaddedColumns(int columns) { return (columns + kColumnGroup - 1) / kC
 // of `used`. Any thread.
 void AddProduct(const Bf16Matrix& matrix, absl::Span<const int> used, const float* x, int columns, float* y);
 
+// The same, and the same bits (but for the sign of a sum that is zero), faster where much of x is zero: the inputs from
+// the one on where that pays are multiplied value by value.
+void AddSparseProduct(const Bf16Matrix& matrix, absl::Span<const int> used, const float* x, int columns, float* y);
+
 }  // namespace quicksave::compressor
 
 #endif  // QUICKSAVE_COMPRESSOR_LATENT_PANEL_PRODUCT_H_

@@ -8,6 +8,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "server/archive/node_record.h"
 #include "server/archive/tap_blocks.h"
 #include "server/service/tap_request.h"
@@ -50,6 +51,8 @@ void ContentsToProto(const storage::NodeRecord& record, const Core& core, v1::No
     to->set_raw_bytes(static_cast<int64_t>(block.raw_bytes()));
     to->set_stored_bytes(static_cast<int64_t>(block.stored_bytes()));
   }
+  const ConstraintState constraint = ConstraintOf(record, static_cast<int>(record.token_count()));
+  if (constraint.constraint != nullptr) ToProto(constraint, out->mutable_constraint());
 }
 
 }  // namespace
@@ -87,6 +90,27 @@ void ToProto(const SaveReport& report, v1::SaveReport* out) {
   ToProto(report.encode, out->mutable_encode());
   ToProto(report.commit, out->mutable_commit());
   ToProto(report.total, out->mutable_total());
+}
+
+void ToProto(const ConstraintState& constraint, v1::ActiveConstraint* out) {
+  using Kind = text::Constraint::Kind;
+  const std::vector<std::string>& texts = constraint.constraint->texts;
+  v1::Constraint* definition = out->mutable_definition();
+  switch (constraint.constraint->kind) {
+    case Kind::kJsonSchema:
+      definition->set_json_schema(absl::StrJoin(texts, ""));
+      break;
+    case Kind::kRegex:
+      definition->set_regex(absl::StrJoin(texts, ""));
+      break;
+    case Kind::kChoices:
+      definition->mutable_choice()->mutable_texts()->Assign(texts.begin(), texts.end());
+      break;
+    case Kind::kLark:
+      definition->set_lark(absl::StrJoin(texts, ""));
+      break;
+  }
+  out->set_token_count(constraint.tokens);
 }
 
 void ToProto(const SessionInfo& info, const Core& core, v1::Session* out) {

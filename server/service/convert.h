@@ -22,6 +22,8 @@ void ToProto(absl::Duration duration, google::protobuf::Duration* out);
 void ToProto(absl::Time time, google::protobuf::Timestamp* out);
 void ToProto(const engine::SamplingParameters& sampling, v1::SamplingParameters* out);
 void ToProto(const SaveReport& report, v1::SaveReport* out);
+// Its constraint must not be null.
+void ToProto(const ConstraintState& constraint, v1::ActiveConstraint* out);
 // Fields of SESSION_VIEW_BASIC.
 void ToProto(const SessionInfo& info, const Core& core, v1::Session* out);
 // Fields of NODE_VIEW_BASIC, and those of NODE_VIEW_FULL that `record` has the contents for when `view` asks for them.

@@ -116,6 +116,18 @@ TEST(ConvertTest, EveryKindOfConstraintIsRead) {
   EXPECT_EQ(*FromProto(constraint), (text::Constraint{Kind::kChoices, {"a", "b"}}));
 }
 
+TEST(ConvertTest, EveryKindOfConstraintIsShown) {
+  using Kind = text::Constraint::Kind;
+  for (const text::Constraint& constraint :
+       {text::Constraint{Kind::kJsonSchema, {"{}"}}, text::Constraint{Kind::kRegex, {"a"}},
+        text::Constraint{Kind::kLark, {"start: /a/"}}, text::Constraint{Kind::kChoices, {"a", "b"}}}) {
+    v1::ActiveConstraint active;
+    ToProto({.constraint = std::make_shared<const text::Constraint>(constraint), .tokens = 7}, &active);
+    EXPECT_EQ(active.token_count(), 7);
+    EXPECT_EQ(*FromProto(active.definition()), constraint);
+  }
+}
+
 TEST(ConvertTest, NamesAreOfTheirCollection) {
   EXPECT_EQ(*ParseName("nodes/abc-09", "nodes"), "abc-09");
   EXPECT_EQ(*ParseName("sessions/x", "sessions"), "x");
@@ -180,6 +192,10 @@ class ConvertNodeTest : public testing::Test {
     block->set_token_count(2);
     block->set_raw_bytes(10);
     block->set_stored_bytes(5);
+    storage::v1::ConstraintState* constraint = contents->mutable_text()->mutable_constraint();
+    constraint->set_kind(storage::v1::ConstraintState::KIND_REGEX);
+    constraint->add_texts("b+");
+    constraint->set_token_count(1);
   }
 
   v1::Node Convert(v1::NodeView view) {
@@ -227,7 +243,10 @@ TEST_F(ConvertNodeTest, FullViewAddsTokensTextAndBlocks) {
   const v1::Node basic = Convert(v1::NODE_VIEW_BASIC);
   EXPECT_EQ(basic.token_ids_size(), 0);
   EXPECT_EQ(basic.text(), "");
+  EXPECT_FALSE(basic.has_constraint());
   const v1::Node node = Convert(v1::NODE_VIEW_FULL);
+  EXPECT_EQ(node.constraint().definition().regex(), "b+");
+  EXPECT_EQ(node.constraint().token_count(), 1);
   EXPECT_THAT(node.token_ids(), testing::ElementsAre('a', 298, 'b'));
   EXPECT_EQ(node.text(), "a<|im_start|>b");
   ASSERT_EQ(node.blocks_size(), 1);

@@ -158,6 +158,8 @@ absl::Status GetSession(Core& core, const CallContext& call, const v1::GetSessio
   response.mutable_session()->set_token_count(static_cast<int32_t>(tokens.size()));
   response.mutable_session()->mutable_token_ids()->Assign(tokens.begin(), tokens.end());
   response.mutable_session()->set_text(TextOf(core, tokens));
+  const ConstraintState& constraint = taken->state.constraint;
+  if (constraint.constraint != nullptr) ToProto(constraint, response.mutable_session()->mutable_constraint());
   return absl::OkStatus();
 }
 

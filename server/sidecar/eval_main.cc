@@ -32,6 +32,10 @@ void AddFlags(quicksave::server::EvaluationProgram& program, CLI::App& app) {
   app.add_option("--floor-pieces", options.floor_pieces,
                  "pieces on which the noise floor is measured; the model in fp32 must fit in memory; 0: not measured")
       ->capture_default_str();
+  app.add_option("--drift", options.generations,
+                 "measure drift, too: after so many generations of restoring, extending and saving; several, ascending")
+      ->delimiter(',');
+  app.add_option("--extension", options.extension, "tokens by which each generation goes on")->capture_default_str();
   app.add_option("--seed", options.seed, "seed of the places in the texts")->capture_default_str();
   app.add_flag("--allow-calibration-texts", options.allow_calibration_texts,
                "measure on texts that a profile was calibrated on; the report says so");

@@ -11,6 +11,7 @@
 #include "compressor/latent/latent_codec.h"
 #include "compressor/latent/residual_codec.h"
 #include "server/engine/model/reference_decoder.h"
+#include "server/sidecar/drift.h"
 #include "server/sidecar/metrics/figure_text.h"
 #include "server/sidecar/metrics/rate_distortion_chart.h"
 #include "server/sidecar/output_file.h"
@@ -285,6 +286,64 @@ absl::StatusOr<metrics::RateDistortionReport> Evaluation::Run() {
                                          options_.continuation, " tokens, seed ", options_.seed,
                                          "; speeds are of one thread's processor time, without recomputed layers"));
   return std::move(report_);
+}
+
+absl::StatusOr<std::vector<DriftPoint>> Evaluation::DriftOf(const Contender& contender, float step,
+                                                            const std::vector<TextPiece>& pieces) {
+  const DriftOptions drift{.codec = contender.codec,
+                           .step = step,
+                           .context = options_.contexts.front(),
+                           .extension = options_.extension,
+                           .generations = options_.generations,
+                           .continuation = options_.continuation};
+  std::vector<DriftRows> totals(drift.generations.size());
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    Report(absl::StrCat("drift: ", contender.label, ", step ", step, ", piece ", i + 1, " of ", pieces.size()));
+    const auto rows = MeasureDrift(runner_, pieces[i].tokens, *contender.registry, drift);
+    if (!rows.ok()) return rows.status();
+    for (size_t k = 0; k < totals.size(); ++k) {
+      absl::Status status = totals[k].append_only.Append((*rows)[k].append_only);
+      status.Update(totals[k].anew.Append((*rows)[k].anew));
+      status.Update(totals[k].once.Append((*rows)[k].once));
+      if (!status.ok()) return status;
+    }
+  }
+  std::vector<DriftPoint> points;
+  for (size_t k = 0; k < totals.size(); ++k) {
+    const auto append_only = totals[k].append_only.Summarize();
+    const auto anew = totals[k].anew.Summarize();
+    const auto once = totals[k].once.Summarize();
+    for (const auto* summary : {&append_only, &anew, &once}) {
+      if (!summary->ok()) return summary->status();
+    }
+    const int generations = drift.generations[k];
+    points.push_back({contender.label, step, generations, drift.context + generations * drift.extension, *append_only,
+                      *anew, *once});
+  }
+  return points;
+}
+
+absl::StatusOr<std::vector<DriftPoint>> Evaluation::RunDrift() {
+  std::vector<TextPiece> pieces;
+  for (const TextKind& kind : options_.texts) {
+    const int tokens = options_.contexts.front() + options_.generations.back() * options_.extension;
+    absl::StatusOr<std::vector<TextPiece>> cut = CutPieces(
+        kind.files, runner_.tokenizer(),
+        {.tokens_per_piece = tokens + options_.continuation, .pieces = options_.pieces, .seed = options_.seed});
+    if (!cut.ok()) return absl::Status(cut.status().code(), absl::StrCat("drift: ", cut.status().message()));
+    pieces.insert(pieces.end(), cut->begin(), cut->end());
+  }
+  std::vector<DriftPoint> points;
+  for (const Contender& contender : contenders_) {
+    if (contender.split != 0) continue;
+    for (const float step : contender.steps) {
+      const auto of_step = DriftOf(contender, step, pieces);
+      if (!of_step.ok()) return of_step.status();
+      points.insert(points.end(), of_step->begin(), of_step->end());
+    }
+  }
+  if (!points.empty()) return points;
+  return absl::InvalidArgumentError("drift is measured of latents without recomputed layers: add a profile of split 0");
 }
 
 }  // namespace quicksave::server

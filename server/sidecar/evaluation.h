@@ -21,10 +21,22 @@
 #include "server/sidecar/codec_trial.h"
 #include "server/sidecar/corpus.h"
 #include "server/sidecar/evaluation_options.h"
+#include "server/sidecar/metrics/divergence_summary.h"
 #include "server/sidecar/metrics/rate_distortion.h"
 #include "server/sidecar/model_runner.h"
 
 namespace quicksave::server {
+
+// How far states are from ones that were never encoded, after so many generations; see drift.h.
+struct DriftPoint {
+  std::string codec;
+  float step = 0;
+  int generations = 0;
+  int tokens = 0;  // of the state then
+  metrics::DivergenceSummary append_only;
+  metrics::DivergenceSummary anew;
+  metrics::DivergenceSummary once;
+};
 
 // Measures codecs that were added on texts. The runner must outlive it and hold TokensForEvaluation. One thread.
 class Evaluation {
@@ -42,6 +54,10 @@ class Evaluation {
   // texts that are too short; FAILED_PRECONDITION for texts that a profile was calibrated on; DATA_LOSS for a codec
   // that loses what it must not. Controls that did not fail are in the report, and no error.
   absl::StatusOr<metrics::RateDistortionReport> Run();
+
+  // Measures drift by the options' generations, for the latents without recomputed layers that were added, on all kinds
+  // of text together. INVALID_ARGUMENT for texts that are too short, or where there is no such latent.
+  absl::StatusOr<std::vector<DriftPoint>> RunDrift();
 
  private:
   // A codec, and the settings at which it is tried.
@@ -66,6 +82,8 @@ class Evaluation {
   absl::Status AddControls(const std::vector<Panel>& panels, int context);
   absl::Status AddNoiseFloor(const std::vector<Panel>& panels);
   absl::Status AddPoints(const Panel& panel);
+  absl::StatusOr<std::vector<DriftPoint>> DriftOf(const Contender& contender, float step,
+                                                  const std::vector<TextPiece>& pieces);
   std::string UnusedLabel(const std::string& label, const std::string& file) const;
   void Report(const std::string& what) const;
 

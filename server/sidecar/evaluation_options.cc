@@ -16,11 +16,27 @@ namespace {
 constexpr int kLeastContext = 16;
 // With fewer there is no perplexity.
 constexpr int kLeastContinuation = 2;
-// States that a trial holds: two live texts (the controls), the restored and the layered one, and a continuation.
+// States that a trial holds: two live texts (the controls), the restored and the layered one, and a continuation. Drift
+// holds a whole text, a live one, the state that drifts, one that was encoded once, and a continuation.
 constexpr int kStates = 5;
 
 absl::Status OutOfRange(absl::string_view option, int least, int most, int value) {
   return absl::InvalidArgumentError(absl::StrCat(option, " must be ", least, " to ", most, ", not ", value));
+}
+
+absl::Status CheckGenerations(const EvaluationOptions& options, int context_length) {
+  if (options.generations.empty()) return absl::OkStatus();
+  const int room = context_length - options.continuation - options.contexts.front();
+  if (options.extension < 1 || options.extension > room) {
+    return OutOfRange("the extension", 1, room, options.extension);
+  }
+  int last = 0;
+  for (const int count : options.generations) {
+    if (count <= last) return absl::InvalidArgumentError("generations must be above 0 and ascend");
+    last = count;
+  }
+  if (last <= room / options.extension) return absl::OkStatus();
+  return OutOfRange(absl::StrCat("generations of ", options.extension, " tokens"), 1, room / options.extension, last);
 }
 
 absl::Status CheckTexts(const std::vector<TextKind>& texts) {
@@ -81,6 +97,7 @@ absl::Status CheckEvaluationOptions(const EvaluationOptions& options, int contex
   }
   if (options.pieces < 1) return OutOfRange("the pieces of each kind", 1, 1 << 20, options.pieces);
   if (options.floor_pieces < 0) return OutOfRange("the noise floor's pieces", 0, 1 << 20, options.floor_pieces);
+  if (absl::Status status = CheckGenerations(options, context_length); !status.ok()) return status;
   for (const float step : options.steps) {
     if (std::isfinite(step) && step > 0) continue;
     return absl::InvalidArgumentError(absl::StrCat("a step must be a number above 0, not ", step));
@@ -91,6 +108,9 @@ absl::Status CheckEvaluationOptions(const EvaluationOptions& options, int contex
 int TokensForEvaluation(const EvaluationOptions& options) {
   int longest = 0;
   for (const int context : options.contexts) longest = std::max(longest, context);
+  if (!options.generations.empty()) {
+    longest = std::max(longest, options.contexts.front() + options.generations.back() * options.extension);
+  }
   return kStates * (longest + options.continuation);
 }
 

@@ -35,6 +35,9 @@ struct EvaluationOptions {
   int floor_pieces = 1;               // on which the noise floor is measured; 0 leaves it out
   std::vector<float> steps;           // of all latent profiles; none: each profile's named points
   bool residual = false;              // measure latent profiles with their residuals, too
+  // Measure drift, too: states that are restored, extended and saved again so many times, ascending.
+  std::vector<int> generations;
+  int extension = 64;  // tokens by which each generation goes on
   bool allow_calibration_texts = false;
   uint64_t seed = 7;
   // Told what is being done.

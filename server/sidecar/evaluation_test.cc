@@ -268,6 +268,33 @@ TEST_F(EvaluationTest, TheProgramWritesItsReportAndRefusesEarly) {
   EXPECT_THAT(MessageOf(program.Run(out, log).status()), HasSubstr("room for 24 curves, not 25"));
 }
 
+TEST_F(EvaluationTest, StatesThatAreEncodedAgainAndAgainDrift) {
+  EvaluationOptions options{.texts = {{"prose", {File("prose.txt")}}}, .contexts = {40}, .continuation = 16};
+  options.pieces = 2;
+  options.steps = {0.5f};
+  options.generations = {1, 4};
+  options.extension = 24;
+  Evaluation evaluation(*runner_, options);
+  ASSERT_TRUE(evaluation.AddLatent(Profile(0)).ok());
+  const auto points = evaluation.RunDrift();
+  ASSERT_TRUE(points.ok()) << points.status();
+  ASSERT_EQ(points->size(), 2u);
+  for (const DriftPoint& point : *points) {
+    EXPECT_EQ(point.tokens, 40 + 24 * point.generations);
+    for (const auto* summary : {&point.append_only, &point.anew, &point.once}) {
+      EXPECT_EQ(summary->kl.count, 32u);
+      EXPECT_GT(summary->kl.mean, 0) << "the codec is lossy";
+      EXPECT_LT(summary->kl.mean, 0.1);
+    }
+  }
+  // Encoding what was decoded adds to the error of what was there.
+  EXPECT_GT((*points)[1].anew.kl.mean, (*points)[1].append_only.kl.mean);
+
+  Evaluation without(*runner_, options);
+  ASSERT_TRUE(without.AddLatent(Profile(1)).ok());
+  EXPECT_THAT(MessageOf(without.RunDrift().status()), HasSubstr("a profile of split 0"));
+}
+
 // A codec that does not write what it must.
 class LazyCodec : public compressor::Codec {
  public:
@@ -316,6 +343,22 @@ TEST(EvaluationOptionsTest, SayWhatIsWrong) {
       {"the continuation must be 2 to 624, not 1", [](auto& o) { o.continuation = 1; }},
       {"the continuation must be 2 to 624, not 625", [](auto& o) { o.continuation = 625; }},
       {"the pieces", [](auto& o) { o.pieces = 0; }},
+      {"generations of 2 tokens must be 1 to 1, not 2",
+       [](auto& o) {
+         o.generations = {2};
+         o.extension = 2;
+         o.continuation = 126;
+       }},
+      {"ascend",
+       [](auto& o) {
+         o.contexts = {64};
+         o.generations = {2, 1};
+       }},
+      {"the extension must be",
+       [](auto& o) {
+         o.generations = {1};
+         o.extension = 0;
+       }},
       {"noise floor", [](auto& o) { o.floor_pieces = -1; }},
       {"a step must be",
        [](auto& o) {

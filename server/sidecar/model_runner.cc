@@ -81,25 +81,37 @@ absl::StatusOr<RunText> ModelRunner::Run(absl::Span<const int32_t> tokens, const
   return text;
 }
 
-absl::StatusOr<std::vector<float>> ModelRunner::Continue(const engine::Sequence& state,
-                                                         absl::Span<const int32_t> tokens) {
-  engine::Sequence sequence = state;
+absl::Status ModelRunner::Feed(engine::Sequence& sequence, absl::Span<const int32_t> tokens,
+                               std::vector<float>* logits) {
   const int count = static_cast<int>(tokens.size());
   absl::StatusOr<engine::PageReservation> reservation = pool_->Reserve(sequence.PagesToAppend(count));
   if (!reservation.ok()) return reservation.status();
-  std::vector<float> logits;
   for (int first = 0; first < count; first += kChunk) {
     const auto part = tokens.subspan(first, std::min(kChunk, count - first));
     const int position = sequence.length();
     sequence.Append(part, *reservation);
     std::vector<std::byte*> pages;
     for (const engine::PageRef& page : sequence.pages()) pages.push_back(page.data());
-    const engine::Slice slice{
-        .tokens = part, .first_position = position, .pages = pages, .logits = engine::LogitsWanted::kAll};
+    const engine::Slice slice{.tokens = part,
+                              .first_position = position,
+                              .pages = pages,
+                              .logits = logits == nullptr ? engine::LogitsWanted::kNone : engine::LogitsWanted::kAll};
     const absl::Span<const float> rows = decoder_->Forward({&slice, 1});
-    logits.insert(logits.end(), rows.begin(), rows.end());
+    if (logits != nullptr) logits->insert(logits->end(), rows.begin(), rows.end());
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<float>> ModelRunner::Continue(const engine::Sequence& state,
+                                                         absl::Span<const int32_t> tokens) {
+  engine::Sequence sequence = state;
+  std::vector<float> logits;
+  if (absl::Status status = Feed(sequence, tokens, &logits); !status.ok()) return status;
   return logits;
+}
+
+absl::Status ModelRunner::Extend(engine::Sequence& state, absl::Span<const int32_t> tokens) {
+  return Feed(state, tokens, nullptr);
 }
 
 compressor::BlockShape ModelRunner::BlockShape(int tokens) const { return ShapeOfBlock(decoder_->kv_shape(), tokens); }

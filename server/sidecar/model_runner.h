@@ -54,6 +54,9 @@ class ModelRunner {
   // Logits [tokens, vocab_size] of tokens that follow a state; the state is not changed.
   absl::StatusOr<std::vector<float>> Continue(const engine::Sequence& state, absl::Span<const int32_t> tokens);
 
+  // Appends tokens to a state, as a session that goes on does. RESOURCE_EXHAUSTED without memory for them.
+  absl::Status Extend(engine::Sequence& state, absl::Span<const int32_t> tokens);
+
   // A state of its own with these tokens, its K and V NaN until somebody writes them.
   absl::StatusOr<engine::Sequence> NewSequence(absl::Span<const int32_t> tokens);
 
@@ -64,6 +67,8 @@ class ModelRunner {
 
  private:
   ModelRunner(std::string model_dir, int threads) : model_dir_(std::move(model_dir)), threads_(threads) {}
+  // Appends tokens; their logits go to `logits`, [tokens, vocab_size], unless it is null.
+  absl::Status Feed(engine::Sequence& sequence, absl::Span<const int32_t> tokens, std::vector<float>* logits);
 
   const std::string model_dir_;
   engine::ThreadPool threads_;

@@ -2,8 +2,8 @@
 """Measures Quicksave beside Hugging Face transformers and llama.cpp, and prints both sides.
 
 Usage: compare.py --server FILE --client FILE --model DIRECTORY --reference FILE [--transformers PYTHON]
-                  [--llama PROGRAM --gguf FILE [--gguf-q8 FILE]] [--rounds N] [--quick] [--only weights]
-                  [--json FILE] [--command TEXT]
+                  [--llama PROGRAM --gguf FILE [--gguf-q8 FILE]] [--rounds N] [--quick] [--only weights|encodings]
+                  [--profile FILE]... [--json FILE] [--command TEXT]
 
 scripts/bench.sh builds what it needs and calls it. Every figure is the median of some rounds, and within a round each
 participant does the same task one after the other, so that whatever else the machine does hits all of them. Tables go
@@ -22,6 +22,7 @@ from typing import Any
 
 import machine
 import report
+import restore_encodings
 import weights
 import weights_report
 from participants import Answer, BenchmarkError, Field, Participant, Programs, Server
@@ -233,7 +234,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--llama", metavar="PROGRAM", help="llama_bench")
     parser.add_argument("--gguf", type=Path, help="the model for llama.cpp")
     parser.add_argument("--gguf-q8", type=Path, help="the model for llama.cpp in Q8_0, for the formats of weights")
-    parser.add_argument("--only", choices=("weights",), help="measure only this part")
+    parser.add_argument("--only", choices=("weights", "encodings"), help="measure only this part")
+    parser.add_argument("--profile", type=Path, action="append", default=[], help="latent profile, for the encodings")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of which medians are taken")
     parser.add_argument("--quick", action="store_true", help="one round of less")
     parser.add_argument("--json", type=Path, help="where to write all answers")
@@ -254,6 +256,14 @@ def measure_all(
         comparison.run(field_of_all.server)
         descriptions |= {who.name: who.description for who in field_of_all.everyone()}
         field_of_all.server.stop()
+    if arguments.only == "encodings" or arguments.profile:
+        field_of_all.server = Server(programs, prompts, field_of_all.work)
+        quicksave = field_of_all.server.start(comparison.scale.threads)
+        restore_encodings.measure(comparison, quicksave, arguments.profile, comparison.scale.rounds)
+        descriptions[quicksave.name] = quicksave.description
+        field_of_all.server.stop()
+    if arguments.only == "encodings":
+        return descriptions
     if arguments.llama and arguments.gguf_q8:
         command = [arguments.llama, str(arguments.gguf_q8), str(prompts), str(field_of_all.work)]
         field_of_all.more_peers.append(Participant("llama.cpp Q8_0", command))
@@ -289,6 +299,7 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps({"about": about, "results": comparison.results}, indent=1) + "\n")
     sections = report.render(about, comparison.results)
+    sections += restore_encodings.render(comparison.results)
     print("\n\n".join([*sections, *weights_report.render_weights(report.Figures(comparison.results))]))
     return 0
 

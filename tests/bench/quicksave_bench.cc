@@ -85,6 +85,8 @@ class QuicksaveBench {
     if (name == "mixed") return Mixed(task.at("tokens"), task.at("batch"), task.at("steps"), task.at("prompt"));
     if (name == "save") return Save(task.at("tokens"), task.at("sequence"));
     if (name == "load") return Load(task.at("node"));
+    if (name == "profile") return LoadProfile(task.at("file"));
+    if (name == "encoding") return Encoding(task);
     if (name == "extend") return Extend(task.at("tokens"), task.at("sequence"), task.at("more"));
     if (name == "branch") return Branch(task.at("tokens"), task.at("count"));
     if (name == "rpc") return Rpc(task.at("calls"));
@@ -225,6 +227,46 @@ class QuicksaveBench {
             {"tokens_recomputed", proof.tokens_recomputed},
             {"bytes_read", proof.bytes_read},
             {"identical", proof.check.outcome == client::CheckOutcome::kIdentical}};
+  }
+
+  Json LoadProfile(const std::string& file) const {
+    const client::Profile profile = Need(client_.LoadProfile({.path = file}));
+    return {{"id", profile.id}, {"split", profile.split}, {"bytes", profile.size_bytes}};
+  }
+
+  // Computes `tokens` tokens, saves them, encodes them if a codec is named, with the profile's point `default`, and
+  // drops what was saved; then restores the node.
+  Json Encoding(const Json& task) const {
+    std::string session;
+    const double anew =
+        Seconds([&] { session = NewSession(task.at("sequence"), task.at("tokens"), /*keep=*/true).session; });
+    const client::SavedNode saved = Need(client_.Snapshot({.session = session}));
+    Delete(session);
+    int64_t stored = saved.node.storage.stored_bytes;
+    double mean_kl = 0;
+    double encode = ToSeconds(saved.report.total);
+    if (task.contains("codec")) {
+      client::EncodeNodeRequest request{.name = saved.node.name, .drop_saved = true};
+      request.encoding.codec = task.at("codec");
+      request.encoding.profile = task.value("profile", "");
+      client::EncodeNodeResponse encoded;
+      encode = Seconds([&] { encoded = Need(client_.EncodeNode(request)); });
+      stored = encoded.encoding.value().stored_bytes;
+      if (encoded.encoding->fidelity) mean_kl = encoded.encoding->fidelity->mean_kl;
+    }
+    client::RestoreResponse restored;
+    const double seconds = Seconds([&] { restored = Need(client_.Restore({.node = saved.node.name})); });
+    Delete(restored.session.name);
+    const client::Proof& proof = restored.proof;
+    return {{"seconds", seconds},
+            {"anew", anew},
+            {"encode", encode},
+            {"stored_bytes", stored},
+            {"raw_bytes", saved.node.storage.raw_bytes},
+            {"mean_kl", mean_kl},
+            {"estimate", ToSeconds(proof.estimate)},
+            {"stages", TimesOf(proof.timing)},
+            {"replay", ToSeconds(proof.timing.replay)}};
   }
 
   // Saves, generates `more` tokens, saves again: what the second save writes.

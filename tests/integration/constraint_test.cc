@@ -143,7 +143,10 @@ TEST(ConstraintCrashTest, GoesOnAfterACrashAsIfNeverStopped) {
   EXPECT_EQ(half.text + rest.text, whole.text);
   EXPECT_EQ(rest.finished.reason, FinishReason::kConstraintComplete);
 
-  // The settings came back too.
+  // What it was under is shown, and the settings came back too.
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::Node shown,
+                                 client.GetNode({.name = node.name, .view = client::View::kFull}));
+  EXPECT_EQ(shown.constraint, (client::ActiveConstraint{.definition = *request.constraint, .token_count = count / 2}));
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const auto restored, client.Restore({.node = node.name}));
   client::SamplingParameters sampling = PersonRequest(3, 0).sampling;
   EXPECT_EQ(restored.session.sampling.presence_penalty, sampling.presence_penalty);
@@ -180,10 +183,16 @@ TEST(ConstraintTest, StaysInForceUntilInputAnotherConstraintOrItsEnd) {
                                .stop = {.max_tokens = 20, .ignore_eos = true},
                                .constraint = std::move(constraint)});
   };
+  const auto in_force = [](const std::string& session) {
+    return Client().GetSession({.name = session, .view = client::View::kFull})->constraint;
+  };
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation inside, begin());
+  EXPECT_EQ(in_force(inside.finished.session),
+            (client::ActiveConstraint{.definition = client::Regex{"[0-9]{8}"}, .token_count = 2}));
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation rest, go_on(inside.finished.session, {}, std::nullopt));
   EXPECT_TRUE(std::regex_match(inside.text + rest.text, std::regex("[0-9]{8}"))) << inside << rest;
   EXPECT_EQ(rest.finished.reason, FinishReason::kConstraintComplete);
+  EXPECT_EQ(in_force(inside.finished.session), std::nullopt);
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const Generation after, go_on(inside.finished.session, {}, std::nullopt));
   EXPECT_EQ(after.finished.reason, FinishReason::kMaxTokens) << "it is over";
 
@@ -244,6 +253,14 @@ TEST(ConstraintTest, BadConstraintsAreRefusedWithTheirPlaceBeforeAnyWork) {
   expect_refused(client::LarkGrammar{"start: missing\n"}, "unknown name: \"missing\"");
   expect_refused(client::Choices{}, "0 choices");
   EXPECT_EQ(sessions(), before);
+}
+
+TEST(ConstraintTest, TextThatNoTokenCanCompleteFailsAndSaysSo) {
+  const absl::Status status =
+      ErrorOf(Generate(Client(), {.input = std::string("Hello"),
+                                  .constraint = client::LarkGrammar{"start: \"a\" B\nB: /[a-z]+/ & /[0-9]+/\n"}}));
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no token of the model may follow"));
 }
 
 TEST(ConstraintTest, GrammarThatIsTooSlowFailsItsCallOnly) {

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Records logits of Hugging Face transformers for tiny random models, one of each family, as the oracle of the tests.
+"""Records what Hugging Face transformers computes for tiny random models, one of each family, for the tests.
 
 Usage: record_families.py DIRECTORY
 
 Needs `torch` and `transformers`, which the project itself does not; README.md in this folder gives the commands.
 Writes DIRECTORY/NAME.json for each entry of MODELS: config.json as transformers saves it; for each tensor, under the
-name that transformers gives it, its shape and the mean and deviation of its values; prompts and their logits in fp32.
+name that transformers gives it, its shape and the mean and deviation of its values; prompts, their logits and the
+hidden states of their last tokens in fp32.
 The values are not written down: they follow from the tensor's name (tiny_tensors.py), so a test can make them again.
 """
 
@@ -108,13 +109,19 @@ def prompt(length: int) -> list[int]:
     return [int(value % np.uint64(VOCABULARY)) for value in split_mix(state)]
 
 
+def rounded(values: torch.Tensor) -> list[float]:
+    """The values, with the digits that tell one fp32 number from the next."""
+    return [float(f"{value:.8g}") for value in values.tolist()]
+
+
 def run(model: Any, ids: list[int]) -> dict[str, Any]:
     """The record of one prompt."""
     positions = RECORDED_POSITIONS.get(len(ids), (len(ids) - 1,))
     with torch.no_grad():
-        logits = model(torch.tensor([ids]), use_cache=False).logits[0]
-    rows = [{"position": at, "logits": [float(f"{value:.8g}") for value in logits[at].tolist()]} for at in positions]
-    return {"token_ids": ids, "rows": rows}
+        output = model(torch.tensor([ids]), use_cache=False, output_hidden_states=True)
+    rows = [{"position": at, "logits": rounded(output.logits[0, at])} for at in positions]
+    hidden_states = [rounded(states[0, -1]) for states in output.hidden_states]
+    return {"token_ids": ids, "rows": rows, "hidden_states": hidden_states}
 
 
 def record(family: str, config: PretrainedConfig) -> dict[str, Any]:

@@ -78,6 +78,16 @@ struct LarkGrammar {
 // What generated text is held to; std::monostate ends the constraint that a session is under.
 using Constraint = std::variant<std::monostate, JsonSchema, Regex, Choices, LarkGrammar>;
 
+// A constraint that is in force, and how far it has come.
+struct ActiveConstraint {
+  // What the text is held to; std::monostate when it is of a kind that this library does not know.
+  Constraint definition;
+  // The last tokens of the state that were generated under it.
+  int32_t token_count = 0;
+
+  bool operator==(const ActiveConstraint&) const = default;
+};
+
 // When a generation ends, besides the model's own end-of-turn tokens.
 struct StopConditions {
   // Most tokens to generate. Default and limit are the server's, see Client::GetStatus().
@@ -264,6 +274,8 @@ struct Session {
   bool parked = false;
   // Hidden states that it captures and has.
   std::optional<Taps> taps;
+  // The constraint that a Generate without input goes on under; filled by GetSession with View::kFull only.
+  std::optional<ActiveConstraint> constraint;
 
   bool operator==(const Session&) const = default;
 };
@@ -384,6 +396,8 @@ struct Node {
   // The state descends from a lossy restore, and these first tokens of it were decoded there; 0 in most nodes. What was
   // saved is restored exactly, but it is not what the model computes from the token ids alone.
   int32_t lossy_tokens = 0;
+  // The constraint that a Generate without input goes on under; View::kFull only.
+  std::optional<ActiveConstraint> constraint;
 
   bool operator==(const Node&) const = default;
 };

@@ -1,8 +1,12 @@
 // Each model family: the reference decoder against recorded logits of Hugging Face transformers, and the engine against
 // the reference decoder, on the tiny models of tests/reference/families.
+#include <algorithm>
+#include <cmath>
 #include <iostream>
 #include <memory>
+#include <numeric>
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -41,10 +45,41 @@ double LargestDifference(const RecordedFamily& family) {
   return largest;
 }
 
+// The recorded hidden states of each prompt's last token against the reference decoder's: the largest difference, in
+// units of the layer's root mean square.
+double LargestDifferenceOfHiddenStates(const RecordedFamily& family) {
+  const auto reference = ReferenceDecoder::Load(family.dir());
+  EXPECT_TRUE(reference.ok()) << reference.status();
+  if (!reference.ok()) return 0;
+  double largest = 0;
+  for (const Json& prompt : family.prompts()) {
+    const auto tokens = prompt["token_ids"].get<std::vector<int32_t>>();
+    const ReferenceDecoder::Output output = (*reference)->Run(tokens);
+    const Json& layers = prompt["hidden_states"];
+    // The reference decoder has one more: the last layer's before the final norm.
+    EXPECT_EQ(layers.size() + 1, output.hidden_states.size());
+    for (size_t layer = 0; layer < layers.size(); ++layer) {
+      const auto recorded = layers[layer].get<std::vector<float>>();
+      const absl::Span<const float> all = output.hidden_states[layer];
+      EXPECT_EQ(all.size(), tokens.size() * recorded.size());
+      const double scale = std::sqrt(std::inner_product(recorded.begin(), recorded.end(), recorded.begin(), 0.0) /
+                                     static_cast<double>(recorded.size()));
+      largest = std::max(largest, Compare(all.last(recorded.size()), recorded).largest / scale);
+    }
+  }
+  return largest;
+}
+
 class DecoderFamiliesTest : public testing::TestWithParam<std::string> {};
 
 TEST_P(DecoderFamiliesTest, TheReferencesLogitsAreThoseOfTransformersInFp32) {
   const double largest = LargestDifference(RecordedFamily(GetParam()));
+  std::cout << "largest difference " << largest << "\n";
+  EXPECT_LT(largest, kFp32Bound);
+}
+
+TEST_P(DecoderFamiliesTest, TheReferencesHiddenStatesAreThoseOfTransformersInFp32) {
+  const double largest = LargestDifferenceOfHiddenStates(RecordedFamily(GetParam()));
   std::cout << "largest difference " << largest << "\n";
   EXPECT_LT(largest, kFp32Bound);
 }
@@ -103,6 +138,8 @@ TEST(DecoderFamiliesTest, EachSettingMatters) {
   };
   for (const auto& [name, change] : changes) {
     EXPECT_GT(LargestDifference(RecordedFamily(name, change)), 100 * kFp32Bound) << name << " " << change;
+    if (change.contains("final_logit_softcapping")) continue;  // after the last hidden state
+    EXPECT_GT(LargestDifferenceOfHiddenStates(RecordedFamily(name, change)), 100 * kFp32Bound) << name << " " << change;
   }
 }
 

@@ -1,7 +1,7 @@
 #ifndef QUICKSAVE_SERVER_ENGINE_TESTING_RECORDED_FAMILY_H_
 #define QUICKSAVE_SERVER_ENGINE_TESTING_RECORDED_FAMILY_H_
 
-// Tiny random models of every family with the logits that Hugging Face transformers gives for them, from
+// Tiny random models of every family with the logits and hidden states that Hugging Face transformers gives, from
 // tests/reference/families (tests/reference/README.md says how they were made).
 //
 //   const RecordedFamily family("gemma3");
@@ -27,7 +27,8 @@ class RecordedFamily {
   const std::string& dir() const { return folder_.path(); }
   int vocab_size() const { return record_["config"]["vocab_size"]; }
 
-  // [{token_ids, rows: [{position, logits [vocabulary]}]}], in fp32.
+  // [{token_ids, rows: [{position, logits [vocabulary]}], hidden_states [layers + 1, hidden]}], in fp32; the hidden
+  // states are the last token's, those of the last layer after the final norm.
   const nlohmann::json& prompts() const { return record_["prompts"]; }
 
  private:

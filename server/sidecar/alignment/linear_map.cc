@@ -1,0 +1,48 @@
+#include "server/sidecar/alignment/linear_map.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/linalg_solve.h>
+
+#include <algorithm>
+
+namespace quicksave::server {
+namespace {
+
+at::Tensor View(const float* data, size_t rows, size_t columns) {
+  // from_blob takes a mutable pointer, but the tensor is only read.
+  return at::from_blob(const_cast<float*>(data), {static_cast<int64_t>(rows), static_cast<int64_t>(columns)},
+                       at::kFloat);
+}
+
+std::vector<float> ToVector(const at::Tensor& x) {
+  const at::Tensor flat = x.to(at::kFloat).contiguous();
+  return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
+}
+
+}  // namespace
+
+LinearMap LinearMap::Fit(const metrics::Rows& x, const metrics::Rows& y, double ridge) {
+  const at::Tensor inputs = View(x.values.data(), x.count(), x.width).to(at::kDouble);
+  const at::Tensor outputs = View(y.values.data(), y.count(), y.width).to(at::kDouble);
+  const at::Tensor mean = inputs.mean(0, /*keepdim=*/true);
+  const at::Tensor offset = outputs.mean(0, /*keepdim=*/true);
+  const at::Tensor centred = inputs.sub(mean);
+  const at::Tensor products = centred.t().matmul(centred);
+  const double unit = std::max(products.diagonal().mean().item<double>(), 1e-30);
+  const at::Tensor steadied = products.add(at::eye(static_cast<int64_t>(x.width), at::kDouble).mul(ridge * unit));
+  LinearMap map;
+  map.mean_ = ToVector(mean);
+  map.offset_ = ToVector(offset);
+  map.weights_ = ToVector(at::linalg_solve(steadied, centred.t().matmul(outputs.sub(offset))));
+  return map;
+}
+
+std::vector<float> LinearMap::Apply(const metrics::Rows& x) const {
+  const at::Tensor centred = View(x.values.data(), x.count(), x.width).sub(View(mean_.data(), 1, mean_.size()));
+  return ToVector(
+      centred.matmul(View(weights_.data(), mean_.size(), offset_.size())).add(View(offset_.data(), 1, offset_.size())));
+}
+
+}  // namespace quicksave::server
