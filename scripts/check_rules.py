@@ -21,7 +21,7 @@ TOP_LEVEL = {
     "CMakeLists.txt", "CMakePresets.json", "Dockerfile", "README.md", "LICENSE", "client", "cmake", "compressor",
     "deploy", "docs", "proto", "scripts", "server", "storage", "tests",
 }  # fmt: skip
-CODE_SUFFIXES = {".cc", ".h"}
+CODE_SUFFIXES = {".cc", ".cu", ".h"}
 MAXIMUM_LINES = 800
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 # Options that choose where packages come from: builds use whatever the machine's clients are configured for.

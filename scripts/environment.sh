@@ -7,6 +7,7 @@ export QUICKSAVE_ROOT
 export QUICKSAVE_CACHE="${QUICKSAVE_CACHE:-${HOME:-/root}/.cache/quicksave}"
 export QUICKSAVE_VENV="$QUICKSAVE_CACHE/venv"
 export QUICKSAVE_LIBTORCH="$QUICKSAVE_CACHE/libtorch"
+export QUICKSAVE_CUDA_TOOLKIT="$QUICKSAVE_CACHE/cuda/nvidia/cu13"
 export QUICKSAVE_GOOGLEAPIS="$QUICKSAVE_CACHE/googleapis"
 export QUICKSAVE_MODEL_DIR="$QUICKSAVE_CACHE/models/SmolLM2-135M-Instruct"
 export QUICKSAVE_GEMMA_DIR="$QUICKSAVE_CACHE/models/gemma-3-270m" # of the tests of model families, see fetch_model.sh

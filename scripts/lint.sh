@@ -36,7 +36,7 @@ run_clang_format() {
   need clang-format-14
   local mode=(--dry-run -Werror --ferror-limit=3)
   [ $FIX -eq 0 ] || mode=(-i)
-  sources '*.cc' '*.h' | xargs -0 -r clang-format-14 --style=file "${mode[@]}"
+  sources '*.cc' '*.cu' '*.h' | xargs -0 -r clang-format-14 --style=file "${mode[@]}"
 }
 
 run_clang_tidy() {

@@ -10,6 +10,7 @@
 #   test    grpcurl (built from source with Go: minutes, once)
 #   lint    clang tools, shellcheck, ruff, mypy, buf, rustfmt, clippy
 #   fuzz    Clang with libFuzzer and the sanitizers, for scripts/fuzz.sh; not among the default groups
+#   cuda    the CUDA compiler, for scripts/build_cuda.sh; not among the default groups
 #
 #   --offline   install nothing; fail and say what is missing
 set -euo pipefail
@@ -30,6 +31,9 @@ FUZZ_PACKAGES=(clang-14 libclang-rt-14-dev llvm-14)
 LIBTORCH_FILES=(
   'torch/include/*' 'torch/lib/libc10.so' 'torch/lib/libtorch_cpu.so' 'torch/lib/libgomp.so.1' 'torch-*.dist-info/*'
   'nvidia/cu13/lib/libcudart.so.13' 'nvidia/cu13/lib/libcupti.so.13' 'nvidia_*.dist-info/*'
+)
+CUDA_FILES=(
+  'nvidia/cu13/bin/*' 'nvidia/cu13/include/*' 'nvidia/cu13/nvvm/*' 'nvidia/cu13/lib/libcudart_static.a' 'nvidia_*.dist-info/*'
 )
 MINIMUM_RUST=1.87
 GRPCURL_VERSION=1.9.4
@@ -249,6 +253,11 @@ setup_lint() {
 
 setup_fuzz() { install_packages "${FUZZ_PACKAGES[@]}"; }
 
+setup_cuda() {
+  unpack_wheels cuda "the CUDA 13.0 compiler (102 MB)" "${CUDA_FILES[@]}"
+  chmod -R u+x "$QUICKSAVE_CUDA_TOOLKIT/bin" "$QUICKSAVE_CUDA_TOOLKIT/nvvm/bin"
+}
+
 main() {
   local groups=build,test,lint group
   for argument in "$@"; do
@@ -260,7 +269,7 @@ main() {
     esac
   done
   for group in ${groups//,/ }; do
-    case "$group" in build | test | lint | fuzz) ;; *) fail "unknown group '$group'" "See: $0 --help" ;; esac
+    case "$group" in build | test | lint | fuzz | cuda) ;; *) fail "unknown group '$group'" "See: $0 --help" ;; esac
   done
   require_platform
   take_lock setup

@@ -2,11 +2,12 @@
 # test.sh [--fast] [--no-lint] [--no-sanitizers]
 #
 # Checks everything, on a fresh Debian 12 machine too: sets up, fetches the models, builds the release preset, lints, builds
-# with the address and undefined-behaviour sanitizers and runs the fast tests there, then runs every test of the
-# release build. A stage that fails does not keep the others from running, as far as they can; the exit status is 1
-# when one did. The last lines are the summary of the release build's tests. Can be run again; what is done is kept.
+# with the address and undefined-behaviour sanitizers and runs the fast tests there, compiles for GPUs where the CUDA
+# compiler can be fetched, then runs every test of the release build. A stage that fails does not keep the others from
+# running, as far as they can; the exit status is 1 when one did. The last lines are the summary of the release build's
+# tests. Can be run again; what is done is kept.
 #
-#   --fast            the inner loop: only tests labelled fast, no sanitizers
+#   --fast            the inner loop: only tests labelled fast, no sanitizers, nothing for GPUs
 #   --no-lint         without the linters
 #   --no-sanitizers   without the sanitizers
 #
@@ -65,6 +66,16 @@ check_with_sanitizers() {
   UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1}" stage "test asan-ubsan" run_tests asan-ubsan -L fast || true
 }
 
+# check_cuda: compiles for GPUs, and runs the tests of that: without a GPU, that the server says so.
+check_cuda() {
+  printf '\n'
+  if scripts/setup.sh --only=cuda; then
+    stage "cuda" scripts/build_cuda.sh --test || true
+  else
+    STAGE_TABLE+=("$(printf '%-22s %s' cuda 'skipped: its compiler cannot be fetched')")
+  fi
+}
+
 print_stages() {
   printf '\n'
   printf 'stage: %s\n' "${STAGE_TABLE[@]}"
@@ -93,6 +104,7 @@ main() {
   require_stage "build release" scripts/build.sh release
   [ $LINT -eq 0 ] || stage "lint" scripts/lint.sh "--tidy-budget=${TIDY_BUDGET:-900}" || true
   [ $SANITIZERS -eq 0 ] || check_with_sanitizers
+  [ $FAST -eq 1 ] || check_cuda
   print_stages
 
   local code=0

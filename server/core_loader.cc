@@ -8,7 +8,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/engine/kernels/cpu_device.h"
 #include "server/engine/kernels/cpu_kernels.h"
+#include "server/engine/kernels/cuda/cuda_device.h"
+#include "server/engine/model/device_check.h"
 #include "server/engine/model/fingerprint.h"
 #include "server/engine/model/model_config.h"
 #include "server/scheduler/evaluate_job.h"
@@ -44,9 +47,9 @@ class CoreLoader {
                      .max_queued_requests = config_.max_queued_requests,
                      .max_tap_bytes_per_session = static_cast<int64_t>(config_.max_tap_bytes_per_session),
                      .max_tap_bytes = static_cast<int64_t>(config_.max_tap_bytes)};
-    for (const auto step :
-         {&CoreLoader::CheckModel, &CoreLoader::OpenStore, &CoreLoader::LoadModel, &CoreLoader::StartEngine,
-          &CoreLoader::OpenArchive, &CoreLoader::LoadProfiles, &CoreLoader::WarmUp, &CoreLoader::Calibrate}) {
+    for (const auto step : {&CoreLoader::CheckModel, &CoreLoader::FindDevice, &CoreLoader::OpenStore,
+                            &CoreLoader::LoadModel, &CoreLoader::StartEngine, &CoreLoader::OpenArchive,
+                            &CoreLoader::LoadProfiles, &CoreLoader::WarmUp, &CoreLoader::Calibrate}) {
       if (stopped_()) return absl::CancelledError("stopped while starting");
       if (absl::Status status = (this->*step)(); !status.ok()) return status;
     }
@@ -56,6 +59,19 @@ class CoreLoader {
  private:
   // Before a store is made for a model that cannot be run.
   absl::Status CheckModel() { return engine::LoadModelConfig(config_.model_dir).status(); }
+
+  // Before a store is made, too.
+  absl::Status FindDevice() {
+    core_->engine_threads = std::make_unique<engine::ThreadPool>(config_.threads);
+    if (config_.device != "cuda") {
+      device_ = std::make_unique<engine::CpuDevice>(core_->engine_threads.get());
+      return absl::OkStatus();
+    }
+    absl::StatusOr<std::unique_ptr<engine::Device>> device = engine::MakeCudaDevice();
+    if (!device.ok()) return device.status();
+    device_ = *std::move(device);
+    return absl::OkStatus();
+  }
 
   absl::Status OpenStore() {
     absl::StatusOr<std::unique_ptr<storage::Store>> store =
@@ -80,11 +96,14 @@ class CoreLoader {
     std::future<absl::StatusOr<std::string>> fingerprint = std::async(std::launch::async, [this] {
       return engine::ModelFingerprint(config_.model_dir, engine::NumericsVersion(config_.weights));
     });
-    core_->engine_threads = std::make_unique<engine::ThreadPool>(config_.threads);
     absl::StatusOr<std::unique_ptr<engine::Decoder>> decoder =
-        engine::Decoder::Load(config_.model_dir, core_->engine_threads.get(), config_.weights);
+        engine::Decoder::Load(config_.model_dir, std::move(device_), core_->engine_threads.get(), config_.weights);
     if (!decoder.ok()) return decoder.status();
     core_->decoder = *std::move(decoder);
+    if (config_.device != "cpu") {
+      absl::Status same = engine::CheckDevice(*core_->decoder, core_->engine_threads.get());
+      if (!same.ok()) return same;
+    }
     if (absl::Status status = LoadText(); !status.ok()) return status;
     absl::StatusOr<std::string> hash = fingerprint.get();
     if (!hash.ok()) return hash.status();
@@ -99,7 +118,7 @@ class CoreLoader {
               {"numerics", core_->identity.numerics},
               {"weights", engine::WeightFormatName(config_.weights)},
               {"weight_bytes", static_cast<int64_t>(core_->decoder->weight_bytes())},
-              {"device", DeviceName()},
+              {"device", core_->decoder->device().name()},
               {"threads", int64_t{config_.threads}}});
     return absl::OkStatus();
   }
@@ -120,8 +139,11 @@ class CoreLoader {
   }
 
   absl::Status StartEngine() {
-    absl::StatusOr<std::unique_ptr<engine::PagePool>> pool = engine::PagePool::Create(
-        {.shape = core_->decoder->kv_shape(), .memory_bytes = config_.kv_memory_bytes, .poison = config_.poison_kv});
+    absl::StatusOr<std::unique_ptr<engine::PagePool>> pool =
+        engine::PagePool::Create({.shape = core_->decoder->kv_shape(),
+                                  .memory_bytes = config_.kv_memory_bytes,
+                                  .poison = config_.poison_kv,
+                                  .memory = &core_->decoder->device().memory()});
     if (!pool.ok()) return pool.status();
     core_->pool = *std::move(pool);
     core_->broker = std::make_unique<PageBroker>(core_->pool.get(), config_.kv_wait);
@@ -209,6 +231,7 @@ class CoreLoader {
   const ServerConfig& config_;
   const absl::FunctionRef<bool()> stopped_;
   std::unique_ptr<Core> core_;
+  std::unique_ptr<engine::Device> device_;  // until the decoder has it
 };
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "server/engine/kernels/cuda/cuda_device.h"
 #include "server/listen_address.h"
 #include "server/machine_resources.h"
 
@@ -112,9 +113,9 @@ void AddModelOptions(CLI::App& app, ServerConfig& config) {
       ->transform(CLI::CheckedTransformer(formats).description(""))
       ->default_str("bf16")
       ->type_name("bf16|int8|fp32");
-  group.Add("--device", config.device, "Where the model runs: cpu")
+  group.Add("--device", config.device, "Where the model runs: cpu, or cuda (an NVIDIA GPU; the bits are\nthe same)")
       ->check(CLI::IsMember({"cpu", "cuda"}).description(""))
-      ->type_name("DEVICE");
+      ->type_name("cpu|cuda");
   group.AddSize("--kv-memory", config.kv_memory_bytes, "Memory for the KV cache")
       ->default_str("a quarter of the memory");
   group.AddDuration(
@@ -232,7 +233,9 @@ void AddLogOptions(CLI::App& app, ServerConfig& config) {
 
 // What no single option can check; empty when all is well.
 std::string FindContradiction(const ServerConfig& config) {
-  if (config.device == "cuda") return "--device: cuda is not possible, this build has no GPU support";
+  if (config.device == "cuda" && !engine::HasCuda()) {
+    return "--device: this build cannot run on GPUs; scripts/build_cuda.sh makes one that can, --device cpu runs here";
+  }
   if (absl::Status status = ParseListenAddress(config.listen).status(); !status.ok()) {
     return absl::StrCat("--listen: ", status.message());
   }

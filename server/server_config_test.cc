@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/engine/kernels/cuda/cuda_device.h"
 
 namespace quicksave::server {
 namespace {
@@ -129,7 +130,14 @@ TEST(ServerConfigTest, RefusesWhatCannotBe) {
   ExpectRefused(Parse({"--tls-client-ca", "a.pem"}), "--tls-client-ca");
 }
 
-TEST(ServerConfigTest, SaysThatThereIsNoGpuSupport) { ExpectRefused(Parse({"--device", "cuda"}), "no GPU support"); }
+TEST(ServerConfigTest, TakesAGpuOrSaysWhichBuildCan) {
+  const CommandLine command = Parse({"--device", "cuda"});
+  if (engine::HasCuda()) {
+    EXPECT_TRUE(command.config.has_value()) << command.output;
+  } else {
+    ExpectRefused(command, "scripts/build_cuda.sh");
+  }
+}
 
 TEST(ServerConfigTest, HelpNamesEveryFlagAndItsVariable) {
   const CommandLine command = Parse({"--help"}, /*with_required=*/false);

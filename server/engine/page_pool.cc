@@ -1,7 +1,5 @@
 #include "server/engine/page_pool.h"
 
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -53,12 +51,11 @@ absl::StatusOr<std::unique_ptr<PagePool>> PagePool::Create(const Options& option
         absl::StrCat("a KV memory of ", options.memory_bytes, " bytes holds no page of ", page_bytes, " bytes"));
   }
   auto pool = std::unique_ptr<PagePool>(new PagePool(options));
-  void* memory =
-      mmap(nullptr, pages * page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) {
-    return absl::ResourceExhaustedError(absl::StrCat("cannot map ", pages * page_bytes, " bytes for the KV cache"));
+  void* memory = options.memory->Allocate(pages * page_bytes);
+  if (memory == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("there are no ", pages * page_bytes, " bytes of memory for the KV cache; lower --kv-memory"));
   }
-  madvise(memory, pages * page_bytes, MADV_HUGEPAGE);
   pool->memory_ = static_cast<std::byte*>(memory);
   pool->total_ = static_cast<int>(pages);
   pool->references_ = std::make_unique<std::atomic<int>[]>(pages);
@@ -68,7 +65,7 @@ absl::StatusOr<std::unique_ptr<PagePool>> PagePool::Create(const Options& option
 }
 
 PagePool::~PagePool() {
-  if (memory_ != nullptr) munmap(memory_, size_t(total_) * shape().page_bytes());
+  if (memory_ != nullptr) options_.memory->Free(memory_, size_t(total_) * shape().page_bytes());
 }
 
 absl::StatusOr<PageReservation> PagePool::Reserve(int pages) {

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "server/engine/kernels/cpu_kernels.h"
+#include "server/engine/kernels/device_buffer.h"
 
 namespace quicksave::engine {
 
@@ -112,8 +113,9 @@ class PagePool {
     KvShape shape;
     size_t memory_bytes = 0;  // the budget; whole pages of it are used
     bool poison = false;  // fill each page with NaN when it is handed out, so that stale memory cannot pass for state
+    DeviceMemory* memory = &HostMemory();  // of the device that computes in them
   };
-  // INVALID_ARGUMENT when the budget holds no page; RESOURCE_EXHAUSTED when the address space cannot be had. Memory is
+  // INVALID_ARGUMENT when the budget holds no page; RESOURCE_EXHAUSTED when the device has not so much. Memory is
   // touched on use.
   static absl::StatusOr<std::unique_ptr<PagePool>> Create(const Options& options);
   ~PagePool();

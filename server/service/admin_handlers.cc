@@ -6,8 +6,6 @@
 #include <string>
 #include <system_error>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "compressor/latent/latent_codec.h"
@@ -37,7 +35,7 @@ void Describe(const Core& core, v1::ModelInfo* info) {
   info->set_vocab_size(model.vocab_size);
   info->set_context_length(model.context_length);
   info->set_kv_bytes_per_token(model.kv_bytes_per_token());
-  info->set_device(DeviceName());
+  info->set_device(core.decoder->device().name());
   info->set_weights(engine::WeightFormatName(core.decoder->weight_format()));
   info->set_weight_bytes(static_cast<int64_t>(core.decoder->weight_bytes()));
 }
@@ -101,13 +99,6 @@ void Describe(const LatentProfileEntry& entry, v1::Profile* out) {
 }
 
 }  // namespace
-
-std::string DeviceName() {
-  const std::string instructions = engine::cpu::InstructionSet();
-  // Highway calls every form of AVX-512 AVX3.
-  if (absl::StartsWith(instructions, "AVX3")) return "cpu avx-512";
-  return absl::StrCat("cpu ", absl::AsciiStrToLower(instructions));
-}
 
 absl::Status GetStatus(Core& core, const CallContext& call, const v1::GetStatusRequest& request,
                        v1::GetStatusResponse& response) {

@@ -17,9 +17,6 @@ namespace quicksave::server {
 // How long the answer to a request_id is remembered at least.
 inline constexpr absl::Duration kRequestMemory = absl::Hours(24);
 
-// Device and kernels, for example "cpu avx-512".
-std::string DeviceName();
-
 absl::Status GetStatus(Core& core, const CallContext& call, const v1::GetStatusRequest& request,
                        v1::GetStatusResponse& response);
 absl::Status CollectGarbage(Core& core, const CallContext& call, const v1::CollectGarbageRequest& request,

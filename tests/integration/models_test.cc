@@ -181,7 +181,7 @@ TEST(ModelsTest, ModelThatCannotBeRunIsRefusedAtStartWithTheReason) {
 TEST(ModelsTest, WrongFlagsAreRefusedInOneLine) {
   const TemporaryDirectory directory;
   for (const std::string flag : {"--no-such-flag", "--kv-memory=lots", "--listen=nowhere", "--durability=maybe",
-                                 "--max-sessions=0", "--kv-memory=1PiB", "--device=cuda"}) {
+                                 "--max-sessions=0", "--kv-memory=1PiB", "--device=abacus"}) {
     std::string log;
     QUICKSAVE_ASSERT_OK_AND_ASSIGN(const ProcessEnd end,
                                    ServerProcess::RunToEnd({.data_dir = directory / "data", .flags = {flag}}, &log));

@@ -18,7 +18,8 @@
 #include <string>
 #include <vector>
 
-#include "server/engine/kernels/weight_buffer.h"
+#include "server/engine/kernels/device_buffer.h"
+#include "server/engine/kernels/portable.h"
 
 namespace quicksave::engine::cpu {
 
@@ -54,7 +55,7 @@ class PackedMatrix {
 
   PackedMatrix() = default;
   // `weights` is row-major [outputs, inputs], bf16 bits.
-  PackedMatrix(const uint16_t* weights, int outputs, int inputs);
+  PackedMatrix(const uint16_t* weights, int outputs, int inputs, DeviceMemory& memory = HostMemory());
 
   int outputs() const { return outputs_; }
   int inputs() const { return inputs_; }
@@ -67,7 +68,7 @@ class PackedMatrix {
   int outputs_ = 0;
   int inputs_ = 0;
   int padded_inputs_ = 0;
-  WeightBuffer<uint16_t> data_;
+  DeviceBuffer<uint16_t> data_;
 };
 
 // y[rows, outputs] = x[rows, inputs] * W^T for the outputs of panels [first_panel, last_panel).
@@ -117,13 +118,13 @@ void SoftCap(float* x, size_t count, float cap);
 void RoundToBf16(float* x, size_t count);
 
 // Bits of a float rounded to bf16, to nearest even. NaN stays NaN.
-inline uint16_t Bf16Bits(float value) {
+QUICKSAVE_PORTABLE inline uint16_t Bf16Bits(float value) {
   uint32_t bits;
   __builtin_memcpy(&bits, &value, sizeof(bits));
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
-inline float Bf16ToFloat(uint16_t bits) {
+QUICKSAVE_PORTABLE inline float Bf16ToFloat(uint16_t bits) {
   const uint32_t wide = uint32_t{bits} << 16;
   float value;
   __builtin_memcpy(&value, &wide, sizeof(value));

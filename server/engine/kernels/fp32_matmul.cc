@@ -111,9 +111,8 @@ namespace quicksave::engine::cpu {
 
 HWY_EXPORT(Fp32MatMulImpl);
 
-Fp32Matrix::Fp32Matrix(int outputs, int inputs) : outputs_(outputs), inputs_(inputs) {
-  data_.assign(size_t(panels()) * kPanel * padded_inputs(), 0.0F);
-}
+Fp32Matrix::Fp32Matrix(int outputs, int inputs, DeviceMemory& memory)
+    : outputs_(outputs), inputs_(inputs), data_(size_t(panels()) * kPanel * padded_inputs(), memory) {}
 
 void Fp32Matrix::SetOutput(int output, const float* weights) {
   float* to = data_.data() + size_t(output / kPanel) * kPanel * padded_inputs() + output % kPanel;

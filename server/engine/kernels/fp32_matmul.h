@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "server/engine/kernels/weight_buffer.h"
+#include "server/engine/kernels/device_buffer.h"
 
 namespace quicksave::engine::cpu {
 
@@ -15,7 +15,7 @@ class Fp32Matrix {
 
   Fp32Matrix() = default;
   // All weights are 0.
-  Fp32Matrix(int outputs, int inputs);
+  Fp32Matrix(int outputs, int inputs, DeviceMemory& memory = HostMemory());
 
   // Sets the weights [inputs] of one output.
   void SetOutput(int output, const float* weights);
@@ -30,7 +30,7 @@ class Fp32Matrix {
  private:
   int outputs_ = 0;
   int inputs_ = 0;
-  WeightBuffer<float> data_;
+  DeviceBuffer<float> data_;
 };
 
 // As MatMul of a PackedMatrix (cpu_kernels.h), in the same order; x need not be bf16-representable, so that products

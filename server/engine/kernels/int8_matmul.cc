@@ -190,9 +190,8 @@ namespace quicksave::engine::cpu {
 HWY_EXPORT(Int8MatMulImpl);
 HWY_EXPORT(FixPointImpl);
 
-Int8Matrix::Int8Matrix(int outputs, int inputs) : outputs_(outputs), inputs_(inputs) {
-  data_.assign(size_t(panels()) * groups() * kGroupBytes, 0);
-}
+Int8Matrix::Int8Matrix(int outputs, int inputs, DeviceMemory& memory)
+    : outputs_(outputs), inputs_(inputs), data_(size_t(panels()) * groups() * kGroupBytes, memory) {}
 
 void Int8Matrix::SetOutput(int output, const float* weights) {
   int8_t* group_begin = data_.data() + size_t(output / kPanel) * groups() * kGroupBytes;

@@ -16,7 +16,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "server/engine/kernels/weight_buffer.h"
+#include "server/engine/kernels/device_buffer.h"
 
 namespace quicksave::engine::cpu {
 
@@ -30,7 +30,7 @@ class Int8Matrix {
 
   Int8Matrix() = default;
   // All weights are 0.
-  Int8Matrix(int outputs, int inputs);
+  Int8Matrix(int outputs, int inputs, DeviceMemory& memory = HostMemory());
 
   // Quantises the weights [inputs] of one output. They are finite.
   void SetOutput(int output, const float* weights);
@@ -50,7 +50,7 @@ class Int8Matrix {
  private:
   int outputs_ = 0;
   int inputs_ = 0;
-  WeightBuffer<int8_t> data_;
+  DeviceBuffer<int8_t> data_;
 };
 
 // Rows of inputs as 16-bit integers: x = q * scale, a scale for each kGroup inputs of a row. The scale is the power of

@@ -144,9 +144,11 @@ namespace quicksave::engine::cpu {
 
 HWY_EXPORT(MatMulImpl);
 
-PackedMatrix::PackedMatrix(const uint16_t* weights, int outputs, int inputs)
-    : outputs_(outputs), inputs_(inputs), padded_inputs_((inputs + 31) / 32 * 32) {
-  data_.assign(size_t(panels()) * kPanel * padded_inputs_, 0);
+PackedMatrix::PackedMatrix(const uint16_t* weights, int outputs, int inputs, DeviceMemory& memory)
+    : outputs_(outputs),
+      inputs_(inputs),
+      padded_inputs_((inputs + 31) / 32 * 32),
+      data_(size_t(panels()) * kPanel * padded_inputs_, memory) {
   for (int output = 0; output < outputs; ++output) {
     uint16_t* to = data_.data() + size_t(output / kPanel) * kPanel * padded_inputs_ + size_t(output % kPanel) * 2;
     const uint16_t* from = weights + size_t(output) * inputs;

@@ -1,12 +1,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <new>
 #include <set>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/engine/kernels/cpu_device.h"
 #include "server/engine/model/decoder.h"
 
 namespace quicksave::engine {
@@ -15,21 +17,22 @@ namespace quicksave::engine {
 // ones.
 class Decoder::Loader {
  public:
-  explicit Loader(Decoder& decoder) : decoder_(decoder), config_(decoder.config_) {}
+  Loader(Decoder& decoder, ThreadPool* threads)
+      : decoder_(decoder), config_(decoder.config_), memory_(decoder.device_->memory()), threads_(threads) {}
 
   absl::Status Run() {
-    const WeightRows embedding = Matrix("model.embed_tokens.weight", config_.vocab_size, config_.hidden_size);
+    const WeightRows embedding = MatrixRows("model.embed_tokens.weight", config_.vocab_size, config_.hidden_size);
     decoder_.embedding_ = embedding;
     for (int i = 0; i < config_.layers && status_.ok(); ++i) decoder_.layers_.push_back(LoadLayer(i));
     decoder_.final_norm_ = Norm("model.norm", config_.hidden_size);
     const WeightRows head =
-        config_.tied_head ? embedding : Matrix("lm_head.weight", config_.vocab_size, config_.hidden_size);
+        config_.tied_head ? embedding : MatrixRows("lm_head.weight", config_.vocab_size, config_.hidden_size);
     CheckAllUsed();
     if (!status_.ok()) return status_;
-    decoder_.head_ = {Pack({head}), {}};
+    decoder_.head_ = {Pack({head}), DeviceBuffer<float>(memory_)};
     if (!status_.ok()) return status_;
     for (const RopeOptions& rope : config_.ropes) {
-      decoder_.ropes_.push_back(RopeTable(rope, config_.head_dim, config_.context_length));
+      decoder_.ropes_.push_back(OnDevice(RopeTable(rope, config_.head_dim, config_.context_length)));
     }
     return absl::OkStatus();
   }
@@ -43,10 +46,10 @@ class Decoder::Loader {
   Layer LoadLayer(int index) {
     const std::string prefix = absl::StrCat("model.layers.", index, ".");
     const auto norm = [&](const std::string& name) {
-      return name.empty() ? std::vector<float>() : Norm(prefix + name, config_.hidden_size);
+      return name.empty() ? DeviceBuffer<float>(memory_) : Norm(prefix + name, config_.hidden_size);
     };
     const auto head_norm = [&](const char* name) {
-      return config_.query_key_norms ? Norm(prefix + name, config_.head_dim) : std::vector<float>();
+      return config_.query_key_norms ? Norm(prefix + name, config_.head_dim) : DeviceBuffer<float>(memory_);
     };
     const int hidden = config_.hidden_size;
     return {.index = index,
@@ -70,7 +73,7 @@ class Decoder::Loader {
   }
 
   // Rows [outputs, inputs] inside the mapped file.
-  WeightRows Matrix(const std::string& name, int outputs, int inputs) {
+  WeightRows MatrixRows(const std::string& name, int outputs, int inputs) {
     const WeightRows rows = Rows(name, {outputs, inputs});
     if (status_.ok() && decoder_.format_ == WeightFormat::kBf16 && rows.bf16() == nullptr) {
       Fail(absl::UnimplementedError(absl::StrCat("tensor ", name, " is ", found_.dtype,
@@ -94,17 +97,17 @@ class Decoder::Loader {
     std::vector<WeightRows> matrices;
     std::vector<float> bias;
     for (const Part& part : parts) {
-      matrices.push_back(Matrix(part.name + ".weight", part.outputs, inputs));
+      matrices.push_back(MatrixRows(part.name + ".weight", part.outputs, inputs));
       if (!status_.ok()) return {};
       if (!has_bias) continue;
       const std::vector<float> values = Vector(part.name + ".bias", part.outputs);
       bias.insert(bias.end(), values.begin(), values.end());
     }
-    return {Pack(matrices), std::move(bias)};
+    return {Pack(matrices), OnDevice(bias)};
   }
 
   // The matrices, one below the other, as the kernels want them.
-  decltype(Linear::weights) Pack(const std::vector<WeightRows>& matrices) {
+  Matrix Pack(const std::vector<WeightRows>& matrices) {
     const int inputs = matrices[0].width();
     int outputs = 0;
     for (const WeightRows& matrix : matrices) outputs += matrix.rows();
@@ -116,22 +119,22 @@ class Decoder::Loader {
       case WeightFormat::kBf16:
         break;
     }
-    if (matrices.size() == 1) return cpu::PackedMatrix(matrices[0].bf16(), outputs, inputs);
+    if (matrices.size() == 1) return cpu::PackedMatrix(matrices[0].bf16(), outputs, inputs, memory_);
     std::vector<uint16_t> stacked;
     for (const WeightRows& matrix : matrices) {
       stacked.insert(stacked.end(), matrix.bf16(), matrix.bf16() + size_t(matrix.rows()) * inputs);
     }
-    return cpu::PackedMatrix(stacked.data(), outputs, inputs);
+    return cpu::PackedMatrix(stacked.data(), outputs, inputs, memory_);
   }
 
-  template <class Matrix>
-  Matrix PackOutputs(const std::vector<WeightRows>& matrices, int outputs, int inputs) {
-    Matrix packed(outputs, inputs);
+  template <class Packed>
+  Packed PackOutputs(const std::vector<WeightRows>& matrices, int outputs, int inputs) {
+    Packed packed(outputs, inputs, memory_);
     std::atomic<bool> finite = true;
     int first = 0;
     for (const WeightRows& matrix : matrices) {
-      const int parts = std::min(matrix.rows(), decoder_.threads_->threads() * 8);
-      decoder_.threads_->ParallelFor(parts, [&](int part) {
+      const int parts = std::min(matrix.rows(), threads_->threads() * 8);
+      threads_->ParallelFor(parts, [&](int part) {
         std::vector<float> row(inputs);
         for (int i = matrix.rows() * part / parts; i < matrix.rows() * (part + 1) / parts; ++i) {
           matrix.Read(i, row.data());
@@ -145,13 +148,19 @@ class Decoder::Loader {
     return packed;
   }
 
-  std::vector<float> Norm(const std::string& name, int size) {
+  DeviceBuffer<float> Norm(const std::string& name, int size) {
     std::vector<float> weight = Vector(name + ".weight", size);
     // Not by 0, which would turn -0 into 0.
     if (config_.norm_weight_offset != 0) {
       for (float& value : weight) value += config_.norm_weight_offset;
     }
-    return weight;
+    return OnDevice(weight);
+  }
+
+  DeviceBuffer<float> OnDevice(const std::vector<float>& values) const {
+    DeviceBuffer<float> buffer(values.size(), memory_);
+    std::copy(values.begin(), values.end(), buffer.data());
+    return buffer;
   }
 
   std::vector<float> Vector(const std::string& name, int size) {
@@ -192,26 +201,39 @@ class Decoder::Loader {
 
   Decoder& decoder_;
   const ModelConfig& config_;
+  DeviceMemory& memory_;
+  ThreadPool* const threads_;
   TensorView found_;
   std::set<std::string> used_;
   absl::Status status_;
 };
 
-absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const std::string& model_dir, ThreadPool* threads,
-                                                       WeightFormat format) {
+absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const std::string& model_dir, std::unique_ptr<Device> device,
+                                                       ThreadPool* threads, WeightFormat format) {
   if (!cpu::IsSupported()) {
     return absl::UnimplementedError("this CPU lacks AVX2 or FMA, which the engine's kernels need");
   }
   absl::StatusOr<ModelConfig> config = LoadModelConfig(model_dir);
   if (!config.ok()) return config.status();
-  auto decoder = std::unique_ptr<Decoder>(new Decoder(*std::move(config), threads, format));
+  auto decoder = std::unique_ptr<Decoder>(new Decoder(*std::move(config), std::move(device), format));
   absl::StatusOr<std::unique_ptr<SafetensorsModel>> weights = SafetensorsModel::Open(model_dir);
   if (!weights.ok()) return weights.status();
   decoder->weights_ = *std::move(weights);
-  if (absl::Status status = Loader(*decoder).Run(); !status.ok()) return status;
+  try {
+    if (absl::Status status = Loader(*decoder, threads).Run(); !status.ok()) return status;
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(absl::StrCat("the memory of ", decoder->device_->name(),
+                                                     " does not hold the weights of ", model_dir, " as ",
+                                                     WeightFormatName(format)));
+  }
   // All but the embedding has been packed.
   decoder->weights_->DropPages();
   return decoder;
+}
+
+absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const std::string& model_dir, ThreadPool* threads,
+                                                       WeightFormat format) {
+  return Load(model_dir, std::make_unique<CpuDevice>(threads), threads, format);
 }
 
 }  // namespace quicksave::engine
