@@ -35,7 +35,8 @@ class Sidecar {
     for (const LayerGroup& group : profile_.base.groups) components.push_back(transform_.Analyse(group, block));
     return network_.Encode(components, [&](size_t group, int component, float value) {
       const int sigma_class = SigmaClassOf(profile_.sigma[group][component], step);
-      if (sigma_class < 0) return 0.0f;
+      // What is no number is refused after this.
+      if (sigma_class < 0 || !std::isfinite(value)) return 0.0f;
       return Reconstruct(Quantise(value, 1 / step), profile_.base.classes[sigma_class]) * step;
     });
   }
