@@ -12,6 +12,7 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -31,6 +32,9 @@ using compressor::LearnedProfile;
 const double kRoundingDeviation = 1 / std::sqrt(12.0);
 // Encoders begin with latents of about this many steps, so that rounding does not drown them.
 constexpr double kFirstSpread = 6;
+// A constant hidden unit, for each square root of an input of deviation 1, that makes what the others do to a layer
+// norm less than a hundredth.
+constexpr double kConstantShare = 10;
 // As in compressor::LearnedNetwork.
 constexpr double kPositionScale = 512;
 
@@ -101,6 +105,54 @@ SidecarModel::Attention SidecarModel::NewAttention() {
   const Network projections = NewNetwork(width, 3 * width, 1);
   const Network output = NewNetwork(width, width, 1);
   return {.norm = projections.norm, .query_key_value = projections.second, .output = output.second};
+}
+
+void SidecarModel::StartFrom(size_t group, const at::Tensor& directions, const at::Tensor& deviations, double step) {
+  const c10::NoGradGuard no_gradients;
+  const int64_t own = components_[group];
+  const Network& encoder = encoders_[group];
+  const Network& decoder = decoders_[group];
+  const int64_t width = encoder.second.bias.size(0);
+  const int64_t count = std::min({width, directions.size(1), (shape_.hidden - 1) / int64_t{2}});
+  const at::Tensor basis = directions.slice(1, 0, count);
+  const double in_steps = scales_[group] / step;
+  const double constant = kConstantShare * std::sqrt(static_cast<double>(own));
+  const double hidden = shape_.hidden;
+  // What a layer norm divides by where nothing but the constant unit counts.
+  const double norm = constant * std::sqrt((1 - 1 / hidden) / hidden);
+  // The other hidden units of the decoder see z in the same units as those of the encoder see the components.
+  decoder.first.weight.div_(in_steps);
+  if (shape_.architecture == Architecture::kRecurrent) encoder.first.weight.slice(0, own).zero_();
+  for (const Network* network : {&encoder, &decoder}) {
+    network->first.weight.slice(1, 0, 2 * count + 1).zero_();
+    network->first.bias.slice(0, 2 * count, 2 * count + 1).fill_(constant);
+    network->norm.gain.fill_(norm);
+    network->second.weight.zero_();
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const at::Tensor direction = basis.select(1, i);
+    const auto pair = [&](const at::Tensor& weight, int64_t dim) {
+      return std::pair(weight.select(dim, 2 * i), weight.select(dim, 2 * i + 1));
+    };
+    const auto [encoder_plus, encoder_minus] = pair(encoder.first.weight.slice(0, 0, own), 1);
+    encoder_plus.copy_(direction);
+    encoder_minus.copy_(direction.neg());
+    const auto [up, down] = pair(encoder.second.weight.select(1, i), 0);
+    up.fill_(in_steps);
+    down.fill_(-in_steps);
+    const auto [decoder_plus, decoder_minus] = pair(decoder.first.weight.select(0, i), 0);
+    decoder_plus.fill_(1 / in_steps);
+    decoder_minus.fill_(-1 / in_steps);
+    const auto [plus, minus] = pair(decoder.second.weight, 0);
+    plus.copy_(direction);
+    minus.copy_(direction.neg());
+  }
+  log_scales_[group]
+      .slice(0, 0, count)
+      .copy_(deviations.slice(0, 0, count).div(step * std::numbers::sqrt2).clamp_min(0.05).log());
+  log_scales_[group].slice(0, count).fill_(std::log(0.05));
+  if (shape_.architecture != Architecture::kUnified) return;
+  for (const Attention* attention : {&encoder_attention_, &decoder_attention_}) attention->output.weight.zero_();
 }
 
 std::vector<at::Tensor> SidecarModel::Parameters() const {

@@ -37,6 +37,12 @@ class SidecarModel {
   SidecarModel(const std::vector<int>& components, const std::vector<float>& magnitudes, const SidecarShape& shape,
                uint64_t seed);
 
+  // Makes a group's networks linear, nearly: encoder and decoder by these directions [components, n], in units of
+  // `step`, of which the first ones are taken, as many as fit. `deviations` [n] are those of the components along them.
+  // Hidden units come in pairs, since GELU(x) - GELU(-x) = x; one that is constant and large keeps the layer norm from
+  // scaling each token by another number.
+  void StartFrom(size_t group, const at::Tensor& directions, const at::Tensor& deviations, double step);
+
   // All of them, leaves, in an order of their own.
   std::vector<at::Tensor> Parameters() const;
   int64_t CountParameters() const;

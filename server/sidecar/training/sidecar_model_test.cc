@@ -4,6 +4,8 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
@@ -113,6 +115,21 @@ TEST_P(SidecarModelTest, TheCodecComputesWhatWasTrained) {
     });
     ExpectNear(coded, PanelsOf(pass.coded, run), 2e-4f);
     ExpectNear(network.Decode(rounded), PanelsOf(pass.restored, run), 2e-4f);
+  }
+}
+
+// By all directions there are, within what the layer norms leave: the components come back, to the rounding of z.
+TEST_P(SidecarModelTest, StartsAsTheDirectionsThatItIsGiven) {
+  const c10::NoGradGuard no_gradients;
+  SidecarModel model(components_, {3.0f, 0.4f}, {GetParam(), 48, 1, 3}, 7);
+  const TrainingBatch batch = Batch();
+  for (size_t g = 0; g < components_.size(); ++g) {
+    model.StartFrom(g, at::eye(components_[g]), at::ones({components_[g]}), 0.01);
+  }
+  const SidecarPass pass = model.Pass(batch, RateModel::kEntropy, std::nullopt);
+  for (size_t g = 0; g < components_.size(); ++g) {
+    const double error = pass.restored[g].sub(batch.groups[g]).square().sum().item<double>();
+    EXPECT_LT(error, 1e-3 * batch.groups[g].square().sum().item<double>());
   }
 }
 

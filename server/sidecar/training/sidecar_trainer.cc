@@ -5,6 +5,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/linalg_eigh.h>
 #include <ATen/ops/randperm.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -94,6 +95,7 @@ struct SidecarTrainer::State {
     widths = WidthsOf(train);
     for (const double energy : EnergiesOf(train)) energy_of_token += energy / static_cast<double>(train.tokens());
     for (const int width : widths) components += width;
+    if (options.start == Start::kPrincipal) StartFromPrincipal(train, options.start_step);
     for (const at::Tensor& parameter : adam.parameters()) best.push_back(parameter.detach().clone());
     unit = UnitOf(options.shape.architecture);
     units_of_batch = std::max<int64_t>(1, options.batch_tokens / unit);
@@ -102,6 +104,15 @@ struct SidecarTrainer::State {
     steps_of_epoch = units / units_of_batch;
     steps_wanted = steps_of_epoch * options.epochs;
     evaluation_steps = std::max<int64_t>(1, steps_wanted / std::max(options.evaluations, 1));
+  }
+
+  void StartFromPrincipal(const TrainingSet& train, double step) {
+    for (size_t g = 0; g < train.groups.size(); ++g) {
+      const at::Tensor rows = ViewOf(train.groups[g], {train.tokens(), widths[g]});
+      const auto [values, vectors] = at::linalg_eigh(rows.t().matmul(rows).div(static_cast<double>(train.tokens())));
+      // The largest first.
+      model.StartFrom(g, vectors.flip(1), values.flip(0).clamp_min(0).sqrt(), step);
+    }
   }
 
   // The units with these numbers.

@@ -18,6 +18,12 @@ enum class RateModel {
   kKl,       // KL of a Gaussian of a rounding's variance around z from N(0, learned), as in a VAE (arXiv:1312.6114)
 };
 
+// What a network is before its first step.
+enum class Start {
+  kRandom,     // uniform numbers
+  kPrincipal,  // near enough the principal components of the training set, which it can only get better than
+};
+
 struct SidecarShape {
   compressor::Architecture architecture = compressor::Architecture::kGrouped;
   int hidden = 512;
@@ -29,6 +35,9 @@ struct SidecarShape {
 struct TrainingOptions {
   SidecarShape shape;
   RateModel rate = RateModel::kEntropy;
+  Start start = Start::kRandom;
+  // What one step of z is, in the base's components, for a start from principal components.
+  double start_step = 0.6;
   // loss = kv_weight * relative squared error + rate_weight * bits a component + cosine_weight * (1 - cosine).
   double kv_weight = 1;
   double rate_weight = 0.02;

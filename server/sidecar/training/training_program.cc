@@ -355,6 +355,7 @@ absl::StatusOr<std::map<std::string, std::string>> NotesOf(const TrainingProgram
       {"latent_share", absl::StrCat(o.shape.latent_share)},
       {"heads", absl::StrCat(o.shape.heads)},
       {"rate", o.rate == RateModel::kKl ? "kl" : "entropy"},
+      {"start", o.start == Start::kPrincipal ? absl::StrCat("principal, step ", o.start_step) : "random"},
       {"weights", absl::StrJoin({o.kv_weight, o.rate_weight, o.cosine_weight}, ",")},
       {"progressive", o.progressive ? "yes" : "no"},
       {"learning_rate", absl::StrCat(o.learning_rate)},
