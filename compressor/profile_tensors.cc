@@ -121,6 +121,15 @@ std::string_view TensorReader::Find(const std::string& name, const std::string& 
   return taken_ <= data_.size() ? data_.substr(begin, bytes) : Fail();
 }
 
+std::string FormatOfProfile(std::string_view bytes) {
+  ByteReader reader(bytes);
+  const auto head_bytes = reader.Integer<uint64_t>();
+  const Json header = Json::parse(reader.Bytes(head_bytes), nullptr, /*allow_exceptions=*/false);
+  if (!header.is_object()) return "";
+  const Json& metadata = Member(header, "__metadata__");
+  return metadata.is_object() ? Text(metadata, "format") : "";
+}
+
 absl::StatusOr<ProfileFile> ProfileFile::Open(std::string_view bytes, absl::string_view format, int newest_version) {
   if (bytes.size() < 16 || !ChecksumMatches(bytes)) return Damaged("its checksum does not match");
   ByteReader reader(bytes.substr(0, bytes.size() - sizeof(uint64_t)));

@@ -65,6 +65,9 @@ class TensorReader {
   bool ok_ = true;
 };
 
+// The format that a file says it has; "" where it says none. Checks nothing else.
+std::string FormatOfProfile(std::string_view bytes);
+
 // A file that was opened: its header. The bytes must outlive it.
 class ProfileFile {
  public:

@@ -167,6 +167,8 @@ std::string LearnedProfile::Serialize() const {
   return writer.Finish();
 }
 
+bool LearnedProfile::IsOne(std::string_view bytes) { return FormatOfProfile(bytes) == kFormat; }
+
 absl::StatusOr<LearnedProfile> LearnedProfile::Parse(std::string_view bytes) {
   const absl::StatusOr<ProfileFile> file = ProfileFile::Open(bytes, kFormat, kVersion);
   if (!file.ok()) return absl::Status(file.status().code(), absl::StrCat("learned profile ", file.status().message()));

@@ -69,6 +69,8 @@ struct LearnedProfile {
   absl::Status Validate() const;
   // A safetensors file. Equal profiles give equal bytes. The profile must be valid.
   std::string Serialize() const;
+  // Whether bytes say that they are one, of whatever version and however damaged.
+  static bool IsOne(std::string_view bytes);
   // DATA_LOSS for damage, UNIMPLEMENTED for a newer version.
   static absl::StatusOr<LearnedProfile> Parse(std::string_view bytes);
 };

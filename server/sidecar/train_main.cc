@@ -63,6 +63,7 @@ void AddFiles(TrainingProgram& program, CLI::App& app) {
                  "channels in units of their deviation");
   app.add_flag("!--no-principal", program.principal,
                "leave out principal components of the same groups, to compare with");
+  app.add_option("--principal-out", program.principal_out, "where to write the profile of these principal components");
   app.add_option("--compare", program.compare, "latent profiles to measure beside it, on the same held-out pieces");
 }
 

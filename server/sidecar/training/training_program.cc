@@ -294,6 +294,12 @@ class Training {
   absl::Status Write() {
     if (absl::Status status = learned_.Validate(); !status.ok()) return status;
     if (absl::Status status = WriteFileAtomically(p_.out, learned_.Serialize()); !status.ok()) return status;
+    if (principal_ && !p_.principal_out.empty()) {
+      principal_->notes = base_.notes;
+      principal_->points = NamedPoints(measured_[1].curve);
+      absl::Status status = WriteFileAtomically(p_.principal_out, principal_->Serialize());
+      if (!status.ok()) return status;
+    }
     LogTable();
     log_ << "wrote " << p_.out << "\n";
     if (p_.report.empty()) return absl::OkStatus();
@@ -370,7 +376,7 @@ absl::StatusOr<std::map<std::string, std::string>> NotesOf(const TrainingProgram
 }  // namespace
 
 absl::Status TrainingProgram::Run(std::ostream& log) {
-  for (const std::string& file : {out, report}) {
+  for (const std::string& file : {out, report, principal_out}) {
     if (file.empty()) continue;
     absl::Status status = CheckOutputFile(file, force);
     if (absl::IsAlreadyExists(status)) status = Named(file, absl::AlreadyExistsError("exists; --force replaces it"));

@@ -24,9 +24,10 @@ struct TrainingProgram {
   std::string work;                  // folder of the checkpoint; empty for none
   std::string command;
   bool force = false;
-  bool principal = true;     // whether to measure principal components of the same groups, too
-  int split = 0;             // without a front
-  int layers_per_group = 4;  // without a front
+  bool principal = true;      // whether to measure principal components of the same groups, too
+  std::string principal_out;  // where to write their profile; empty for none
+  int split = 0;              // without a front
+  int layers_per_group = 4;   // without a front
   int tokens = 40960;
   int piece_tokens = 1024;
   int threads = 2;
