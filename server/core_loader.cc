@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "compressor/latent/latent_codec.h"
 #include "server/engine/kernels/cpu_device.h"
 #include "server/engine/kernels/cpu_kernels.h"
 #include "server/engine/kernels/cuda/cuda_device.h"
@@ -200,10 +201,13 @@ class CoreLoader {
     }
     for (const LatentProfileEntry* entry : core_->archive->latents().All()) {
       LogEvent(spdlog::level::info, "latent profile",
-               {{"id", entry->id}, {"split", int64_t{entry->profile->split}}, {"bytes", entry->size_bytes}});
+               {{"id", entry->id},
+                {"codec", std::string(entry->latent->name())},
+                {"split", int64_t{entry->profile->split}},
+                {"bytes", entry->size_bytes}});
     }
     if (config_.encoding.after < absl::InfiniteDuration() &&
-        core_->archive->latents().ForSplit(config_.encoding.split) == nullptr) {
+        core_->archive->latents().ForSplit(compressor::kLatentCodec, config_.encoding.split) == nullptr) {
       return absl::FailedPreconditionError(
           absl::StrCat("--encode-after needs a latent profile with split ", config_.encoding.split,
                        ": make one with quicksave-calibrate and give it as --profile"));

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "compressor/latent/latent_codec.h"
+#include "compressor/learned/learned_codec.h"
 #include "server/service/graph_handlers.h"
 #include "server/telemetry/logging.h"
 
@@ -66,7 +67,7 @@ bool EncodingKeeper::IsDue(const storage::NodeRecord& record) const {
   const int pages = 2 * (engine::PagesFor(static_cast<int>(record.token_count())) + 1);
   if (pages > core_->broker->most_pages()) return false;
   for (const storage::v1::EncodingSummary& encoding : record.encodings()) {
-    if (encoding.codec() == compressor::kLatentCodec) return false;
+    if (encoding.codec() == compressor::kLatentCodec || encoding.codec() == compressor::kLearnedCodec) return false;
   }
   const auto& labels = record.annotations().labels();
   const auto label = labels.find(kEncodeLabel);

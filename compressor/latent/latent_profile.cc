@@ -6,10 +6,9 @@
 #include <limits>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
-#include "compressor/byte_io.h"
+#include "compressor/profile_tensors.h"
 #include "nlohmann/json.hpp"
 
 namespace quicksave::compressor {
@@ -77,128 +76,10 @@ absl::Status ValidateGroup(const LatentProfile& profile, const LayerGroup& group
   return absl::OkStatus();
 }
 
-// The tensors of a safetensors file, by name; the values of each are little endian, one after the other.
-class TensorWriter {
- public:
-  void Add(const std::string& name, const char* dtype, std::vector<size_t> shape, const void* data, size_t bytes) {
-    header_[name] = {
-        {"dtype", dtype}, {"shape", std::move(shape)}, {"data_offsets", {data_.size(), data_.size() + bytes}}};
-    data_.append(static_cast<const char*>(data), bytes);
-  }
-  void Add(const std::string& name, const std::vector<float>& values) {
-    if (!values.empty()) Add(name, "F32", {values.size()}, values.data(), values.size() * sizeof(float));
-  }
-  void Add(const std::string& name, const Bf16Matrix& matrix) {
-    if (matrix.empty()) return;
-    Add(name, "BF16", {static_cast<size_t>(matrix.inputs), static_cast<size_t>(matrix.outputs)}, matrix.values.data(),
-        matrix.values.size() * sizeof(uint16_t));
-  }
-  void AddMetadata(const Json& metadata) { header_["__metadata__"] = metadata; }
-  std::string Finish() const {
-    std::string head = header_.dump();
-    head.append((8 - head.size() % 8) % 8, ' ');
-    std::string out;
-    AppendInteger(out, uint64_t{head.size()});
-    return out + head + data_;
-  }
-
- private:
-  Json header_ = Json::object();
-  std::string data_;
-};
-
-// What an object has under that name, or null.
-const Json& Member(const Json& object, const char* name) {
-  static const Json& null = *new Json();
-  const auto found = object.find(name);
-  return found == object.end() ? null : *found;
-}
-
-// The text of that name in an object, or "" where there is none.
-std::string Text(const Json& object, const char* name) {
-  const Json& member = Member(object, name);
-  return member.is_string() ? member.get<std::string>() : "";
-}
-
-// Reads tensors; remembers that something was missing or of another kind.
-class TensorReader {
- public:
-  TensorReader(const Json& header, std::string_view data) : header_(header), data_(data) {}
-
-  bool ok() const { return ok_; }
-
-  // Nothing where there is no such tensor.
-  std::vector<float> Floats(const std::string& name) {
-    std::vector<size_t> shape;
-    const std::string_view bytes = Find(name, "F32", 1, shape);
-    std::vector<float> values(bytes.size() / sizeof(float));
-    if (!bytes.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
-    return values;
-  }
-  Bf16Matrix Matrix(const std::string& name) {
-    std::vector<size_t> shape;
-    const std::string_view bytes = Find(name, "BF16", 2, shape);
-    Bf16Matrix matrix;
-    if (bytes.empty()) return matrix;
-    matrix.inputs = static_cast<int>(shape[0]);
-    matrix.outputs = static_cast<int>(shape[1]);
-    matrix.values.resize(bytes.size() / sizeof(uint16_t));
-    std::memcpy(matrix.values.data(), bytes.data(), bytes.size());
-    return matrix;
-  }
-  // [rows, width] of some 2- or 4-byte type.
-  std::string_view Table(const std::string& name, const char* dtype, size_t rows, size_t width) {
-    std::vector<size_t> shape;
-    const std::string_view bytes = Find(name, dtype, 2, shape);
-    if (bytes.empty() || shape[0] != rows || shape[1] != width) ok_ = false;
-    return ok_ ? bytes : std::string_view();
-  }
-
- private:
-  std::string_view Fail() {
-    ok_ = false;
-    return {};
-  }
-  std::string_view Find(const std::string& name, const std::string& dtype, size_t rank, std::vector<size_t>& shape) {
-    const auto found = header_.find(name);
-    if (found == header_.end()) return {};
-    const Json& tensor = *found;
-    if (!tensor.is_object() || Text(tensor, "dtype") != dtype) return Fail();
-    // References: a copy of what is nested deeply would take the stack.
-    const Json& dims = Member(tensor, "shape");
-    const Json& offsets = Member(tensor, "data_offsets");
-    if (!dims.is_array() || dims.size() != rank || !offsets.is_array() || offsets.size() != 2) return Fail();
-    size_t bytes = dtype == "F32" ? 4 : 2;
-    for (const Json& dim : dims) {
-      if (!dim.is_number_unsigned() || dim.get<uint64_t>() > (1u << 24)) return Fail();
-      shape.push_back(dim.get<size_t>());
-      bytes *= shape.back();
-    }
-    if (!offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned()) return Fail();
-    const uint64_t begin = offsets[0].get<uint64_t>();
-    const uint64_t end = offsets[1].get<uint64_t>();
-    if (begin > end || end > data_.size() || end - begin != bytes) return Fail();
-    // Tensors that shared their bytes could ask for much more memory than the file has.
-    taken_ += bytes;
-    return taken_ <= data_.size() ? data_.substr(begin, bytes) : Fail();
-  }
-
-  const Json& header_;
-  const std::string_view data_;
-  size_t taken_ = 0;
-  bool ok_ = true;
-};
-
 std::string GroupTensor(size_t group, const char* what) { return absl::StrCat("group", group, ".", what); }
 
 absl::Status Damaged(absl::string_view what) {
   return absl::DataLossError(absl::StrCat("latent profile damaged: ", what));
-}
-
-// A number of the metadata, where all values are texts; -1 if it is none.
-int Number(const Json& metadata, const char* name) {
-  int number = -1;
-  return absl::SimpleAtoi(Text(metadata, name), &number) ? number : -1;
 }
 
 Json PointsToJson(const std::vector<DialPoint>& points) {
@@ -281,11 +162,11 @@ std::vector<TableFrequencies> ReadResidualTables(TensorReader& reader) {
 // Everything but the tensors; of the groups, where they are.
 absl::Status ReadMetadata(const Json& metadata, LatentProfile& profile) {
   profile.model_fingerprint = Text(metadata, "model_fingerprint");
-  profile.layers = Number(metadata, "layers");
-  profile.kv_heads = Number(metadata, "kv_heads");
-  profile.head_dim = Number(metadata, "head_dim");
-  profile.split = Number(metadata, "split");
-  profile.features = Number(metadata, "features");
+  profile.layers = IntegerText(metadata, "layers");
+  profile.kv_heads = IntegerText(metadata, "kv_heads");
+  profile.head_dim = IntegerText(metadata, "head_dim");
+  profile.split = IntegerText(metadata, "split");
+  profile.features = IntegerText(metadata, "features");
   if (profile.split < 0 || profile.split > kMaxLayers) return Damaged("split");
   const auto parsed = [&](const char* name) {
     return Json::parse(Text(metadata, name), nullptr, /*allow_exceptions=*/false);
@@ -400,30 +281,15 @@ std::string LatentProfile::Serialize() const {
                       {"group_layers", sizes.dump()},
                       {"points", PointsToJson(points).dump()},
                       {"notes", Json(notes).dump()}});
-  std::string bytes = writer.Finish();
-  AppendChecksum(bytes);
-  return bytes;
+  return writer.Finish();
 }
 
 absl::StatusOr<LatentProfile> LatentProfile::Parse(std::string_view bytes) {
-  if (bytes.size() < 16 || !ChecksumMatches(bytes)) return Damaged("its checksum does not match");
-  ByteReader reader(bytes.substr(0, bytes.size() - sizeof(uint64_t)));
-  const auto head_bytes = reader.Integer<uint64_t>();
-  const std::string_view head = reader.Bytes(head_bytes);
-  if (!reader.ok()) return Damaged("cut short");
-  const Json header = Json::parse(head, nullptr, /*allow_exceptions=*/false);
-  if (!header.is_object()) return Damaged("no header");
-  const Json& metadata = Member(header, "__metadata__");
-  if (!metadata.is_object() || Text(metadata, "format") != kFormat) return Damaged("not a latent profile");
-  const int version = Number(metadata, "version");
-  if (version < 1) return Damaged("no version");
-  if (version > kVersion) {
-    return absl::UnimplementedError(
-        absl::StrCat("latent profile of version ", version, ", this program reads up to ", kVersion));
-  }
+  absl::StatusOr<ProfileFile> file = ProfileFile::Open(bytes, kFormat, kVersion);
+  if (!file.ok()) return absl::Status(file.status().code(), absl::StrCat("latent profile ", file.status().message()));
   LatentProfile profile;
-  if (absl::Status status = ReadMetadata(metadata, profile); !status.ok()) return status;
-  TensorReader tensors(header, reader.rest());
+  if (absl::Status status = ReadMetadata(file->metadata(), profile); !status.ok()) return status;
+  TensorReader tensors = file->tensors();
   ReadTensors(tensors, profile);
   if (!tensors.ok()) return Damaged("a tensor");
   if (absl::Status status = profile.Validate(); !status.ok()) return Damaged(status.message());

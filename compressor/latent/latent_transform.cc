@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 
@@ -37,6 +38,11 @@ LatentTransform::LatentTransform(const LatentProfile& profile, const BlockShape&
 
 absl::Status LatentTransform::CheckContext(const LatentProfile& profile, const BlockShape& shape,
                                            const BlockContext& context) {
+  if (!context.model_fingerprint.empty() && context.model_fingerprint != profile.model_fingerprint) {
+    return absl::FailedPreconditionError(absl::StrCat("the latent profile is for model ", profile.model_fingerprint,
+                                                      ", the block is of model ",
+                                                      std::string(context.model_fingerprint)));
+  }
   if (shape.layers != profile.layers || shape.kv_heads != profile.kv_heads || shape.head_dim != profile.head_dim) {
     return absl::FailedPreconditionError(absl::StrCat("the latent profile is for ", profile.layers, " layers x ",
                                                       profile.kv_heads, " heads x ", profile.head_dim, " dims, not ",

@@ -21,8 +21,8 @@ class LatentTransform {
   // The context is one that CheckContext accepts.
   LatentTransform(const LatentProfile& profile, const BlockShape& shape, const BlockContext& context);
 
-  // FAILED_PRECONDITION for a block of another shape than the profile's, INVALID_ARGUMENT unless the context has all
-  // that such a block needs.
+  // FAILED_PRECONDITION for a block of another model or shape than the profile's, INVALID_ARGUMENT unless the context
+  // has all that such a block needs.
   static absl::Status CheckContext(const LatentProfile& profile, const BlockShape& shape, const BlockContext& context);
 
   int tokens() const { return panels_.tokens(); }

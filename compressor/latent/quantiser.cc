@@ -8,11 +8,11 @@ constexpr uint64_t kEnoughValues = 20'000;
 
 }  // namespace
 
-std::vector<CodedComponent> CodedComponents(const LayerGroup& group, float step) {
+std::vector<CodedComponent> CodedComponents(absl::Span<const float> sigma, float step) {
   std::vector<CodedComponent> coded;
-  for (int i = 0; i < group.components(); ++i) {
-    const int sigma_class = SigmaClassOf(group.sigma[i], step);
-    if (sigma_class >= 0) coded.push_back({.index = i, .sigma_class = sigma_class});
+  for (size_t i = 0; i < sigma.size(); ++i) {
+    const int sigma_class = SigmaClassOf(sigma[i], step);
+    if (sigma_class >= 0) coded.push_back({.index = static_cast<int>(i), .sigma_class = sigma_class});
   }
   return coded;
 }

@@ -15,12 +15,12 @@ namespace quicksave::compressor {
 
 // A component that is coded at some step.
 struct CodedComponent {
-  int index;  // in the group
+  int index;  // in its group
   int sigma_class;
 };
 
-// The components of a group that are coded at this step, in order.
-std::vector<CodedComponent> CodedComponents(const LayerGroup& group, float step);
+// The components that are coded at this step, of those that have these deviations, in order.
+std::vector<CodedComponent> CodedComponents(absl::Span<const float> sigma, float step);
 
 // Integers go from minus this to this.
 inline constexpr int32_t kLargestInteger = 1 << 24;

@@ -120,12 +120,12 @@ TEST(QuantiserTest, ReconstructionIsOddAndHasACentroidOfItsOwnForEachSmallMagnit
 }
 
 TEST(CodedComponentsTest, AreThoseOfSomeClass) {
-  const LayerGroup group{.sigma = {4, 1, 0.25f, 0.001f, 0.5f}};
-  const std::vector<CodedComponent> coded = CodedComponents(group, 1);
+  const std::vector<float> sigma = {4, 1, 0.25f, 0.001f, 0.5f};
+  const std::vector<CodedComponent> coded = CodedComponents(sigma, 1);
   ASSERT_EQ(coded.size(), 4U);
   EXPECT_EQ(coded[3].index, 4);
   EXPECT_EQ(coded[0].sigma_class, SigmaClassOf(4, 1));
-  EXPECT_TRUE(CodedComponents(group, 1e9f).empty());
+  EXPECT_TRUE(CodedComponents(sigma, 1e9f).empty());
 }
 
 class ClassStatisticsTest : public testing::Test {

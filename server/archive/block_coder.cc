@@ -9,6 +9,7 @@
 #include "absl/strings/str_split.h"
 #include "compressor/exact_codec.h"
 #include "compressor/latent/latent_codec.h"
+#include "compressor/learned/learned_codec.h"
 #include "server/archive/block_pages.h"
 
 namespace quicksave::server {
@@ -108,7 +109,8 @@ std::optional<LatentKey> ParseLatentKey(std::string_view codec_key) {
   if (parts.size() == 2 && parts[0] == compressor::kReplayCodec) return LatentKey{.kind = LatentKey::Kind::kReplay};
   // name, version, profile, step; the residual's name has two words.
   const bool residual = parts.size() == 5 && parts[0] == compressor::kLatentCodec && parts[1] == "residual";
-  if (!residual && (parts.size() != 4 || parts[0] != compressor::kLatentCodec)) return std::nullopt;
+  const bool latent = parts[0] == compressor::kLatentCodec || parts[0] == compressor::kLearnedCodec;
+  if (!residual && (parts.size() != 4 || !latent)) return std::nullopt;
   uint32_t bits = 0;
   if (!absl::SimpleHexAtoi(parts.back(), &bits)) return std::nullopt;
   const LatentKey::Kind kind = residual ? LatentKey::Kind::kResidual : LatentKey::Kind::kLatent;
@@ -140,7 +142,9 @@ absl::StatusOr<const compressor::Codec*> BlockCoder::CodecOf(const storage::Bloc
   const std::optional<LatentKey> key = ParseLatentKey(ref.codec());
   if (key && key->kind == LatentKey::Kind::kReplay) return replay_.get();
   const LatentProfileEntry* entry = key ? latents_.Find(key->profile_id) : nullptr;
-  if (entry != nullptr) return key->kind == LatentKey::Kind::kResidual ? entry->residual : entry->latent;
+  const compressor::Codec* codec = nullptr;
+  if (entry != nullptr) codec = key->kind == LatentKey::Kind::kResidual ? entry->residual : entry->latent;
+  if (codec != nullptr) return codec;
   return absl::FailedPreconditionError(
       absl::StrCat("it was encoded as ", ref.codec(), ", and the store has no such profile of this model"));
 }

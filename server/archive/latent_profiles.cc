@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "compressor/latent/latent_codec.h"
-#include "compressor/latent/residual_codec.h"
+#include "compressor/learned/learned_codec.h"
 
 namespace quicksave::server {
 
@@ -16,7 +16,7 @@ absl::Status LatentProfiles::LoadStored() {
     return a.create_time < b.create_time;
   });
   for (const storage::ProfileInfo& info : *infos) {
-    if (info.codec != compressor::kLatentCodec) continue;
+    if (info.codec != compressor::kLatentCodec && info.codec != compressor::kLearnedCodec) continue;
     const absl::StatusOr<storage::Profile> stored = store_->GetProfile(model_fingerprint_, info.codec, info.id);
     if (!stored.ok()) return stored.status();
     if (absl::Status status = Load(info.id, stored->bytes); !status.ok()) return status;
@@ -25,7 +25,7 @@ absl::Status LatentProfiles::LoadStored() {
 }
 
 absl::Status LatentProfiles::Load(const std::string& id, std::string_view bytes) {
-  absl::StatusOr<compressor::LatentProfile> profile = compressor::LatentProfile::Parse(bytes);
+  absl::StatusOr<compressor::ProfileCodecs> profile = compressor::ParseProfile(bytes);
   if (!profile.ok()) {
     return absl::Status(profile.status().code(),
                         absl::StrCat("latent profile ", id, " in the store: ", profile.status().message()));
@@ -34,15 +34,15 @@ absl::Status LatentProfiles::Load(const std::string& id, std::string_view bytes)
 }
 
 absl::StatusOr<std::string> LatentProfiles::Adopt(std::string_view bytes) {
-  absl::StatusOr<compressor::LatentProfile> profile = compressor::LatentProfile::Parse(bytes);
+  absl::StatusOr<compressor::ProfileCodecs> profile = compressor::ParseProfile(bytes);
   if (absl::IsDataLoss(profile.status())) return absl::InvalidArgumentError(profile.status().message());
   if (!profile.ok()) return profile.status();
   const std::string id = compressor::ComputeDigest(bytes).ToHex();
   if (Find(id) != nullptr) return id;
-  if (absl::Status fits = CheckFits(*profile); !fits.ok()) return fits;
+  if (absl::Status fits = CheckFits(*profile->profile); !fits.ok()) return fits;
   // Before anything is encoded with it, so that all that is encoded can be read after a restart.
-  absl::Status stored =
-      store_->PutProfile(model_fingerprint_, compressor::kLatentCodec, {.id = id, .bytes = std::string(bytes)});
+  absl::Status stored = store_->PutProfile(model_fingerprint_, std::string(profile->latent->name()),
+                                           {.id = id, .bytes = std::string(bytes)});
   if (!stored.ok()) return stored;
   if (absl::Status status = Add(id, bytes, *std::move(profile)); !status.ok()) return status;
   return id;
@@ -61,24 +61,25 @@ absl::Status LatentProfiles::CheckFits(const compressor::LatentProfile& profile)
   return absl::OkStatus();
 }
 
-absl::Status LatentProfiles::Add(const std::string& id, std::string_view bytes, compressor::LatentProfile profile) {
-  if (absl::Status fits = CheckFits(profile); !fits.ok()) return fits;
+absl::Status LatentProfiles::Add(const std::string& id, std::string_view bytes, compressor::ProfileCodecs profile) {
+  if (absl::Status fits = CheckFits(*profile.profile); !fits.ok()) return fits;
   const absl::StatusOr<compressor::Digest128> digest = compressor::Digest128::FromHex(id);
-  if (!digest.ok()) return absl::DataLossError(absl::StrCat("latent profile with impossible id ", id));
-  auto shared = std::make_shared<const compressor::LatentProfile>(std::move(profile));
+  if (!digest.ok() || *digest != profile.latent->profile_id()) {
+    return absl::DataLossError(absl::StrCat("the bytes of latent profile ", id, " are another's"));
+  }
   auto entry = std::make_unique<LatentProfileEntry>();
   entry->id = id;
   entry->size_bytes = static_cast<int64_t>(bytes.size());
-  entry->profile = shared;
+  entry->profile = profile.profile;
   absl::MutexLock lock(&mutex_);
   for (const auto& other : entries_) {
     if (other->id == id) return absl::OkStatus();
   }
-  absl::Status status = codecs_.Register(compressor::NewLatentCodec(shared, *digest));
-  status.Update(codecs_.Register(compressor::NewResidualCodec(shared, *digest)));
+  entry->latent = profile.latent.get();
+  entry->residual = profile.residual.get();
+  absl::Status status = codecs_.Register(std::move(profile.latent));
+  if (entry->residual != nullptr) status.Update(codecs_.Register(std::move(profile.residual)));
   if (!status.ok()) return status;
-  entry->latent = codecs_.Find(compressor::kLatentCodec, *digest).value();
-  entry->residual = codecs_.Find(compressor::kResidualCodec, *digest).value();
   entries_.push_back(std::move(entry));
   return absl::OkStatus();
 }
@@ -91,11 +92,11 @@ const LatentProfileEntry* LatentProfiles::Find(std::string_view id) const {
   return nullptr;
 }
 
-const LatentProfileEntry* LatentProfiles::ForSplit(int split) const {
+const LatentProfileEntry* LatentProfiles::ForSplit(std::string_view codec, int split) const {
   absl::MutexLock lock(&mutex_);
   const LatentProfileEntry* newest = nullptr;
   for (const auto& entry : entries_) {
-    if (entry->profile->split == split) newest = entry.get();
+    if (entry->latent->name() == codec && entry->profile->split == split) newest = entry.get();
   }
   return newest;
 }

@@ -12,21 +12,22 @@
 #include "absl/synchronization/mutex.h"
 #include "compressor/codec.h"
 #include "compressor/latent/latent_profile.h"
+#include "compressor/learned/profile_codecs.h"
 #include "server/engine/page_pool.h"
 #include "storage/store.h"
 
 namespace quicksave::server {
 
-// A latent profile and its codecs.
+// A profile of latents, calibrated or learned, and its codecs.
 struct LatentProfileEntry {
   std::string id;  // 32 hexadecimal digits, as in storage::v1::Encoding
   int64_t size_bytes = 0;
-  std::shared_ptr<const compressor::LatentProfile> profile;
-  const compressor::Codec* latent = nullptr;
-  const compressor::Codec* residual = nullptr;
+  std::shared_ptr<const compressor::LatentProfile> profile;  // of a learned one its base
+  const compressor::Codec* latent = nullptr;                 // `latent` or `learned`
+  const compressor::Codec* residual = nullptr;               // null where there is none: learned latents
 };
 
-// The latent profiles of one model that are kept in the store: what was encoded with one can be read as long as the
+// The profiles of latents of one model that are kept in the store: what was encoded with one can be read as long as the
 // store lives. Thread-safe.
 class LatentProfiles {
  public:
@@ -44,15 +45,15 @@ class LatentProfiles {
 
   // Null when there is none. Entries stay as long as this.
   const LatentProfileEntry* Find(std::string_view id) const;
-  // The one that was stored last among those with this split; null when there is none.
-  const LatentProfileEntry* ForSplit(int split) const;
+  // The one that was stored last among those of a codec with this split; null when there is none.
+  const LatentProfileEntry* ForSplit(std::string_view codec, int split) const;
   // In the order in which they were stored.
   std::vector<const LatentProfileEntry*> All() const;
 
  private:
   absl::Status Load(const std::string& id, std::string_view bytes);
   absl::Status CheckFits(const compressor::LatentProfile& profile) const;
-  absl::Status Add(const std::string& id, std::string_view bytes, compressor::LatentProfile profile);
+  absl::Status Add(const std::string& id, std::string_view bytes, compressor::ProfileCodecs profile);
 
   storage::Store* const store_;
   const std::string model_fingerprint_;

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "compressor/latent/latent_codec.h"
 #include "compressor/latent/panel_product.h"
 #include "compressor/replay_codec.h"
 #include "server/archive/block_pages.h"
@@ -43,7 +42,7 @@ absl::StatusOr<EncodedState> StateEncoder::Encode() {
   EncodedState encoded;
   storage::v1::Encoding& encoding = encoded.encoding;
   const LatentProfileEntry* profile = in_.choice.profile;
-  encoding.set_codec(profile == nullptr ? compressor::kReplayCodec : compressor::kLatentCodec);
+  encoding.set_codec(profile == nullptr ? compressor::kReplayCodec : std::string(profile->latent->name()));
   if (profile != nullptr) {
     encoding.set_profile_id(profile->id);
     encoding.set_split(static_cast<uint32_t>(profile->profile->split));

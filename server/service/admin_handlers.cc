@@ -86,7 +86,7 @@ void Describe(const Core& core, v1::Limits* limits) {
 
 void Describe(const LatentProfileEntry& entry, v1::Profile* out) {
   out->set_id(entry.id);
-  out->set_codec(compressor::kLatentCodec);
+  out->set_codec(std::string(entry.latent->name()));
   out->set_split(entry.profile->split);
   out->set_size_bytes(entry.size_bytes);
   for (const compressor::DialPoint& from : entry.profile->points) {

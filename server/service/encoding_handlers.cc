@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "compressor/latent/latent_codec.h"
+#include "compressor/learned/learned_codec.h"
 #include "compressor/replay_codec.h"
 #include "server/service/convert.h"
 #include "server/service/fidelity_probe.h"
@@ -31,26 +32,38 @@ absl::StatusOr<const LatentProfileEntry*> ChooseProfile(const Core& core, const 
   }
   const LatentProfiles& profiles = core.archive->latents();
   const LatentProfileEntry* entry = nullptr;
+  const std::string codec = spec.codec().empty() ? compressor::kLatentCodec : spec.codec();
   if (!spec.profile().empty()) {
     entry = profiles.Find(spec.profile());
+    if (entry != nullptr && !spec.codec().empty() && spec.codec() != entry->latent->name()) {
+      return absl::InvalidArgumentError(absl::StrCat("encoding.codec is ", spec.codec(), ", but profile ",
+                                                     spec.profile(), " is of ", std::string(entry->latent->name())));
+    }
     if (entry != nullptr && spec.has_split() && spec.split() != entry->profile->split) {
       return absl::InvalidArgumentError(absl::StrCat("encoding.split is ", spec.split(), ", but profile ",
                                                      spec.profile(), " has split ", entry->profile->split));
     }
   } else {
-    entry = profiles.ForSplit(spec.split());
+    entry = profiles.ForSplit(codec, spec.split());
+  }
+  if (entry != nullptr && spec.residual() && entry->residual == nullptr) {
+    return absl::InvalidArgumentError(
+        "encoding.residual: a learned latent has none; take a profile of the codec latent");
   }
   if (entry != nullptr) return entry;
   std::vector<std::string> names;
   for (const LatentProfileEntry* one : profiles.All()) {
-    names.push_back(absl::StrCat(one->id, " (split ", one->profile->split, ")"));
+    names.push_back(
+        absl::StrCat(one->id, " (", std::string(one->latent->name()), ", split ", one->profile->split, ")"));
   }
   return storage::WithReason(
-      "NO_PROFILE", absl::FailedPreconditionError(absl::StrCat(
-                        "there is no latent profile ",
-                        spec.profile().empty() ? absl::StrCat("with split ", spec.split()) : spec.profile(), "; ",
-                        names.empty() ? "none is loaded: make one with quicksave-calibrate and give it as --profile"
-                                      : absl::StrCat("loaded are ", absl::StrJoin(names, ", ")))));
+      "NO_PROFILE",
+      absl::FailedPreconditionError(absl::StrCat(
+          "there is no profile of the codec ", codec, " ",
+          spec.profile().empty() ? absl::StrCat("with split ", spec.split()) : spec.profile(), "; ",
+          names.empty()
+              ? "none is loaded: make one with quicksave-calibrate or quicksave-train and give it as --profile"
+              : absl::StrCat("loaded are ", absl::StrJoin(names, ", ")))));
 }
 
 // The steps to try, the coarsest first.
@@ -146,9 +159,10 @@ class NodeEncoding {
       }
       return std::vector<float>{0};
     }
-    if (!spec.codec().empty() && spec.codec() != compressor::kLatentCodec) {
+    if (!spec.codec().empty() && spec.codec() != compressor::kLatentCodec &&
+        spec.codec() != compressor::kLearnedCodec) {
       return absl::InvalidArgumentError(
-          absl::StrCat("encoding.codec is '", spec.codec(), "'; it must be latent or replay"));
+          absl::StrCat("encoding.codec is '", spec.codec(), "'; it must be latent, learned or replay"));
     }
     const absl::StatusOr<const LatentProfileEntry*> profile = ChooseProfile(core_, spec);
     if (!profile.ok()) return profile.status();

@@ -53,22 +53,19 @@ CurveLengths CurveLengthsOf(int piece_tokens) {
 
 absl::StatusOr<std::vector<RateDistortionPoint>> MeasureCurve(ModelRunner& runner,
                                                               const std::vector<const TextPiece*>& pieces,
-                                                              const PartDone& report,
-                                                              const compressor::LatentProfile& profile) {
-  compressor::CodecRegistry registry;
-  const auto shared = std::make_shared<const compressor::LatentProfile>(profile);
-  if (absl::Status status = registry.Register(compressor::NewLatentCodec(shared)); !status.ok()) return status;
-  std::vector<TrialTotals> totals(std::size(kCurveSteps));
+                                                              const PartDone& report, const CurveSubject& subject,
+                                                              absl::Span<const float> steps) {
+  std::vector<TrialTotals> totals(steps.size());
   for (size_t i = 0; i < pieces.size(); ++i) {
     report(static_cast<double>(i) / static_cast<double>(pieces.size()));
     const auto tokens = absl::MakeConstSpan(pieces[i]->tokens);
     const CurveLengths lengths = CurveLengthsOf(static_cast<int>(tokens.size()));
     const auto live =
-        RunLive(runner, tokens.first(lengths.context + lengths.continuation), lengths.context, {profile.split});
+        RunLive(runner, tokens.first(lengths.context + lengths.continuation), lengths.context, {subject.split});
     if (!live.ok()) return live.status();
     for (size_t k = 0; k < totals.size(); ++k) {
-      const auto trial = TryCodec(runner, *live, registry,
-                                  {.codec = compressor::kLatentCodec, .split = profile.split, .step = kCurveSteps[k]});
+      const auto trial =
+          TryCodec(runner, *live, subject.registry, {.codec = subject.codec, .split = subject.split, .step = steps[k]});
       if (!trial.ok()) return trial.status();
       absl::Status status = totals[k].Add(lengths.context, trial->raw_bytes, trial->cost, trial->divergence);
       if (!status.ok()) return status;
@@ -78,13 +75,28 @@ absl::StatusOr<std::vector<RateDistortionPoint>> MeasureCurve(ModelRunner& runne
   for (size_t k = 0; k < totals.size(); ++k) {
     absl::StatusOr<RateDistortionPoint> point = totals[k].ToPoint();
     if (!point.ok()) return point.status();
-    point->codec = absl::StrCat("latent n=", profile.split);
+    point->codec = subject.label;
     point->text_kind = kHeldOutKind;
-    point->split_layers = profile.split;
-    point->step = kCurveSteps[k];
+    point->split_layers = subject.split;
+    point->step = steps[k];
+    point->sidecar_bytes = subject.sidecar_bytes;
     curve.push_back(*std::move(point));
   }
   return curve;
+}
+
+absl::StatusOr<std::vector<RateDistortionPoint>> MeasureCurve(ModelRunner& runner,
+                                                              const std::vector<const TextPiece*>& pieces,
+                                                              const PartDone& report,
+                                                              const compressor::LatentProfile& profile) {
+  compressor::CodecRegistry registry;
+  const auto shared = std::make_shared<const compressor::LatentProfile>(profile);
+  if (absl::Status status = registry.Register(compressor::NewLatentCodec(shared)); !status.ok()) return status;
+  const CurveSubject subject{.label = absl::StrCat("latent n=", profile.split),
+                             .registry = registry,
+                             .codec = compressor::kLatentCodec,
+                             .split = profile.split};
+  return MeasureCurve(runner, pieces, report, subject, kCurveSteps);
 }
 
 std::vector<compressor::DialPoint> NamedPoints(const std::vector<RateDistortionPoint>& curve) {

@@ -3,9 +3,12 @@
 
 // What a new profile does on texts that nothing of it was made from, and which steps its named points have.
 
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "compressor/codec.h"
 #include "compressor/latent/latent_profile.h"
 #include "server/sidecar/metrics/rate_distortion.h"
 #include "server/sidecar/profile_tables.h"
@@ -22,6 +25,21 @@ struct CurveLengths {
 };
 CurveLengths CurveLengthsOf(int piece_tokens);
 
+// A codec with a dial that is measured.
+struct CurveSubject {
+  std::string label;
+  const compressor::CodecRegistry& registry;
+  std::string codec;
+  int split = 0;
+  int64_t sidecar_bytes = 0;
+};
+
+// Measures a codec at these steps.
+absl::StatusOr<std::vector<metrics::RateDistortionPoint>> MeasureCurve(ModelRunner& runner,
+                                                                       const std::vector<const TextPiece*>& pieces,
+                                                                       const PartDone& report,
+                                                                       const CurveSubject& subject,
+                                                                       absl::Span<const float> steps);
 // Measures a profile at five steps, ascending, 0.3 to 6.
 absl::StatusOr<std::vector<metrics::RateDistortionPoint>> MeasureCurve(ModelRunner& runner,
                                                                        const std::vector<const TextPiece*>& pieces,

@@ -8,8 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "compressor/exact_codec.h"
 #include "compressor/exact_profile.h"
-#include "compressor/latent/latent_codec.h"
-#include "compressor/latent/residual_codec.h"
+#include "compressor/learned/profile_codecs.h"
 #include "server/engine/model/reference_decoder.h"
 #include "server/sidecar/drift.h"
 #include "server/sidecar/metrics/figure_text.h"
@@ -74,18 +73,20 @@ absl::Status Evaluation::AddExact(const std::string& profile_file) {
 absl::Status Evaluation::AddLatent(const std::string& profile_file) {
   const absl::StatusOr<std::string> bytes = ReadWholeFile(profile_file);
   if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<compressor::LatentProfile> parsed = compressor::LatentProfile::Parse(*bytes);
+  absl::StatusOr<compressor::ProfileCodecs> parsed = compressor::ParseProfile(*bytes);
   if (!parsed.ok()) {
     return absl::Status(parsed.status().code(), absl::StrCat(profile_file, ": ", parsed.status().message()));
   }
-  const auto profile = std::make_shared<const compressor::LatentProfile>(*std::move(parsed));
+  const std::shared_ptr<const compressor::LatentProfile> profile = parsed->profile;
+  const std::string codec(parsed->latent->name());
   if (profile->model_fingerprint != runner_.fingerprint()) {
     return absl::FailedPreconditionError(absl::StrCat(profile_file, " is for the model ", profile->model_fingerprint,
                                                       ", this one is ", runner_.fingerprint()));
   }
-  Contender contender{.label = UnusedLabel(absl::StrCat("latent n=", profile->split), profile_file),
-                      .codec = compressor::kLatentCodec,
+  Contender contender{.label = UnusedLabel(absl::StrCat(codec, " n=", profile->split), profile_file),
+                      .codec = codec,
                       .split = profile->split,
+                      .has_residual = parsed->residual != nullptr,
                       .steps = options_.steps,
                       .sidecar_bytes = static_cast<int64_t>(bytes->size())};
   if (contender.steps.empty()) {
@@ -103,8 +104,8 @@ absl::Status Evaluation::AddLatent(const std::string& profile_file) {
                                            "are others than these cannot be checked"));
   }
   contender.registry = std::make_unique<compressor::CodecRegistry>();
-  absl::Status status = contender.registry->Register(compressor::NewLatentCodec(profile));
-  status.Update(contender.registry->Register(compressor::NewResidualCodec(profile)));
+  absl::Status status = contender.registry->Register(std::move(parsed->latent));
+  if (contender.has_residual) status.Update(contender.registry->Register(std::move(parsed->residual)));
   if (!status.ok()) return status;
   splits_.push_back(profile->split);
   contenders_.push_back(std::move(contender));
@@ -232,7 +233,7 @@ absl::Status Evaluation::AddPoints(const Panel& panel) {
       const Contender& contender = contenders_[c];
       for (const float step : contender.steps) {
         Report(absl::StrCat(where, ": ", contender.label, step > 0 ? absl::StrCat(", step ", step) : ""));
-        const bool residual = options_.residual && contender.split.has_value();
+        const bool residual = options_.residual && contender.has_residual;
         const absl::StatusOr<TrialResult> trial =
             TryCodec(runner_, *live, *contender.registry,
                      {.codec = contender.codec, .split = contender.split, .step = step, .residual = residual});
@@ -267,7 +268,7 @@ absl::StatusOr<metrics::RateDistortionReport> Evaluation::Run() {
   }
   if (contenders_.empty()) return absl::FailedPreconditionError("evaluation needs a codec");
   size_t curves = contenders_.size();
-  if (options_.residual) curves += splits_.size();
+  for (const Contender& contender : contenders_) curves += options_.residual && contender.has_residual ? 1 : 0;
   if (curves > metrics::kMostCodecs) {
     return absl::InvalidArgumentError(
         absl::StrCat("a report has room for ", metrics::kMostCodecs, " curves, not ", curves, ": give fewer profiles"));

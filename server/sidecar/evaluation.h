@@ -46,8 +46,8 @@ class Evaluation {
   // Adds the exact codec with its built-in tables, or with those of a profile's file. NOT_FOUND, DATA_LOSS.
   absl::Status AddExact();
   absl::Status AddExact(const std::string& profile_file);
-  // Adds a latent profile. NOT_FOUND, DATA_LOSS; FAILED_PRECONDITION for another model's, or one that has no named
-  // points where no steps are given.
+  // Adds a latent or learned profile. NOT_FOUND, DATA_LOSS; FAILED_PRECONDITION for another model's, or one that has no
+  // named points where no steps are given.
   absl::Status AddLatent(const std::string& profile_file);
 
   // Runs the protocol. The report lacks model, machine and command. INVALID_ARGUMENT as CheckEvaluationOptions, and for
@@ -66,6 +66,7 @@ class Evaluation {
     std::unique_ptr<compressor::CodecRegistry> registry;
     std::string codec;
     std::optional<int> split;
+    bool has_residual = false;
     std::vector<float> steps;  // {0} where there is no dial
     int64_t sidecar_bytes = 0;
     std::vector<TextDigest> calibration_texts;

@@ -64,6 +64,19 @@ std::pair<at::Tensor, at::Tensor> SquareRoots(const at::Tensor& matrix) {
   return {vectors.mul(roots).matmul(vectors.t()), vectors.div(roots).matmul(vectors.t())};
 }
 
+// The metric in which each channel has a variance of 1.
+at::Tensor InverseDiagonal(const at::Tensor& covariance) {
+  const at::Tensor variances = covariance.diagonal();
+  return at::diag_embed(variances.maximum(variances.max().mul(1e-9)).reciprocal());
+}
+
+// Components are the channels, in steps by the metric's diagonal.
+void SetScales(const at::Tensor& metric, const at::Tensor& covariance, LayerGroup& group) {
+  const at::Tensor root = metric.diagonal().maximum(metric.diagonal().max().mul(1e-9)).sqrt();
+  group.scale = ToVector(root.reciprocal());
+  group.sigma = ToVector(covariance.diagonal().clamp_min(1e-12).sqrt().mul(root));
+}
+
 }  // namespace
 
 struct ProfileFitter::Moments {
@@ -176,8 +189,9 @@ absl::Status ProfileFitter::LoadMoments(std::istream& stream) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit() const {
-  if (moments_->states() < 2 || moments_->scored() < 1) {
+absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit(bool basis) const {
+  const bool by_variance = options_.metric == ErrorMetric::kVariance;
+  if (moments_->states() < 2 || (!by_variance && moments_->scored() < 1)) {
     return absl::FailedPreconditionError("a profile is fitted to states and gradients: add some of both");
   }
   const double count = moments_->states();
@@ -198,12 +212,11 @@ absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit() const {
     LayerGroup& group = profile.groups[g];
     const at::Tensor mean = sums.sum.div(count);
     const at::Tensor covariance = sums.products.to(at::kDouble).div(count).sub(mean.outer(mean));
-    at::Tensor fisher = sums.gradients.to(at::kDouble).mul(1e6 / moments_->scored());
+    at::Tensor fisher = sums.gradients.to(at::kDouble).mul(1e6 / std::max(moments_->scored(), 1.0));
     if (!options_.transforms()) {
-      const at::Tensor root = fisher.diagonal().maximum(fisher.diagonal().max().mul(1e-9)).sqrt();
+      if (by_variance) fisher = InverseDiagonal(covariance);
       group.mean = ToVector(mean.add(sums.offset.squeeze(1)));
-      group.scale = ToVector(root.reciprocal());
-      group.sigma = ToVector(covariance.diagonal().clamp_min(1e-12).sqrt().mul(root));
+      SetScales(fisher, covariance, group);
       continue;
     }
     const at::Tensor cross = sums.cross.to(at::kDouble).div(count).sub(feature_mean.outer(mean));
@@ -215,6 +228,11 @@ absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit() const {
     group.predictor = ToBf16(predictor);
     group.mean = ToVector(mean.add(sums.offset.squeeze(1)).sub(predictor.t().mv(feature_mean)));
 
+    if (by_variance) fisher = InverseDiagonal(left);
+    if (!basis) {
+      SetScales(fisher, left, group);
+      continue;
+    }
     fisher =
         fisher.mul(1 - options_.diagonal_share).add(at::diag_embed(fisher.diagonal()).mul(options_.diagonal_share));
     const auto [root, inverse_root] = SquareRoots(fisher);

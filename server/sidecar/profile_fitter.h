@@ -16,11 +16,19 @@
 
 namespace quicksave::server {
 
+// How errors of a group's channels are weighed against each other.
+enum class ErrorMetric {
+  kFisher,    // by how much the model's output depends on them
+  kVariance,  // each channel by what the prediction leaves of it: plain principal components, no gradients needed
+};
+
 struct FitOptions {
   int split = 0;
   // Layers that are coded together; 0 goes without bases and predictors: each channel by itself, in steps by its Fisher
   // information. A profile of that kind is small and fast, and compresses less.
   int layers_per_group = 5;
+
+  ErrorMetric metric = ErrorMetric::kFisher;
 
   bool transforms() const { return layers_per_group > 0; }
   // Added to the diagonal of the standardised features' covariance: keeps the prediction from fitting noise.
@@ -52,8 +60,12 @@ class ProfileFitter {
 
   // A profile without tables, whose components have the deviations that the states had. To second order, errors e of a
   // token's components, the same for all tokens, make the next-token distributions diverge by sum(e^2) / 2 millionths
-  // of a nat. FAILED_PRECONDITION without states or gradients.
-  absl::StatusOr<compressor::LatentProfile> Fit() const;
+  // of a nat. With the variances as metric the
+  // components are in units of the channels' deviations instead. FAILED_PRECONDITION without states, or without
+  // gradients where the metric needs them.
+  absl::StatusOr<compressor::LatentProfile> Fit() const { return Fit(/*basis=*/options_.transforms()); }
+  // The same, whose components are the channels, less the prediction, in the metric's scale.
+  absl::StatusOr<compressor::LatentProfile> FitChannels() const { return Fit(/*basis=*/false); }
 
   // Writes all that was added, and reads it back, bit for bit, into a fitter of the same model and options. DATA_LOSS
   // for a stream that is damaged or of another fitter; nothing should be added after that.
@@ -62,6 +74,8 @@ class ProfileFitter {
 
  private:
   struct Moments;
+
+  absl::StatusOr<compressor::LatentProfile> Fit(bool basis) const;
 
   const FitOptions options_;
   compressor::LatentProfile profile_;

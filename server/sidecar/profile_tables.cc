@@ -8,7 +8,6 @@
 #include "compressor/container.h"
 #include "compressor/latent/latent_codec.h"
 #include "compressor/latent/latent_transform.h"
-#include "compressor/latent/quantiser.h"
 #include "compressor/latent/residual_codec.h"
 #include "server/sidecar/text_blocks.h"
 
@@ -16,7 +15,6 @@ namespace quicksave::server {
 namespace {
 
 using compressor::LatentProfile;
-using compressor::LayerGroup;
 
 // Steps at which symbols are counted: from finer to coarser than any use.
 constexpr double kFinestStep = 0.05;
@@ -26,24 +24,6 @@ constexpr double kStepFactor = 1.35;
 // Steps at which residuals are counted, and how many tokens of a piece are for them.
 constexpr float kResidualSteps[] = {0.3f, 0.8f, 2, 5};
 constexpr size_t kResidualTokens = 256;
-
-// `latent` is [tokens, components].
-void CountGroup(LayerGroup& group, const std::vector<float>& latent, compressor::ClassStatistics& statistics) {
-  const size_t components = group.components();
-  const size_t tokens = latent.size() / components;
-  std::vector<float> values(tokens);
-  for (size_t k = 0; k < components; ++k) {
-    double squares = 0;
-    for (size_t t = 0; t < tokens; ++t) {
-      values[t] = latent[t * components + k];
-      squares += static_cast<double>(values[t]) * values[t];
-    }
-    group.sigma[k] = static_cast<float>(std::sqrt(std::max(squares / static_cast<double>(tokens), 1e-20)));
-    for (double step = kFinestStep; step < kCoarsestStep; step *= kStepFactor) {
-      statistics.Add(values, group.sigma[k], static_cast<float>(step));
-    }
-  }
-}
 
 // Counts a block's residuals at each step.
 absl::Status CountBlock(const compressor::CodecRegistry& registry, const LatentProfile& profile,
@@ -64,6 +44,24 @@ absl::Status CountBlock(const compressor::CodecRegistry& registry, const LatentP
 }
 
 }  // namespace
+
+void CountComponents(const std::vector<float>& latent, std::vector<float>& sigma,
+                     compressor::ClassStatistics& statistics) {
+  const size_t components = sigma.size();
+  const size_t tokens = latent.size() / components;
+  std::vector<float> values(tokens);
+  for (size_t k = 0; k < components; ++k) {
+    double squares = 0;
+    for (size_t t = 0; t < tokens; ++t) {
+      values[t] = latent[t * components + k];
+      squares += static_cast<double>(values[t]) * values[t];
+    }
+    sigma[k] = static_cast<float>(std::sqrt(std::max(squares / static_cast<double>(tokens), 1e-20)));
+    for (double step = kFinestStep; step < kCoarsestStep; step *= kStepFactor) {
+      statistics.Add(values, sigma[k], static_cast<float>(step));
+    }
+  }
+}
 
 absl::Status CountSymbols(ModelRunner& runner, const std::vector<const TextPiece*>& pieces, const PartDone& report,
                           LatentProfile& profile) {
@@ -87,7 +85,7 @@ absl::Status CountSymbols(ModelRunner& runner, const std::vector<const TextPiece
                  });
   }
   compressor::ClassStatistics statistics;
-  for (size_t g = 0; g < profile.groups.size(); ++g) CountGroup(profile.groups[g], latents[g], statistics);
+  for (size_t g = 0; g < profile.groups.size(); ++g) CountComponents(latents[g], profile.groups[g].sigma, statistics);
   profile.classes = statistics.Build();
   return absl::OkStatus();
 }

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "compressor/latent/latent_profile.h"
+#include "compressor/latent/quantiser.h"
 #include "server/sidecar/corpus.h"
 #include "server/sidecar/model_runner.h"
 
@@ -15,6 +16,11 @@ namespace quicksave::server {
 
 // Told how much is done, 0 to 1.
 using PartDone = std::function<void(double done)>;
+
+// Sets the deviations of a group's components, of which `latent` has [tokens, components], and counts their symbols at
+// steps of the whole range of use.
+void CountComponents(const std::vector<float>& latent, std::vector<float>& sigma,
+                     compressor::ClassStatistics& statistics);
 
 // Sets the components' deviations, and the symbols' tables and centroids. Holds all latents of the pieces: 4 bytes for
 // each component of each token.

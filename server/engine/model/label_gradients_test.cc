@@ -114,5 +114,14 @@ TEST_F(LabelGradientsTest, LogitsAfterAPastAreThoseOfTheWholeText) {
   EXPECT_EQ(reference_->LogitsAfter({}, tokens_), whole);
 }
 
+TEST_F(LabelGradientsTest, LogitsFromAHiddenStateAreThoseOfTheWholeText) {
+  const ReferenceDecoder::Output output = reference_->Run(tokens_);
+  // The embeddings, the residual stream after each layer, and what follows the final norm.
+  ASSERT_EQ(output.hidden_states.size(), 4u);
+  for (size_t i = 0; i < output.hidden_states.size(); ++i) {
+    EXPECT_EQ(reference_->LogitsFrom(static_cast<int>(i), output.hidden_states[i]), output.logits) << i;
+  }
+}
+
 }  // namespace
 }  // namespace quicksave::engine

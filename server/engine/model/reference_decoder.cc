@@ -14,6 +14,7 @@
 #include <ATen/ops/where.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <limits>
 #include <numbers>
 #include <utility>
@@ -233,10 +234,15 @@ struct ReferenceDecoder::Pass {
 };
 
 void ReferenceDecoder::Forward(absl::Span<const int32_t> tokens, Pass& pass) const {
-  const int64_t count = static_cast<int64_t>(tokens.size());
-  const int64_t past = pass.past_keys.empty() ? 0 : pass.past_keys[0].size(1);
   const std::vector<int64_t> ids(tokens.begin(), tokens.end());
-  const at::Tensor index = at::from_blob(const_cast<int64_t*>(ids.data()), {count}, at::kLong);
+  const at::Tensor index =
+      at::from_blob(const_cast<int64_t*>(ids.data()), {static_cast<int64_t>(tokens.size())}, at::kLong);
+  ForwardFrom(0, weights_->embedding.index_select(0, index).mul(config_.embedding_scale), pass);
+}
+
+void ReferenceDecoder::ForwardFrom(size_t first, const at::Tensor& start, Pass& pass) const {
+  const int64_t count = start.size(0);
+  const int64_t past = pass.past_keys.empty() ? 0 : pass.past_keys[0].size(1);
   std::vector<Angles> past_angles;
   std::vector<Angles> angles;
   for (const RopeOptions& rope : config_.ropes) {
@@ -247,8 +253,8 @@ void ReferenceDecoder::Forward(absl::Span<const int32_t> tokens, Pass& pass) con
   const int group = config_.query_heads / config_.kv_heads;
   const double epsilon = config_.rms_norm_epsilon;
   const auto is_gelu = config_.activation == Activation::kGeluTanh;
-  at::Tensor residual = weights_->embedding.index_select(0, index).mul(config_.embedding_scale);
-  for (size_t i = 0; i < weights_->layers.size(); ++i) {
+  at::Tensor residual = start;
+  for (size_t i = first; i < weights_->layers.size(); ++i) {
     const LayerWeights& layer = weights_->layers[i];
     const LayerOptions& options = config_.layer_options[i];
     pass.residuals.push_back(residual);
@@ -278,7 +284,21 @@ void ReferenceDecoder::Forward(absl::Span<const int32_t> tokens, Pass& pass) con
   }
   pass.residuals.push_back(residual);
   pass.final = RmsNorm(residual, weights_->final_norm, epsilon);
-  pass.logits = SoftCap(at::linear(pass.final, weights_->head), config_.logit_soft_cap);
+  pass.logits = Head(pass.final);
+}
+
+at::Tensor ReferenceDecoder::Head(const at::Tensor& normed) const {
+  return SoftCap(at::linear(normed, weights_->head), config_.logit_soft_cap);
+}
+
+std::vector<float> ReferenceDecoder::LogitsFrom(int layer, absl::Span<const float> hidden_states) const {
+  const int64_t width = config_.hidden_size;
+  const at::Tensor hidden = at::from_blob(const_cast<float*>(hidden_states.data()),
+                                          {static_cast<int64_t>(hidden_states.size()) / width, width}, at::kFloat);
+  if (layer == config_.layers) return Rows(Head(hidden));
+  Pass pass;
+  ForwardFrom(std::min(layer, config_.layers), hidden, pass);
+  return Rows(pass.logits);
 }
 
 ReferenceDecoder::Output ReferenceDecoder::Run(absl::Span<const int32_t> tokens) const {

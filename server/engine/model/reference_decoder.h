@@ -10,6 +10,10 @@
 #include "absl/types/span.h"
 #include "server/engine/model/model_config.h"
 
+namespace at {
+class Tensor;
+}
+
 namespace quicksave::engine {
 
 // The models of ModelConfig written down in ordinary fp32 tensor operations of ATen, following the definitions in
@@ -41,6 +45,10 @@ class ReferenceDecoder {
   // most context_length. Time and memory grow with the square of their number.
   Output Run(absl::Span<const int32_t> tokens) const;
 
+  // Logits of a text, from position 0 on, of which one of Run's hidden states is known: [tokens, hidden_size], `layer`
+  // its index there. Only what follows it is computed, so that a hidden state is used and not only looked at.
+  std::vector<float> LogitsFrom(int layer, absl::Span<const float> hidden_states) const;
+
   // A prefix's keys before RoPE, and values: [tokens, layers, 2 (key, value), kv_heads, head_dim].
   struct Past {
     int tokens = 0;
@@ -71,6 +79,10 @@ class ReferenceDecoder {
   Pass PassAfter(const Past& past, bool gradients) const;
   // Runs the layers over `tokens`; `pass` says what came before them, and gets what was computed.
   void Forward(absl::Span<const int32_t> tokens, Pass& pass) const;
+  // The same from the residual stream [tokens, hidden_size] before a layer.
+  void ForwardFrom(size_t first, const at::Tensor& start, Pass& pass) const;
+  // Logits of what follows the final norm.
+  at::Tensor Head(const at::Tensor& normed) const;
 
   ReferenceDecoder(ModelConfig config, std::unique_ptr<Weights> weights);
 

@@ -1,0 +1,234 @@
+#include "compressor/latent/latent_payload.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <iterator>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "compressor/byte_io.h"
+#include "compressor/rans.h"
+
+namespace quicksave::compressor {
+namespace {
+
+// A group's classes may be moved by so many, where its values are larger or smaller than those of the calibration.
+constexpr int kMostShift = 4;
+
+absl::Status Damaged(absl::string_view what) { return absl::DataLossError(absl::StrCat("latent block: ", what)); }
+
+int Shifted(int sigma_class, int shift) { return std::clamp(sigma_class + shift, 0, kSigmaClasses - 1); }
+
+bool IsFiniteBf16(uint16_t bits) { return (bits & 0x7f80) != 0x7f80; }
+
+// False where one of them is out of range.
+bool ReadEscapes(std::string_view bytes, std::vector<int32_t>& escapes) {
+  ByteReader reader(bytes);
+  escapes.reserve(bytes.size() / sizeof(int32_t));
+  while (!reader.rest().empty()) {
+    escapes.push_back(static_cast<int32_t>(reader.Integer<uint32_t>()));
+    if (escapes.back() < -kLargestInteger || escapes.back() > kLargestInteger) return false;
+  }
+  return true;
+}
+
+bool AllZero(absl::Span<const uint8_t> symbols, absl::Span<const int32_t> escapes) {
+  return std::all_of(symbols.begin(), symbols.end(),
+                     [](uint8_t symbol) { return symbol == kZeroSymbol || symbol == kEscapeSymbol; }) &&
+         std::all_of(escapes.begin(), escapes.end(), [](int32_t q) { return q == 0; });
+}
+
+// Appends the symbols of a group; returns the integers that have none.
+std::vector<int32_t> AddSymbols(absl::Span<const CodedComponent> components, absl::Span<const float> latent,
+                                size_t tokens, size_t columns, PayloadDraft& draft) {
+  const float inverse = 1 / draft.step;
+  std::vector<int32_t> escapes;
+  std::vector<int32_t> integers(tokens);
+  draft.symbols.resize(draft.symbols.size() + components.size() * tokens);
+  uint8_t* to = draft.symbols.data() + draft.symbols.size() - components.size() * tokens;
+  for (const CodedComponent& component : components) {
+    const float* row = latent.data() + static_cast<size_t>(component.index) * columns;
+    for (size_t t = 0; t < tokens; ++t) integers[t] = Quantise(row[t], inverse);
+    for (size_t t = 0; t < tokens; ++t) to[t] = SymbolOf(integers[t]);
+    if (std::count(to, to + tokens, kEscapeSymbol) > 0) {
+      std::copy_if(integers.begin(), integers.end(), std::back_inserter(escapes),
+                   [](int32_t q) { return SymbolOf(q) == kEscapeSymbol; });
+    }
+    to += tokens;
+  }
+  return escapes;
+}
+
+}  // namespace
+
+LatentPayloadCoder::LatentPayloadCoder(absl::Span<const SigmaClass> classes) : classes_(classes) {
+  for (const SigmaClass& one : classes_) {
+    encode_tables_.emplace_back(one.frequencies);
+    decode_tables_.emplace_back(one.frequencies);
+    std::vector<float>& costs = costs_.emplace_back(kSymbols);
+    const double escape = std::max<double>(one.frequencies[kEscapeSymbol], 1);
+    for (int s = 0; s < kSymbols; ++s) {
+      // An escape is followed by 32 bits.
+      const double bits = one.frequencies[s] == 0 || s == kEscapeSymbol
+                              ? std::log2(kFrequencyTotal / escape) + 32
+                              : std::log2(kFrequencyTotal / static_cast<double>(one.frequencies[s]));
+      costs[s] = static_cast<float>(bits);
+    }
+  }
+}
+
+LatentPayloadCoder::SymbolValues LatentPayloadCoder::ValuesAt(float step) const {
+  SymbolValues values(classes_.size());
+  for (size_t i = 0; i < classes_.size(); ++i) {
+    for (int s = 0; s < kEscapeSymbol; ++s) values[i][s] = Reconstruct(s - kZeroSymbol, classes_[i]) * step;
+  }
+  return values;
+}
+
+SparseLatent LatentPayloadCoder::Take(absl::Span<const CodedComponent> components, int tokens, int columns, float step,
+                                      const SymbolValues& values, CodedValues& coded) const {
+  SparseLatent latent;
+  latent.values.reserve(components.size() * columns);
+  for (const CodedComponent& component : components) {
+    const absl::Span<const uint8_t> symbols = coded.symbols.first(tokens);
+    coded.symbols.remove_prefix(tokens);
+    absl::Span<const int32_t> escapes = coded.escapes.first(std::count(symbols.begin(), symbols.end(), kEscapeSymbol));
+    coded.escapes.remove_prefix(escapes.size());
+    if (AllZero(symbols, escapes)) continue;
+    latent.used.push_back(component.index);
+    latent.values.resize(latent.values.size() + columns);
+    float* row = latent.values.data() + latent.values.size() - columns;
+    for (const uint8_t symbol : symbols) {
+      if (symbol == kEscapeSymbol) {
+        *row++ = Reconstruct(escapes.front(), classes_[component.sigma_class]) * step;
+        escapes.remove_prefix(1);
+      } else {
+        *row++ = values[component.sigma_class][symbol];
+      }
+    }
+  }
+  return latent;
+}
+
+SparseLatent LatentPayloadCoder::Add(absl::Span<const float> sigma, absl::Span<const float> latent, int tokens,
+                                     int columns, PayloadDraft& draft) const {
+  const std::vector<CodedComponent> components = CodedComponents(sigma, draft.step);
+  const size_t begin = draft.symbols.size();
+  const size_t first_escape = draft.escapes.size();
+  const std::vector<int32_t> escapes = AddSymbols(components, latent, tokens, columns, draft);
+  const absl::Span<uint8_t> symbols = absl::MakeSpan(draft.symbols).subspan(begin);
+  const int shift = CheapestShift(components, symbols, tokens);
+  // A table may lack a symbol that is rare in it.
+  size_t next = 0;
+  for (size_t i = 0; i < components.size(); ++i) {
+    const int table = Shifted(components[i].sigma_class, shift);
+    const std::array<uint8_t, kSymbols>& available = encode_tables_[table].available;
+    for (uint8_t& symbol : symbols.subspan(i * tokens, tokens)) {
+      if (available[symbol] != kEscapeSymbol) continue;
+      draft.escapes.push_back(symbol == kEscapeSymbol ? escapes[next++] : int32_t{symbol} - kZeroSymbol);
+      symbol = kEscapeSymbol;
+    }
+    draft.table_of.insert(draft.table_of.end(), tokens, static_cast<uint8_t>(table));
+  }
+  draft.shifts.push_back(static_cast<char>(shift + kMostShift));
+  CodedValues coded{symbols, absl::MakeConstSpan(draft.escapes).subspan(first_escape)};
+  return Take(components, tokens, columns, draft.step, ValuesAt(draft.step), coded);
+}
+
+int LatentPayloadCoder::CheapestShift(absl::Span<const CodedComponent> components, absl::Span<const uint8_t> symbols,
+                                      size_t tokens) const {
+  // How often each symbol occurs in each class.
+  std::vector<std::array<uint32_t, kSymbols>> counts(kSigmaClasses);
+  for (size_t i = 0; i < components.size(); ++i) {
+    std::array<uint32_t, kSymbols>& of_class = counts[components[i].sigma_class];
+    for (const uint8_t symbol : symbols.subspan(i * tokens, tokens)) ++of_class[symbol];
+  }
+  int best = 0;
+  double least = std::numeric_limits<double>::infinity();
+  for (int shift = -kMostShift; shift <= kMostShift; ++shift) {
+    double bits = 0;
+    for (int i = 0; i < kSigmaClasses; ++i) {
+      const std::vector<float>& costs = costs_[Shifted(i, shift)];
+      for (int s = 0; s < kSymbols; ++s) bits += static_cast<double>(costs[s]) * counts[i][s];
+    }
+    if (bits < least) {
+      least = bits;
+      best = shift;
+    }
+  }
+  return best;
+}
+
+EncodedBlock LatentPayloadCoder::Finish(const PayloadDraft& draft, const Digest128& digest,
+                                        const BlockShape& shape) const {
+  EncodedBlock encoded;
+  uint32_t step_bits;
+  std::memcpy(&step_bits, &draft.step, sizeof(step_bits));
+  AppendInteger(encoded.bytes, step_bits);
+  encoded.bytes += digest.ToBytes();
+  encoded.bytes += draft.shifts;
+  AppendInteger(encoded.bytes, static_cast<uint32_t>(draft.escapes.size()));
+  for (const int32_t escape : draft.escapes) AppendInteger(encoded.bytes, static_cast<uint32_t>(escape));
+  std::vector<uint16_t> scratch;
+  RansEncode(draft.symbols, draft.table_of, encode_tables_, scratch, encoded.bytes);
+  encoded.tensors_per_section = static_cast<uint32_t>(shape.tensors());
+  encoded.section_sizes = {static_cast<uint32_t>(encoded.bytes.size())};
+  return encoded;
+}
+
+absl::StatusOr<LatentPayload> LatentPayloadCoder::Decode(std::string_view bytes,
+                                                         absl::Span<const absl::Span<const float>> sigmas, int tokens,
+                                                         int columns) const {
+  ByteReader reader(bytes);
+  LatentPayload payload;
+  const auto step_bits = reader.Integer<uint32_t>();
+  std::memcpy(&payload.step, &step_bits, sizeof(payload.step));
+  const auto digest = Digest128::FromBytes(reader.Bytes(16));
+  const std::string_view shifts = reader.Bytes(sigmas.size());
+  const auto escape_count = reader.Integer<uint32_t>();
+  const std::string_view escape_bytes = reader.Bytes(size_t{4} * escape_count);
+  if (!reader.ok() || !digest.ok()) return Damaged("cut short");
+  if (!IsStep(payload.step)) return Damaged("impossible step");
+  payload.digest = *digest;
+  std::vector<int32_t> escapes;
+  if (!ReadEscapes(escape_bytes, escapes)) return Damaged("impossible escape");
+  std::vector<std::vector<CodedComponent>> components;
+  std::vector<uint8_t> table_of;
+  for (size_t g = 0; g < shifts.size(); ++g) {
+    const int shift = static_cast<uint8_t>(shifts[g]) - kMostShift;
+    if (shift > kMostShift) return Damaged("impossible shift");
+    components.push_back(CodedComponents(sigmas[g], payload.step));
+    for (const CodedComponent& component : components.back()) {
+      table_of.insert(table_of.end(), tokens, Shifted(component.sigma_class, shift));
+    }
+  }
+  std::vector<uint8_t> symbols(table_of.size());
+  absl::Status decoded = RansDecode(reader.rest(), table_of, decode_tables_, absl::MakeSpan(symbols));
+  if (!decoded.ok()) return decoded;
+  if (std::count(symbols.begin(), symbols.end(), kEscapeSymbol) != static_cast<int64_t>(escape_count)) {
+    return Damaged("wrong number of escapes");
+  }
+  const SymbolValues values = ValuesAt(payload.step);
+  CodedValues rest{symbols, escapes};
+  for (const std::vector<CodedComponent>& group : components) {
+    payload.groups.push_back(Take(group, tokens, columns, payload.step, values, rest));
+  }
+  return payload;
+}
+
+absl::Status CheckDecodedIsFinite(BlockView block, BlockView decoded) {
+  for (size_t i = 0; i < block.values.size(); ++i) {
+    if (!IsFiniteBf16(decoded.values[i]) && decoded.values[i] != block.values[i]) {
+      return absl::InvalidArgumentError("the latent codec codes values below the largest numbers only");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDigest(const Digest128& digest, BlockView decoded) {
+  if (ComputeBlockId(decoded) == digest) return absl::OkStatus();
+  return Damaged("decoded values are not those that were measured when it was encoded");
+}
+
+}  // namespace quicksave::compressor
