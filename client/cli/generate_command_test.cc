@@ -1,8 +1,11 @@
 // `quicksave generate` and `quicksave chat`.
 
 #include <fstream>
+#include <set>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "client/cli/json_output.h"
 #include "client/cli/testing_run.h"
 #include "gmock/gmock.h"
@@ -166,15 +169,49 @@ TEST_F(GenerateCommandTest, SamplesShareOnePrefill) {
   EXPECT_TRUE(server_->generated[0].keep_session && server_->generated[0].constraint.has_value());
   ASSERT_THAT(server_->branches, SizeIs(1));
   EXPECT_THAT(server_->branches[0].seeds, ElementsAre(5, 6));
+  std::vector<std::string> sessions;
   for (int i = 1; i <= 2; ++i) {
     const client::GenerateRequest& request = server_->generated[i];
-    EXPECT_EQ(std::get<FromSession>(request.start).name, absl::StrCat("sessions/branch", i));
+    sessions.push_back(std::get<FromSession>(request.start).name);
     EXPECT_TRUE(std::holds_alternative<std::monostate>(request.input));
     EXPECT_FALSE(request.constraint.has_value()) << "it goes on inside the one in force";
     EXPECT_EQ(request.stop.max_tokens, 9);
   }
+  EXPECT_THAT(sessions, testing::UnorderedElementsAre("sessions/branch1", "sessions/branch2"));
   EXPECT_THAT(result.err, HasSubstr("sample 2, seed 6:\n"));
   EXPECT_NE(Run({"generate", "--session", "4be1", "--samples", "2"}).code, 0);
+}
+
+TEST_F(GenerateCommandTest, SamplesAreGeneratedAtTheSameTimeAndShownInOrder) {
+  // No sample goes on before two of them have begun.
+  absl::Mutex mutex;
+  std::set<std::thread::id> threads;
+  const auto two_begun = [&] { return threads.size() >= 2; };
+  const std::thread::id main = std::this_thread::get_id();
+  server_->on_event = [&] {
+    if (std::this_thread::get_id() == main) return;
+    absl::MutexLock lock(&mutex);
+    threads.insert(std::this_thread::get_id());
+    EXPECT_TRUE(mutex.AwaitWithTimeout(absl::Condition(&two_begun), absl::Seconds(30))) << "one after the other";
+  };
+  const Result result = Run({"generate", "--prompt", "p", "--samples", "20"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_LE(threads.size(), 16u);
+  size_t place = 0;
+  for (int i = 1; i <= 20; ++i) {
+    place = result.err.find(absl::StrCat("sample ", i, ", seed ", i - 1, ":\n"), place);
+    ASSERT_NE(place, std::string::npos) << i << result.err;
+  }
+  EXPECT_THAT(server_->deleted_sessions, SizeIs(21));
+}
+
+TEST_F(GenerateCommandTest, TheErrorOfASampleIsToldAndTheSessionsAreDeleted) {
+  server_->failing_session = "sessions/branch2";
+  const Result result = Run({"generate", "--prompt", "p", "--samples", "3"});
+  EXPECT_NE(result.code, 0);
+  EXPECT_THAT(result.err, HasSubstr("this session fails"));
+  EXPECT_THAT(result.err, HasSubstr("sample 1, seed 0:\n"));
+  EXPECT_THAT(server_->deleted_sessions, SizeIs(4));
 }
 
 TEST_F(GenerateCommandTest, SessionIsExtendedAndItsPendingTextIsLeftToTheNextCall) {

@@ -26,9 +26,16 @@ class EventQueue {
     absl::MutexLock lock(&mutex_);
     events_.push_back(event);
   }
-  void End(absl::Status status) {
+  void End(bool begun) {
     absl::MutexLock lock(&mutex_);
-    status_ = std::move(status);
+    begun_ = begun;
+    ended_ = true;
+  }
+  // Waits until there is an event, or the generation has ended; returns whether it was begun.
+  bool Begun() {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(this, &EventQueue::HasNews));
+    return !events_.empty() || begun_;
   }
   // Waits for the next event. Nothing once the generation has ended and all events were taken.
   std::optional<client::GenerateEvent> Pop() {
@@ -39,18 +46,14 @@ class EventQueue {
     events_.pop_front();
     return event;
   }
-  // How it ended. To be called after Pop returned nothing.
-  absl::Status status() const {
-    absl::MutexLock lock(&mutex_);
-    return *status_;
-  }
 
  private:
-  bool HasNews() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !events_.empty() || status_.has_value(); }
+  bool HasNews() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !events_.empty() || ended_; }
 
-  mutable absl::Mutex mutex_;
+  absl::Mutex mutex_;
   std::deque<client::GenerateEvent> events_ ABSL_GUARDED_BY(mutex_);
-  std::optional<absl::Status> status_ ABSL_GUARDED_BY(mutex_);
+  bool begun_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 // Generates in the sessions; what comes of session i goes to queue i. The threads end with the object.
@@ -73,11 +76,16 @@ class Generations {
   Generations& operator=(const Generations&) = delete;
 
   EventQueue& queue(size_t i) { return queues_[i]; }
+  // Of the sample that failed first; those that had not begun then never do.
+  absl::Status first_error() const {
+    absl::MutexLock lock(&mutex_);
+    return first_error_;
+  }
 
  private:
   void Run(const std::string& session, const client::GenerateRequest& request, EventQueue& queue,
            CommandContext& context) {
-    if (failed_) return queue.End(absl::CancelledError("another sample failed"));
+    if (!first_error().ok()) return queue.End(/*begun=*/false);
     const auto finished = context.client.Generate(
         {.start = client::FromSession{session},
          .stop = request.stop,
@@ -89,36 +97,39 @@ class Generations {
           return true;
         },
         context.Call());
-    if (!finished.ok()) failed_ = true;
-    queue.End(finished.status());
+    if (!finished.ok()) {
+      absl::MutexLock lock(&mutex_);
+      first_error_.Update(finished.status());
+    }
+    queue.End(/*begun=*/true);
   }
 
   std::deque<EventQueue> queues_;
   std::atomic<size_t> next_ = 0;
-  std::atomic<bool> failed_ = false;
+  mutable absl::Mutex mutex_;
+  absl::Status first_error_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::thread> threads_;
 };
 
-absl::Status ShowSample(EventQueue& queue, int number, const client::GenerateRequest& request, const Console& console) {
+void ShowSample(EventQueue& queue, int number, const client::GenerateRequest& request, const Console& console) {
   GenerationPrinter printer(console);
   printer.set_sample(number);
   printer.set_show_pending(!request.keep_session && !request.save);
   printer.set_name_session(request.keep_session);
   while (const std::optional<client::GenerateEvent> event = queue.Pop()) printer(*event);
   printer.End();
-  return queue.status();
 }
 
 absl::Status GenerateIn(const std::vector<client::Session>& sessions, const std::vector<uint64_t>& seeds,
                         const client::GenerateRequest& request, CommandContext& context) {
   Generations generations(sessions, request, context);
-  absl::Status status;
-  for (size_t i = 0; i < sessions.size() && status.ok(); ++i) {
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    if (!generations.queue(i).Begun()) continue;
     const int number = static_cast<int>(i) + 1;
     if (!context.console.json) context.console.Note(absl::StrCat("sample ", number, ", seed ", seeds[i], ":"));
-    status = ShowSample(generations.queue(i), number, request, context.console);
+    ShowSample(generations.queue(i), number, request, context.console);
   }
-  return status;
+  return generations.first_error();
 }
 
 }  // namespace

@@ -37,10 +37,14 @@ TestingConnection::TestingConnection() : proof(TestingProof()) {}
 absl::StatusOr<client::GenerateFinished> TestingConnection::Generate(const client::GenerateRequest& request,
                                                                      client::GenerateCallback callback,
                                                                      const CallOptions& call) {
-  const absl::MutexLock lock(&mutex_);
-  generated.push_back(request);
-  options.push_back(call);
+  {
+    const absl::MutexLock lock(&mutex_);
+    generated.push_back(request);
+    options.push_back(call);
+  }
   if (!failure.ok()) return failure;
+  const auto* goes_on = std::get_if<client::FromSession>(&request.start);
+  if (goes_on != nullptr && goes_on->name == failing_session) return absl::DataLossError("this session fails");
   client::GenerateStarted started = new_session;
   if (const auto* session = std::get_if<client::FromSession>(&request.start)) started.session = session->name;
   if (std::holds_alternative<client::FromNode>(request.start)) started.proof = TestingProof();

@@ -11,8 +11,7 @@
 
 namespace quicksave::cli {
 
-// Tests fill and read its members. Generate may be called by several threads, one after the other goes on; the rest is
-// not thread-safe.
+// Tests fill and read its members. Generate may be called by several threads at once; the rest is not thread-safe.
 class TestingConnection : public client::Connection {
  public:
   TestingConnection();
@@ -72,6 +71,8 @@ class TestingConnection : public client::Connection {
   absl::Status failure;
   // What a generation starts from, but for what the request says.
   client::GenerateStarted new_session{.session = "sessions/new1", .input_tokens = 3};
+  // Generate fails for this one.
+  std::string failing_session;
   // What the calls were given.
   std::vector<client::GenerateRequest> generated;
   std::vector<client::SnapshotRequest> snapshots;
@@ -92,7 +93,7 @@ class TestingConnection : public client::Connection {
   std::function<void()> on_event = [] {};
 
  private:
-  absl::Mutex mutex_;  // one generation at a time
+  absl::Mutex mutex_;  // of what Generate was given
 };
 
 // A node, a proof and an encoding with believable values. `id` is the part of the name after `nodes/`.

@@ -102,7 +102,7 @@ TEST(SparseProductTest, HasTheBitsOfTheProductOnEachInstructionSet) {
     const ScopedProductTarget scoped(target);
     uint64_t seed = 100;
     for (const int inputs : {1, 40, 300}) {
-      for (const int outputs : {3, 8, 16, 35, 256, 300, 530}) {
+      for (const int outputs : {3, 8, 16, 35, 64, 80, 96, 128, 160, 192, 224, 256, 300, 530}) {
         // How fast values become rare from input to input: not at all, soon, at once.
         for (const double decay : {0.0, 0.05, 100.0}) {
           Problem problem =

@@ -9,6 +9,9 @@
 
 namespace {
 
+// Exit status of a run whose figures must not be believed.
+constexpr int kNotReliable = 3;
+
 void AddFlags(quicksave::server::AlignmentProgram& program, CLI::App& app) {
   app.add_option("--source", program.source.dir, "Hugging Face directory of a model")->required();
   app.add_option("--source-profile", program.source.profile, "its latent profile, made by quicksave-calibrate")
@@ -31,7 +34,7 @@ void AddFlags(quicksave::server::AlignmentProgram& program, CLI::App& app) {
       ->capture_default_str();
   app.add_option("--ridge", program.options.ridge, "regularisation, in units of a component's mean variance")
       ->capture_default_str();
-  app.add_option("--seed", program.seed, "seed of the places in the texts")->capture_default_str();
+  app.add_option("--seed", program.options.seed, "seed of the places in the texts")->capture_default_str();
   app.add_option("--threads", program.threads, "threads of the models")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
@@ -47,12 +50,18 @@ int main(int argc, char** argv) {
       "Fits linear maps between the latents of two models, at tokens that end at the same byte of a text, and\n"
       "scores them on texts that they were not fitted on: variance explained, CKA, and how often a mapped\n"
       "latent is nearest to the right one. The control is fitted to latents of wrong places.\n"
-      "Memory: both models in bf16, both profiles, and 4 bytes for each component of each token, three times."};
+      "Exit status 3: the control found something, so the figures must not be believed.\n"
+      "Memory: both models in bf16, both profiles, some 20 bytes for each component of each token, and 16 for\n"
+      "each pair of components."};
   AddFlags(program, app);
   CLI11_PARSE(app, argc, argv);
   program.command = quicksave::server::CommandText(argc, argv);
-  const absl::Status status = program.Run(std::cout, std::cerr);
-  if (status.ok()) return 0;
-  std::cerr << "quicksave-align: " << status.message() << "\n";
-  return 1;
+  const absl::StatusOr<bool> reliable = program.Run(std::cout, std::cerr);
+  if (!reliable.ok()) {
+    std::cerr << "quicksave-align: " << reliable.status().message() << "\n";
+    return 1;
+  }
+  if (*reliable) return 0;
+  std::cerr << "quicksave-align: the control found something: do not rely on these figures\n";
+  return kNotReliable;
 }

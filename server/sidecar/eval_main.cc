@@ -39,7 +39,8 @@ void AddFlags(quicksave::server::EvaluationProgram& program, CLI::App& app) {
   app.add_option("--seed", options.seed, "seed of the places in the texts")->capture_default_str();
   app.add_flag("--allow-calibration-texts", options.allow_calibration_texts,
                "measure on texts that a profile was calibrated on; the report says so");
-  app.add_option("--out", program.out, "folder for rate_distortion.json, .md and curves; files there are replaced");
+  app.add_option("--out", program.out,
+                 "folder for rate_distortion.json, .md and curves, and drift.md; files there are replaced");
   app.add_option("--threads", program.threads, "threads of the model")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));

@@ -289,14 +289,45 @@ absl::StatusOr<metrics::RateDistortionReport> Evaluation::Run() {
   return std::move(report_);
 }
 
+DriftOptions Evaluation::DriftOptionsOf(const Contender& contender, float step) const {
+  return {.codec = contender.codec,
+          .step = step,
+          .context = options_.contexts.front(),
+          .extension = options_.extension,
+          .generations = options_.generations,
+          .continuation = options_.continuation};
+}
+
+absl::StatusOr<std::vector<TextPiece>> Evaluation::CutDriftPieces() const {
+  std::vector<TextPiece> pieces;
+  const int tokens = TokensForDrift(DriftOptionsOf({}, 0));
+  for (const TextKind& kind : options_.texts) {
+    absl::StatusOr<std::vector<TextPiece>> cut =
+        CutPieces(kind.files, runner_.tokenizer(),
+                  {.tokens_per_piece = tokens, .pieces = options_.pieces, .seed = options_.seed});
+    if (!cut.ok()) {
+      return absl::Status(cut.status().code(), absl::StrCat("drift, ", kind.kind, ": ", cut.status().message()));
+    }
+    pieces.insert(pieces.end(), cut->begin(), cut->end());
+  }
+  return pieces;
+}
+
+absl::Status Evaluation::CheckDrift() {
+  if (absl::Status status = CheckEvaluationOptions(options_, runner_.config().context_length); !status.ok()) {
+    return status;
+  }
+  if (options_.generations.empty()) return absl::InvalidArgumentError("drift needs a number of generations");
+  if (std::none_of(contenders_.begin(), contenders_.end(), [](const Contender& c) { return c.split == 0; })) {
+    return absl::InvalidArgumentError(
+        "drift is measured of latents without recomputed layers: add a profile of split 0");
+  }
+  return CutDriftPieces().status();
+}
+
 absl::StatusOr<std::vector<DriftPoint>> Evaluation::DriftOf(const Contender& contender, float step,
                                                             const std::vector<TextPiece>& pieces) {
-  const DriftOptions drift{.codec = contender.codec,
-                           .step = step,
-                           .context = options_.contexts.front(),
-                           .extension = options_.extension,
-                           .generations = options_.generations,
-                           .continuation = options_.continuation};
+  const DriftOptions drift = DriftOptionsOf(contender, step);
   std::vector<DriftRows> totals(drift.generations.size());
   for (size_t i = 0; i < pieces.size(); ++i) {
     Report(absl::StrCat("drift: ", contender.label, ", step ", step, ", piece ", i + 1, " of ", pieces.size()));
@@ -325,26 +356,19 @@ absl::StatusOr<std::vector<DriftPoint>> Evaluation::DriftOf(const Contender& con
 }
 
 absl::StatusOr<std::vector<DriftPoint>> Evaluation::RunDrift() {
-  std::vector<TextPiece> pieces;
-  for (const TextKind& kind : options_.texts) {
-    const int tokens = options_.contexts.front() + options_.generations.back() * options_.extension;
-    absl::StatusOr<std::vector<TextPiece>> cut = CutPieces(
-        kind.files, runner_.tokenizer(),
-        {.tokens_per_piece = tokens + options_.continuation, .pieces = options_.pieces, .seed = options_.seed});
-    if (!cut.ok()) return absl::Status(cut.status().code(), absl::StrCat("drift: ", cut.status().message()));
-    pieces.insert(pieces.end(), cut->begin(), cut->end());
-  }
+  if (absl::Status status = CheckDrift(); !status.ok()) return status;
+  const absl::StatusOr<std::vector<TextPiece>> pieces = CutDriftPieces();
+  if (!pieces.ok()) return pieces.status();
   std::vector<DriftPoint> points;
   for (const Contender& contender : contenders_) {
     if (contender.split != 0) continue;
     for (const float step : contender.steps) {
-      const auto of_step = DriftOf(contender, step, pieces);
+      const auto of_step = DriftOf(contender, step, *pieces);
       if (!of_step.ok()) return of_step.status();
       points.insert(points.end(), of_step->begin(), of_step->end());
     }
   }
-  if (!points.empty()) return points;
-  return absl::InvalidArgumentError("drift is measured of latents without recomputed layers: add a profile of split 0");
+  return points;
 }
 
 }  // namespace quicksave::server

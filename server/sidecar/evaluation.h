@@ -20,6 +20,7 @@
 #include "server/sidecar/calibration_notes.h"
 #include "server/sidecar/codec_trial.h"
 #include "server/sidecar/corpus.h"
+#include "server/sidecar/drift.h"
 #include "server/sidecar/evaluation_options.h"
 #include "server/sidecar/metrics/divergence_summary.h"
 #include "server/sidecar/metrics/rate_distortion.h"
@@ -55,8 +56,12 @@ class Evaluation {
   // that loses what it must not. Controls that did not fail are in the report, and no error.
   absl::StatusOr<metrics::RateDistortionReport> Run();
 
+  // Whether drift can be measured: INVALID_ARGUMENT for texts that are too short, or where there is no such latent as
+  // RunDrift measures.
+  absl::Status CheckDrift();
+
   // Measures drift by the options' generations, for the latents without recomputed layers that were added, on all kinds
-  // of text together. INVALID_ARGUMENT for texts that are too short, or where there is no such latent.
+  // of text together. Errors as CheckDrift and MeasureDrift.
   absl::StatusOr<std::vector<DriftPoint>> RunDrift();
 
  private:
@@ -83,6 +88,8 @@ class Evaluation {
   absl::Status AddControls(const std::vector<Panel>& panels, int context);
   absl::Status AddNoiseFloor(const std::vector<Panel>& panels);
   absl::Status AddPoints(const Panel& panel);
+  DriftOptions DriftOptionsOf(const Contender& contender, float step) const;
+  absl::StatusOr<std::vector<TextPiece>> CutDriftPieces() const;
   absl::StatusOr<std::vector<DriftPoint>> DriftOf(const Contender& contender, float step,
                                                   const std::vector<TextPiece>& pieces);
   std::string UnusedLabel(const std::string& label, const std::string& file) const;

@@ -33,13 +33,19 @@ absl::Status AddCodecs(const EvaluationProgram& program, Evaluation& evaluation)
   return absl::OkStatus();
 }
 
-std::string DriftToMarkdown(const std::vector<DriftPoint>& points) {
+std::string DriftToMarkdown(const std::vector<DriftPoint>& points, const metrics::RateDistortionReport& report) {
   std::string text =
       "\n## Drift\n\nMean KL (top-1 agreement) of a state that was restored from its latent, extended and saved again, "
-      "generation after generation, beside one that was never encoded, on all kinds of text.\n\n"
+      "generation after generation, beside one that was never encoded, on all kinds of text.\n\n";
+  absl::StrAppend(&text, "- Model: ", report.model, "\n- Machine: ", report.machine, "\n- Command: `", report.command,
+                  "`\n");
+  for (const std::string& remark : report.remarks) absl::StrAppend(&text, "- ", remark, "\n");
+  absl::StrAppend(
+      &text,
+      "\n"
       "| codec | step | generations | tokens | only new tokens encoded | all encoded anew each time | encoded once | "
       "scored "
-      "tokens |\n|---|---:|---:|---:|---:|---:|---:|---:|\n";
+      "tokens |\n|---|---:|---:|---:|---:|---:|---:|---:|\n");
   const auto cell = [](const metrics::DivergenceSummary& summary) {
     return absl::StrCat(metrics::ReadableNumber(summary.kl.mean), " (",
                         metrics::ReadableNumber(100 * summary.top_1_agreement), " %)");
@@ -69,6 +75,9 @@ absl::StatusOr<bool> EvaluationProgram::Run(std::ostream& out_stream, std::ostre
   if (!runner.ok()) return runner.status();
   Evaluation evaluation(**runner, options);
   if (absl::Status status = AddCodecs(*this, evaluation); !status.ok()) return status;
+  if (!options.generations.empty()) {
+    if (absl::Status status = evaluation.CheckDrift(); !status.ok()) return status;
+  }
   absl::StatusOr<metrics::RateDistortionReport> report = evaluation.Run();
   if (!report.ok()) return report.status();
   report->model = PrintableAscii((*runner)->fingerprint());
@@ -77,16 +86,20 @@ absl::StatusOr<bool> EvaluationProgram::Run(std::ostream& out_stream, std::ostre
   const absl::StatusOr<std::string> markdown = metrics::ReportToMarkdown(*report);
   if (!markdown.ok()) return markdown.status();
   out_stream << *markdown;
+  const std::string drift_file = (std::filesystem::path(out) / "drift.md").string();
   if (!out.empty()) {
     if (absl::Status status = metrics::WriteReport(*report, out); !status.ok()) return status;
+    // One of an earlier report would look like this one's.
+    std::error_code none;
+    std::filesystem::remove(drift_file, none);
   }
   if (!options.generations.empty()) {
     const absl::StatusOr<std::vector<DriftPoint>> drift = evaluation.RunDrift();
     if (!drift.ok()) return drift.status();
-    const std::string table = DriftToMarkdown(*drift);
+    const std::string table = DriftToMarkdown(*drift, *report);
     out_stream << table;
     if (!out.empty()) {
-      absl::Status status = WriteFileAtomically((std::filesystem::path(out) / "drift.md").string(), table);
+      absl::Status status = WriteFileAtomically(drift_file, table);
       if (!status.ok()) return status;
     }
   }

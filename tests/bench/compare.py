@@ -256,7 +256,7 @@ def measure_all(
         comparison.run(field_of_all.server)
         descriptions |= {who.name: who.description for who in field_of_all.everyone()}
         field_of_all.server.stop()
-    if arguments.only == "encodings" or arguments.profile:
+    if arguments.only == "encodings" or (arguments.only is None and arguments.profile):
         field_of_all.server = Server(programs, prompts, field_of_all.work)
         quicksave = field_of_all.server.start(comparison.scale.threads)
         restore_encodings.measure(comparison, quicksave, arguments.profile, comparison.scale.rounds)

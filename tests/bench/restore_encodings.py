@@ -15,7 +15,8 @@ def measure(measurer: Measurer, quicksave: Participant, profiles: list[Path], ro
     kinds: list[tuple[str, Answer]] = [("exact", {})]
     for profile in profiles:
         loaded = quicksave.ask({"task": "profile", "file": str(profile.resolve())})
-        kinds.append((f"latent, {loaded['split']} layers recomputed", {"codec": "latent", "profile": loaded["id"]}))
+        name = f"latent {profile.stem}, {loaded['split']} layers recomputed"
+        kinds.append((name, {"codec": "latent", "profile": loaded["id"]}))
     kinds.append(("replay", {"codec": "replay"}))
     for number in range(rounds):
         for place, (name, encoding) in enumerate(kinds):

@@ -110,7 +110,7 @@ def prompt(length: int) -> list[int]:
 
 
 def rounded(values: torch.Tensor) -> list[float]:
-    """The values, with the digits that tell one fp32 number from the next."""
+    """The values, to 8 digits."""
     return [float(f"{value:.8g}") for value in values.tolist()]
 
 

@@ -24,7 +24,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr int kPanel = PackedMatrix::kPanel;
 constexpr int kVectors = 2;
 // Sums, two vectors of weights and an input fill the registers.
-constexpr int kMaxRows = HWY_TARGET <= HWY_AVX3 ? 12 : 4;
+constexpr int kMaxRows = HWY_TARGET <= HWY_AVX3 ? 12 : 6;
 constexpr int kPairsAhead = 64;
 
 using Floats = hn::CappedTag<float, 16>;

@@ -2,9 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <numeric>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "compressor/latent/quantiser.h"
 #include "server/sidecar/alignment/linear_map.h"
 #include "server/sidecar/alignment/token_pairs.h"
 
@@ -17,7 +21,7 @@ using metrics::Rows;
 struct PairedRows {
   std::vector<float> source;
   std::vector<float> target;
-  std::vector<int32_t> tokens;  // that the target read
+  std::vector<int32_t> tokens;  // a number for each pair of tokens that source and target read
   std::vector<size_t> ends;     // of each piece, in rows
 };
 
@@ -35,6 +39,11 @@ absl::StatusOr<ReadText> Read(const AlignedModel& model, const LatentRows& laten
   absl::StatusOr<std::vector<int32_t>> ids =
       tokenizer.Encode(text, /*add_special_tokens=*/true, /*parse_special=*/false);
   if (!ids.ok()) return ids.status();
+  const int most = model.runner->config().context_length;
+  if (ids->size() > static_cast<size_t>(most)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a piece of text has ", ids->size(), " tokens, but a model takes ", most, " at most"));
+  }
   absl::StatusOr<std::vector<int>> ends = TokenEnds(tokenizer, text, *ids);
   if (!ends.ok()) return ends.status();
   const absl::StatusOr<RunText> run = model.runner->Run(*ids, {model.profile->split});
@@ -52,15 +61,19 @@ class Aligner {
         target_latents_(*target.profile, target.rows) {}
 
   absl::StatusOr<AlignmentReport> Run() {
-    const size_t pieces = options_.texts.size();
-    const auto held_out = static_cast<size_t>(std::ceil(options_.held_out * static_cast<double>(pieces)));
-    for (size_t i = 0; i < pieces; ++i) {
-      Say(absl::StrCat("piece ", i + 1, " of ", pieces));
-      // Spread evenly, so that all kinds of text are in both parts.
-      const bool scored = (i + 1) * held_out / pieces != i * held_out / pieces;
-      if (absl::Status status = Add(options_.texts[i], scored ? scored_ : fitted_); !status.ok()) return status;
+    // Of each file some pieces, spread evenly, so that all kinds of text are in both parts.
+    std::map<std::string, size_t> pieces;
+    for (const AlignmentText& text : options_.texts) ++pieces[text.file];
+    std::map<std::string, size_t> done;
+    for (size_t i = 0; i < options_.texts.size(); ++i) {
+      Say(absl::StrCat("piece ", i + 1, " of ", options_.texts.size()));
+      const size_t all = pieces[options_.texts[i].file];
+      const auto held_out = static_cast<size_t>(std::lround(options_.held_out * static_cast<double>(all)));
+      const size_t place = done[options_.texts[i].file]++;
+      const bool scored = (place + 1) * held_out / all != place * held_out / all;
+      if (absl::Status status = Add(options_.texts[i].text, scored ? scored_ : fitted_); !status.ok()) return status;
     }
-    if (fitted_.tokens.size() < 2 || scored_.ends.size() < 2) {
+    if (fitted_.ends.size() < 2 || scored_.ends.size() < 2) {
       return absl::InvalidArgumentError("an alignment needs at least four pieces of text: two to fit, two to score");
     }
     AlignmentReport report{.fitted_tokens = static_cast<int>(fitted_.tokens.size()),
@@ -71,11 +84,7 @@ class Aligner {
     const absl::StatusOr<double> unmapped = metrics::LinearCka(Source(scored_), Target(scored_));
     if (!unmapped.ok()) return unmapped.status();
     report.cka_unmapped = *unmapped;
-    // The control's targets are those of a place some thousand tokens away.
-    std::vector<float> displaced = fitted_.target;
-    const size_t places = fitted_.tokens.size() / 2;
-    std::rotate(displaced.begin(), displaced.begin() + static_cast<std::ptrdiff_t>(places * target_latents_.width()),
-                displaced.end());
+    const std::vector<float> displaced = RowsAt(Target(fitted_), Shuffled(fitted_.tokens.size()));
     const Rows displaced_rows = View(displaced, target_latents_.width());
     const struct {
       const char* name;
@@ -116,9 +125,10 @@ class Aligner {
       if (std::min(pair.source, pair.target) < kRecomputedTokens) continue;  // they have no latents
       append(source->rows, pair.source, source_latents_.width(), to.source);
       append(target->rows, pair.target, target_latents_.width(), to.target);
-      to.tokens.push_back(target->ids[pair.target]);
+      const std::pair<int32_t, int32_t> read(source->ids[pair.source], target->ids[pair.target]);
+      to.tokens.push_back(token_pairs_.try_emplace(read, static_cast<int32_t>(token_pairs_.size())).first->second);
     }
-    source_tokens_ += source->ids.size();
+    source_tokens_ += source->ids.size() - std::min<size_t>(source->ids.size(), kRecomputedTokens);
     if (to.tokens.size() > (to.ends.empty() ? 0 : to.ends.back())) to.ends.push_back(to.tokens.size());
     return absl::OkStatus();
   }
@@ -138,6 +148,15 @@ class Aligner {
     const std::vector<float> true_pieces = PieceMeans(truth);
     scores.of_pieces = Retrieve({mapped_pieces, truth.width}, {true_pieces, truth.width});
     return scores;
+  }
+
+  // All places in an order that the seed chooses. Not std::shuffle, whose order the standard leaves open.
+  std::vector<size_t> Shuffled(size_t count) const {
+    std::vector<size_t> places(count);
+    std::iota(places.begin(), places.end(), 0);
+    std::mt19937_64 random(options_.seed);
+    for (size_t i = count; i > 1; --i) std::swap(places[i - 1], places[random() % i]);
+    return places;
   }
 
   // So many held-out rows, from all pieces.
@@ -178,6 +197,7 @@ class Aligner {
   PairedRows fitted_;
   PairedRows scored_;
   size_t source_tokens_ = 0;
+  std::map<std::pair<int32_t, int32_t>, int32_t> token_pairs_;
 };
 
 absl::Status CheckModel(const char* which, const AlignedModel& model) {
@@ -191,22 +211,35 @@ absl::Status CheckModel(const char* which, const AlignedModel& model) {
     }
   }
   if (model.rows.components_per_group < 1) return absl::InvalidArgumentError("components must be 1 or more");
-  if (model.rows.step > 0 && std::isfinite(model.rows.step)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("the step of the ", which, " must be a positive number"));
+  if (compressor::IsStep(model.rows.step)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the step of the ", which, " must be a positive number that has an inverse"));
 }
 
 }  // namespace
 
-absl::StatusOr<AlignmentReport> Align(const AlignedModel& source, const AlignedModel& target,
-                                      const AlignmentOptions& options) {
-  if (absl::Status status = CheckModel("source", source); !status.ok()) return status;
-  if (absl::Status status = CheckModel("target", target); !status.ok()) return status;
+bool AlignmentReport::reliable() const {
+  constexpr double kMostExplained = 0.05;
+  constexpr double kTimesChance = 5;
+  return control.variance_explained < kMostExplained &&
+         control.among_all.top_1 <= kTimesChance * control.among_all.chance;
+}
+
+absl::Status CheckAlignmentOptions(const AlignmentOptions& options) {
   if (!(options.held_out > 0 && options.held_out < 1)) {
     return absl::InvalidArgumentError("the held-out share must be between 0 and 1");
   }
   if (!(options.ridge > 0) || !std::isfinite(options.ridge) || options.queries < 2 || options.least_of_a_token < 2) {
     return absl::InvalidArgumentError("ridge must be above 0, queries and occurrences 2 or more");
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<AlignmentReport> Align(const AlignedModel& source, const AlignedModel& target,
+                                      const AlignmentOptions& options) {
+  if (absl::Status status = CheckModel("source", source); !status.ok()) return status;
+  if (absl::Status status = CheckModel("target", target); !status.ok()) return status;
+  if (absl::Status status = CheckAlignmentOptions(options); !status.ok()) return status;
   return Aligner(source, target, options).Run();
 }
 

@@ -1,5 +1,7 @@
 #include "server/sidecar/alignment/alignment_program.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -7,6 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "nlohmann/json.hpp"
+#include "server/engine/model/model_config.h"
+#include "server/sidecar/calibration_notes.h"
 #include "server/sidecar/corpus.h"
 #include "server/sidecar/output_file.h"
 #include "server/sidecar/program_text.h"
@@ -28,24 +32,44 @@ absl::StatusOr<compressor::LatentProfile> LoadProfile(const std::string& file) {
 }
 
 absl::StatusOr<float> StepOf(const AlignmentProgram::Model& model, const compressor::LatentProfile& profile) {
-  if (model.step > 0) return model.step;
+  if (model.step) return *model.step;
   for (const compressor::DialPoint& point : profile.points) {
     if (point.name == "default") return point.step;
   }
   return absl::InvalidArgumentError(absl::StrCat(model.profile, " has no point 'default'; give a step"));
 }
 
-std::string Line(const std::string& name, const AlignmentScores& scores) {
-  const auto recognised = [](const Retrieval& r) {
-    return absl::StrFormat("%.1f %% / %.1f %% / %.2f %%", 100 * r.top_1, 100 * r.top_10, 100 * r.chance);
-  };
-  return absl::StrFormat("| %s | %.3f | %.3f | %s | %s | %s |\n", name, scores.variance_explained, scores.cka,
-                         recognised(scores.among_all), recognised(scores.within_token), recognised(scores.of_pieces));
+std::string RecognisedText(const Retrieval& r) {
+  if (r.queries == 0) return "-";
+  return absl::StrFormat("%.1f %% (%.2f %%), %.1f %% (%.1f %%)", 100 * r.top_1, 100 * r.chance, 100 * r.top_10,
+                         100 * r.chance_10);
+}
+
+std::string Line(const std::string& name, const AlignmentScores& scores, bool with_cka) {
+  return absl::StrFormat("| %s | %.3f | %s | %s | %s | %s |\n", name, scores.variance_explained,
+                         with_cka ? absl::StrFormat("%.3f", scores.cka) : "-", RecognisedText(scores.among_all),
+                         RecognisedText(scores.within_token), RecognisedText(scores.of_pieces));
+}
+
+// For each text that a profile was calibrated on, a line that says so.
+std::string CalibratedOn(const std::vector<std::string>& texts, const compressor::LatentProfile& profile,
+                         const std::string& file) {
+  const auto note = profile.notes.find(kTextsNote);
+  if (note == profile.notes.end()) return "";
+  std::vector<TextDigest> digests;
+  for (const std::string& text : texts) {
+    absl::StatusOr<TextDigest> digest = DigestOfText(text);
+    if (digest.ok()) digests.push_back(*std::move(digest));
+  }
+  const absl::Status status = CheckNotCalibratedOn(digests, TextsOfNote(note->second));
+  return status.ok() ? "" : absl::StrCat("Remark: ", file, ": ", status.message(), "\n\n");
 }
 
 Json ToJson(const Retrieval& retrieval) {
-  return {{"queries", retrieval.queries}, {"candidates", retrieval.candidates}, {"top_1", retrieval.top_1},
-          {"top_10", retrieval.top_10},   {"chance", retrieval.chance},         {"median_rank", retrieval.median_rank}};
+  return {
+      {"queries", retrieval.queries},        {"candidates", retrieval.candidates}, {"top_1", retrieval.top_1},
+      {"top_10", retrieval.top_10},          {"chance", retrieval.chance},         {"chance_10", retrieval.chance_10},
+      {"median_rank", retrieval.median_rank}};
 }
 
 Json ToJson(const AlignmentScores& scores) {
@@ -64,12 +88,15 @@ std::string AlignmentToMarkdown(const AlignmentReport& report) {
       "CKA of the latents as they are: %.3f.\n\n",
       report.fitted_tokens, report.held_out_tokens, report.held_out_pieces, 100 * report.paired_tokens,
       report.cka_unmapped);
-  absl::StrAppend(&text, "| map | variance explained | CKA | among ",
-                  absl::StrFormat("%.0f", report.forward.among_all.candidates),
-                  " places: first / first ten / chance | among places of the same token (",
-                  absl::StrFormat("%.0f", report.forward.within_token.candidates), " on average) | pieces, among ",
-                  report.held_out_pieces, " |\n|---|---|---|---|---|---|\n", Line("source to target", report.forward),
-                  Line("target to source", report.backward), Line("control", report.control));
+  absl::StrAppend(
+      &text, "How often the right one is the nearest, and among the ten nearest (in brackets: by chance)",
+      absl::StrFormat(", among %.0f places; among those where both read the same token (%.0f on average); and of the "
+                      "means of pieces, among %d.\n\n",
+                      report.forward.among_all.candidates, report.forward.within_token.candidates,
+                      report.held_out_pieces),
+      "| map | variance explained | CKA | places | places of the same token | pieces |\n|---|---|---|---|---|---|\n",
+      Line("source to target", report.forward, true), Line("target to source", report.backward, true),
+      Line("control", report.control, false));
   return text;
 }
 
@@ -87,10 +114,19 @@ std::string AlignmentToJson(const AlignmentReport& report, const std::string& co
   return absl::StrCat(json.dump(2), "\n");
 }
 
-absl::Status AlignmentProgram::Run(std::ostream& out_stream, std::ostream& log) {
+absl::StatusOr<bool> AlignmentProgram::Run(std::ostream& out_stream, std::ostream& log) {
   if (!out.empty()) {
     if (absl::Status status = CheckOutputFile(out, force); !status.ok()) return status;
   }
+  if (absl::Status status = CheckAlignmentOptions(options); !status.ok()) return status;
+  for (const Model* model : {&source, &target}) {
+    const absl::StatusOr<engine::ModelConfig> config = engine::LoadModelConfig(model->dir);
+    if (!config.ok()) return config.status();
+    if (piece_tokens <= config->context_length) continue;
+    return absl::InvalidArgumentError(absl::StrCat("a piece has ", piece_tokens, " tokens, but ", model->dir, " takes ",
+                                                   config->context_length, " at most"));
+  }
+  at::set_num_threads(threads);
   options.progress = ProgressLines(log);
   struct Loaded {
     compressor::LatentProfile profile;
@@ -112,20 +148,26 @@ absl::Status AlignmentProgram::Run(std::ostream& out_stream, std::ostream& log) 
   const absl::StatusOr<Loaded> to = load(target);
   if (!to.ok()) return to.status();
   const text::Tokenizer& tokenizer = from->runner->tokenizer();
-  const auto cut = CutPieces(texts, tokenizer, {.tokens_per_piece = piece_tokens, .pieces = pieces, .seed = seed});
+  const auto cut =
+      CutPieces(texts, tokenizer, {.tokens_per_piece = piece_tokens, .pieces = pieces, .seed = options.seed});
   if (!cut.ok()) return cut.status();
   options.texts.clear();
   for (const TextPiece& piece : *cut) {
     absl::StatusOr<std::string> text = tokenizer.Decode(piece.tokens, /*skip_special=*/true);
     if (!text.ok()) return text.status();
-    options.texts.push_back(*std::move(text));
+    options.texts.push_back({piece.file, *std::move(text)});
   }
   const absl::StatusOr<AlignmentReport> report =
       Align({from->runner.get(), &from->profile, {.components_per_group = components, .step = from->step}},
             {to->runner.get(), &to->profile, {.components_per_group = components, .step = to->step}}, options);
   if (!report.ok()) return report.status();
-  out_stream << AlignmentToMarkdown(*report);
-  return out.empty() ? absl::OkStatus() : WriteFileAtomically(out, AlignmentToJson(*report, command));
+  out_stream << CalibratedOn(texts, from->profile, source.profile) << CalibratedOn(texts, to->profile, target.profile)
+             << AlignmentToMarkdown(*report);
+  if (!out.empty()) {
+    absl::Status status = WriteFileAtomically(out, AlignmentToJson(*report, command));
+    if (!status.ok()) return status;
+  }
+  return report->reliable();
 }
 
 }  // namespace quicksave::server

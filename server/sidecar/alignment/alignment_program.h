@@ -3,11 +3,12 @@
 
 // What quicksave-align does with its arguments: from models, profiles and texts to a report.
 
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "server/sidecar/alignment/alignment.h"
 
 namespace quicksave::server {
@@ -16,7 +17,7 @@ struct AlignmentProgram {
   struct Model {
     std::string dir;
     std::string profile;
-    float step = 0;  // of the dial; 0: the profile's point "default"
+    std::optional<float> step;  // of the dial; unset: the profile's point "default"
   };
   Model source;
   Model target;
@@ -28,12 +29,12 @@ struct AlignmentProgram {
   int piece_tokens = 512;  // of the source
   int components = 128;    // of each group of layers
   int threads = 2;
-  uint64_t seed = 11;
   AlignmentOptions options;  // texts and progress are set by Run
 
-  // Writes the report to `out_stream` as Markdown, and what is being done to `log`. Errors are those of
-  // ModelRunner::Load, LatentProfile::Parse, CutPieces, CheckOutputFile and Align.
-  absl::Status Run(std::ostream& out_stream, std::ostream& log);
+  // Writes the report to `out_stream` as Markdown, and what is being done to `log`. Whether the figures may be relied
+  // on: not when the control found something. Errors are those of ModelRunner::Load, LatentProfile::Parse, CutPieces,
+  // CheckOutputFile and Align; what can be refused before the models are loaded is.
+  absl::StatusOr<bool> Run(std::ostream& out_stream, std::ostream& log);
 };
 
 // The report as a Markdown table, and as JSON with the command that made it.

@@ -2,6 +2,7 @@
 
 #include "server/sidecar/alignment/alignment.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <random>
@@ -16,6 +17,7 @@
 #include "server/sidecar/alignment/linear_map.h"
 #include "server/sidecar/alignment/token_pairs.h"
 #include "server/sidecar/calibration.h"
+#include "server/sidecar/output_file.h"
 #include "server/sidecar/text_blocks.h"
 
 namespace quicksave::server {
@@ -97,6 +99,7 @@ TEST(RetrievalTest, LabelsLimitWhatIsComparedWith) {
   EXPECT_EQ(within.queries, 9) << "labels of fewer rows are left out";
   EXPECT_NEAR(within.candidates, (4 * 4 + 5 * 5) / 9.0, 1e-9);
   EXPECT_NEAR(within.chance, 2 / 9.0, 1e-9);
+  EXPECT_EQ(within.chance_10, 1);
   EXPECT_EQ(within.top_1, 1);
 }
 
@@ -116,7 +119,7 @@ class AlignmentTest : public ::testing::Test {
     for (int i = 0; i < 40000; ++i) text.push_back(random() % 30 == 0 ? '\n' : static_cast<char>('a' + random() % 26));
     folder_.Write("text.txt", text);
     for (Side* side : {&source_, &target_}) Calibrate(*side);
-    for (int i = 0; i < 40; ++i) texts_.push_back(text.substr(500 * i, 100));
+    for (int i = 0; i < 40; ++i) texts_.push_back({i < 20 ? "a" : "b", text.substr(500 * i, 100)});
   }
 
   void Calibrate(Side& side) {
@@ -134,13 +137,13 @@ class AlignmentTest : public ::testing::Test {
   const engine::TestFolder folder_;
   Side source_{"llama2"};
   Side target_{"qwen2"};
-  std::vector<std::string> texts_;
+  std::vector<AlignmentText> texts_;
 };
 
-TEST_F(AlignmentTest, LatentRowsAreTheTransformsWithinHalfAStep) {
+TEST_F(AlignmentTest, LatentRowsAreTheTransformsWithinTheDeadZone) {
   const LatentRows latents(source_.profile, {.components_per_group = 5, .step = 0.25f});
   EXPECT_EQ(latents.width(), 5 * static_cast<int>(source_.profile.groups.size()));
-  const auto ids = source_.runner->tokenizer().Encode(texts_[0], true, false);
+  const auto ids = source_.runner->tokenizer().Encode(texts_[0].text, true, false);
   const auto run = source_.runner->Run(*ids, {0});
   ASSERT_TRUE(run.ok()) << run.status();
   const std::vector<float> rows = latents.Of(*source_.runner, *run);
@@ -153,7 +156,8 @@ TEST_F(AlignmentTest, LatentRowsAreTheTransformsWithinHalfAStep) {
     const std::vector<float> latent = transform.Analyse(group, block);
     const int first = context.first_position + context.known_tokens;
     for (int t = 0; t < transform.tokens(); ++t) {
-      EXPECT_NEAR(rows[size_t(first + t) * latents.width()], latent[size_t(widest) * transform.columns() + t], 0.25);
+      EXPECT_NEAR(rows[size_t(first + t) * latents.width()], latent[size_t(widest) * transform.columns() + t],
+                  0.63 * 0.25);
     }
   });
 }
@@ -171,9 +175,10 @@ TEST_F(AlignmentTest, AModelIsAlignedWithItselfAndTheControlIsNot) {
   EXPECT_EQ(report->forward.of_pieces.top_1, 1);
   EXPECT_LT(report->control.variance_explained, 0.2);
   EXPECT_LT(report->control.among_all.top_1, 0.05);
+  EXPECT_TRUE(report->reliable());
 }
 
-TEST_F(AlignmentTest, RandomModelsOfTwoFamiliesShareLittleBeyondTheToken) {
+TEST_F(AlignmentTest, AReportIsWrittenAsTableAndAsJson) {
   const auto report = Align(Of(source_), Of(target_), {.texts = texts_});
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->held_out_pieces, 8);
@@ -199,7 +204,45 @@ TEST_F(AlignmentTest, WhatCannotBeAlignedIsRefused) {
   EXPECT_THAT(message(step, {.texts = texts_}), HasSubstr("step of the source"));
   EXPECT_THAT(message(Of(source_), {.texts = texts_, .held_out = 1}), HasSubstr("held-out share"));
   EXPECT_THAT(message(Of(source_), {.texts = texts_, .ridge = -1}), HasSubstr("ridge"));
+  step.rows.step = 1e-39F;
+  EXPECT_THAT(message(step, {.texts = texts_}), HasSubstr("that has an inverse"));
   EXPECT_THAT(message(Of(source_), {.texts = {texts_[0]}}), HasSubstr("four pieces"));
+  EXPECT_THAT(message(Of(source_), {.texts = {texts_[0], texts_[1], texts_[2]}, .held_out = 0.67}),
+              HasSubstr("four pieces"));
+  EXPECT_THAT(message(Of(source_), {.texts = {{"a", std::string(1100, 'a')}}}), HasSubstr("but a model takes 1024"));
+}
+
+TEST_F(AlignmentTest, EachFileIsInBothParts) {
+  // With every fifth piece held out, files in turn would be in one part only.
+  std::vector<AlignmentText> texts;
+  for (size_t i = 0; i < 40; ++i) texts.push_back({std::string(1, static_cast<char>('a' + i % 5)), texts_[i].text});
+  const auto report = Align(Of(source_), Of(source_), {.texts = texts});
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->held_out_pieces, 10) << "two of the eight of each file";
+}
+
+TEST_F(AlignmentTest, TheProgramWritesItsReport) {
+  folder_.Write("source.profile", source_.profile.Serialize());
+  folder_.Write("target.profile", target_.profile.Serialize());
+  AlignmentProgram program;
+  program.source = {source_.model.dir(), folder_.path() + "/source.profile", 0.5F};
+  program.target = {target_.model.dir(), folder_.path() + "/target.profile", 0.5F};
+  program.texts = {folder_.path() + "/text.txt"};
+  program.out = folder_.path() + "/report.json";
+  program.command = "test";
+  program.pieces = 20;
+  program.piece_tokens = 100;
+  std::stringstream out;
+  std::stringstream log;
+  const absl::StatusOr<bool> reliable = program.Run(out, log);
+  ASSERT_TRUE(reliable.ok()) << reliable.status();
+  EXPECT_TRUE(*reliable) << out.str();
+  EXPECT_EQ(nlohmann::json::parse(ReadWholeFile(program.out).value())["command"], "test");
+  EXPECT_THAT(log.str(), HasSubstr("piece 20 of 20"));
+  EXPECT_EQ(program.Run(out, log).status().code(), absl::StatusCode::kAlreadyExists);
+  program.force = true;
+  program.piece_tokens = 1100;
+  EXPECT_THAT(std::string(program.Run(out, log).status().message()), HasSubstr("1024 at most"));
 }
 
 }  // namespace

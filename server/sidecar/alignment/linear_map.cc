@@ -1,9 +1,9 @@
 #include "server/sidecar/alignment/linear_map.h"
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/eye.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/linalg_solve.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
@@ -24,18 +24,26 @@ std::vector<float> ToVector(const at::Tensor& x) {
 }  // namespace
 
 LinearMap LinearMap::Fit(const metrics::Rows& x, const metrics::Rows& y, double ridge) {
-  const at::Tensor inputs = View(x.values.data(), x.count(), x.width).to(at::kDouble);
-  const at::Tensor outputs = View(y.values.data(), y.count(), y.width).to(at::kDouble);
-  const at::Tensor mean = inputs.mean(0, /*keepdim=*/true);
-  const at::Tensor offset = outputs.mean(0, /*keepdim=*/true);
-  const at::Tensor centred = inputs.sub(mean);
-  const at::Tensor products = centred.t().matmul(centred);
+  const at::Tensor mean = View(x.values.data(), x.count(), x.width).mean(0, /*keepdim=*/true, at::kDouble);
+  const at::Tensor offset = View(y.values.data(), y.count(), y.width).mean(0, /*keepdim=*/true, at::kDouble);
+  const auto width = static_cast<int64_t>(x.width);
+  at::Tensor products = at::zeros({width, width}, at::kDouble);
+  at::Tensor cross = at::zeros({width, static_cast<int64_t>(y.width)}, at::kDouble);
+  // Some rows at a time: copies in double are large.
+  constexpr size_t kRows = 4096;
+  for (size_t first = 0; first < x.count(); first += kRows) {
+    const size_t rows = std::min(kRows, x.count() - first);
+    const at::Tensor inputs = View(x.values.data() + first * x.width, rows, x.width).to(at::kDouble).sub(mean);
+    const at::Tensor outputs = View(y.values.data() + first * y.width, rows, y.width).to(at::kDouble).sub(offset);
+    products.addmm_(inputs.t(), inputs);
+    cross.addmm_(inputs.t(), outputs);
+  }
   const double unit = std::max(products.diagonal().mean().item<double>(), 1e-30);
-  const at::Tensor steadied = products.add(at::eye(static_cast<int64_t>(x.width), at::kDouble).mul(ridge * unit));
+  products.diagonal().add_(ridge * unit);
   LinearMap map;
   map.mean_ = ToVector(mean);
   map.offset_ = ToVector(offset);
-  map.weights_ = ToVector(at::linalg_solve(steadied, centred.t().matmul(outputs.sub(offset))));
+  map.weights_ = ToVector(at::linalg_solve(products, cross));
   return map;
 }
 

@@ -15,6 +15,7 @@ struct Retrieval {
   double top_1 = 0;        // share of the queries whose own row is the nearest
   double top_10 = 0;       // ... is among the ten nearest
   double chance = 0;       // top_1 of guessing
+  double chance_10 = 0;    // top_10 of guessing
   double median_rank = 0;  // 1 is the nearest
 };
 
