@@ -181,8 +181,10 @@ absl::StatusOr<uint64_t> Store::ForgetRequests(absl::Time time) {
 }
 
 absl::StatusOr<GarbageReport> Store::CollectGarbage() {
+  absl::StatusOr<GarbageReport> report = storage::CollectGarbage(&parts_->writers);
+  if (!report.ok()) return report;
   if (absl::Status removed = RemoveStrayBeginnings(&parts_->writers); !removed.ok()) return removed;
-  return storage::CollectGarbage(&parts_->writers);
+  return report;
 }
 
 absl::Status Store::Compact() { return parts_->database->Compact(); }
