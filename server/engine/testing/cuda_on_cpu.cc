@@ -73,6 +73,7 @@ const PtxKernel* FindKernel(const std::string& name) {
 
 using quicksave::engine::Runtime;
 
+// NOLINTBEGIN(readability-identifier-naming, readability-function-size): names and parameters are the runtime's.
 extern "C" {
 
 void** __cudaRegisterFatBinary(void* /*binary*/) { return nullptr; }
@@ -129,15 +130,15 @@ cudaError_t cudaStreamSynchronize(cudaStream_t /*stream*/) {
 }
 
 // Waits for kernels first, as the runtime's does.
-cudaError_t cudaFree(void* memory) {
+cudaError_t cudaFree(void* devPtr) {
   Runtime::Get().RunAll();
-  std::free(memory);
+  std::free(devPtr);
   return cudaSuccess;
 }
 
-cudaError_t cudaMallocManaged(void** memory, size_t bytes, unsigned /*flags*/) {
-  *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+cudaError_t cudaMallocManaged(void** devPtr, size_t size, unsigned /*flags*/) {
+  *devPtr = std::aligned_alloc(256, (size + 255) / 256 * 256);
+  return *devPtr == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
@@ -168,3 +169,4 @@ cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorString(cudaError_t /*error*/) { return "an error on the CPU"; }
 
 }  // extern "C"
+// NOLINTEND(readability-identifier-naming, readability-function-size)
