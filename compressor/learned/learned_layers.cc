@@ -26,15 +26,23 @@ void Softmax(size_t count, size_t columns, std::vector<float>& scores) {
   }
 }
 
-// One head of one vector: adds what it attends to, `first` being the head's first row of width `size`.
-void AttendHead(const std::vector<std::vector<float>>& projected, size_t self, size_t width, size_t first, size_t size,
-                size_t columns, std::vector<float>& attended) {
+// The rows of a head's queries; keys and values are as far from them as all queries are many, and twice that.
+struct Head {
+  size_t first;
+  size_t size;
+};
+
+// One head of one vector: adds what it attends to. Of each vector there are queries, keys and values.
+void AttendHead(const std::vector<std::vector<float>>& projected, size_t self, const Head& head, size_t columns,
+                std::vector<float>& attended) {
+  const size_t width = attended.size() / columns;
+  const size_t end = head.first + head.size;
   const size_t count = projected.size();
-  const float scale = 1 / std::sqrt(static_cast<float>(size));
+  const float scale = 1 / std::sqrt(static_cast<float>(head.size));
   std::vector<float> scores(count * columns);
   for (size_t m = 0; m < count; ++m) {
     float* row = scores.data() + m * columns;
-    for (size_t i = first; i < first + size; ++i) {
+    for (size_t i = head.first; i < end; ++i) {
       const float* query = projected[self].data() + i * columns;
       const float* key = projected[m].data() + (width + i) * columns;
       for (size_t t = 0; t < columns; ++t) row[t] += query[t] * key[t];
@@ -44,7 +52,7 @@ void AttendHead(const std::vector<std::vector<float>>& projected, size_t self, s
   Softmax(count, columns, scores);
   for (size_t m = 0; m < count; ++m) {
     const float* share = scores.data() + m * columns;
-    for (size_t i = first; i < first + size; ++i) {
+    for (size_t i = head.first; i < end; ++i) {
       const float* value = projected[m].data() + (2 * width + i) * columns;
       float* to = attended.data() + i * columns;
       for (size_t t = 0; t < columns; ++t) to[t] += share[t] * value[t];
@@ -146,7 +154,7 @@ void ApplyAttention(const AttentionLayer& layer, int columns, std::vector<std::v
   for (size_t l = 0; l < x.size(); ++l) {
     std::vector<float> attended(width * columns);
     for (size_t first = 0; first < width; first += size) {
-      AttendHead(projected, l, width, first, size, columns, attended);
+      AttendHead(projected, l, {first, size}, columns, attended);
     }
     const std::vector<float> added = ApplyLinear(layer.output, attended, columns);
     for (size_t i = 0; i < added.size(); ++i) x[l][i] += added[i];
