@@ -252,7 +252,8 @@ void SidecarModel::RunInTurn(size_t group, const at::Tensor& inputs, const Train
   pass.restored.push_back(in_order(latents));
 }
 
-SidecarPass SidecarModel::Pass(const TrainingBatch& batch, RateModel rate, std::optional<at::Generator> noise) const {
+SidecarPass SidecarModel::Pass(const TrainingBatch& batch, RateModel rate,
+                               const std::optional<at::Generator>& noise) const {
   std::vector<at::Tensor> inputs;
   for (size_t g = 0; g < batch.groups.size(); ++g) inputs.push_back(batch.groups[g].div(scales_[g]));
   SidecarPass pass;

@@ -49,7 +49,7 @@ class SidecarModel {
 
   // With a generator, rounding is relaxed: noise of a rounding's size, drawn from it, is added. Without, values are
   // rounded to integers.
-  SidecarPass Pass(const TrainingBatch& batch, RateModel rate, std::optional<at::Generator> noise) const;
+  SidecarPass Pass(const TrainingBatch& batch, RateModel rate, const std::optional<at::Generator>& noise) const;
 
   // Bits of each group's coded values, estimated, summed over all tokens: scalars.
   std::vector<at::Tensor> Bits(const SidecarPass& pass, RateModel rate) const;
