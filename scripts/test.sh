@@ -11,7 +11,7 @@
 #   --no-lint         without the linters
 #   --no-sanitizers   without the sanitizers
 #
-# TIDY_BUDGET: seconds that clang-tidy may take (default 900; what was not reached is counted, and is no failure. What passed
+# TIDY_BUDGET: seconds that clang-tidy may take (default 600; what was not reached is counted, and is no failure. What passed
 # is not checked again until it changes).
 # TEST_JOBS: tests to run at a time (default 2). JOBS: see scripts/build.sh.
 set -euo pipefail
@@ -102,7 +102,7 @@ main() {
   # Half a minute and 238 MB, once. Without it the tests of that model are skipped, and say so.
   [ $FAST -eq 1 ] || stage "model gemma3-270m" scripts/fetch_model.sh gemma3-270m || true
   require_stage "build release" scripts/build.sh release
-  [ $LINT -eq 0 ] || stage "lint" scripts/lint.sh "--tidy-budget=${TIDY_BUDGET:-900}" || true
+  [ $LINT -eq 0 ] || stage "lint" scripts/lint.sh "--tidy-budget=${TIDY_BUDGET:-600}" || true
   [ $SANITIZERS -eq 0 ] || check_with_sanitizers
   [ $FAST -eq 1 ] || check_cuda
   print_stages

@@ -305,7 +305,7 @@ TEST_F(EncodingsTest, ASnapshotMayBeEncodedAtOnce) {
   EXPECT_TRUE(Calls().Verify(next.name, true).ok());
   // A save stands, whatever comes of the encoding.
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::SnapshotResponse kept, snapshot("encoding { split: 3 }"));
-  EXPECT_THAT(kept.encoding_error(), HasSubstr("profile with split 3"));
+  EXPECT_THAT(kept.encoding_error(), HasSubstr("with split 3"));
   EXPECT_TRUE(Calls().Restore(kept.node().name()).ok());
   EXPECT_TRUE(absl::IsInvalidArgument(ErrorOf(snapshot("drop_saved: true"))));
 }
