@@ -20,7 +20,7 @@ describe_machine() {
   date -u '+%Y-%m-%d %H:%M UTC'
   git describe --always --dirty
   if command -v nvidia-smi >/dev/null; then
-    nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap --format=csv
+    nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap --format=csv || echo "nvidia-smi fails"
   else
     echo "no nvidia-smi"
   fi

@@ -200,7 +200,7 @@ void AddEncode(CLI::App& app, CommandBody* chosen) {
   command->add_option("--profile", spec.profile, "Profile, by the beginning of its id (default: the newest)")
       ->type_name("ID");
   command->add_flag("--residual", spec.residual, "Also store what is missing to the exact bits");
-  command->add_option("--codec", spec.codec, "latent, the default, or replay: the token ids alone");
+  command->add_option("--codec", spec.codec, "latent, the default, learned, or replay: the token ids alone");
   AddBudgetFlags(command, &request->budget);
   command->add_flag("--drop-saved", request->drop_saved, "Drop the blocks as saved in the same step");
   command->add_option("--etag", request->etag, "Encode only this version of the node");

@@ -11,8 +11,10 @@ namespace {
 
 constexpr char kFormat[] = "quicksave-learned-profile";
 constexpr int kVersion = 1;
-// Larger dimensions than this are taken for damage.
-constexpr int kMaxWidth = 1 << 16;
+// Larger dimensions than these are taken for damage: of hidden layers, and of a latent for each component that it
+// stands for. Decoding takes memory in proportion to them.
+constexpr int kMaxHidden = 1 << 14;
+constexpr size_t kMaxLatentShare = 4;
 
 struct NamedArchitecture {
   Architecture architecture;
@@ -46,7 +48,7 @@ bool HasShape(const LinearLayer& layer, int inputs, int outputs) {
 bool HasWidth(const NormLayer& layer, int width) { return HasSize(layer.gain, width) && HasSize(layer.shift, width); }
 bool IsNetwork(const GroupNetwork& network, int inputs, int outputs) {
   const int hidden = network.first.outputs();
-  return hidden <= kMaxWidth && HasShape(network.first, inputs, hidden) && HasWidth(network.norm, hidden) &&
+  return hidden <= kMaxHidden && HasShape(network.first, inputs, hidden) && HasWidth(network.norm, hidden) &&
          HasShape(network.second, hidden, outputs);
 }
 bool IsAttention(const AttentionLayer& layer, int width) {
@@ -126,7 +128,8 @@ absl::Status LearnedProfile::Validate() const {
   const bool recurrent = architecture == Architecture::kRecurrent;
   if (decay.size() != (recurrent ? groups : 0)) return Invalid("decays");
   for (size_t g = 0; g < groups; ++g) {
-    if (sigma[g].empty() || sigma[g].size() > kMaxWidth) return Invalid("the width of a latent");
+    if (sigma[g].empty() || sigma[g].size() > kMaxLatentShare * static_cast<size_t>(base.groups[g].components()))
+      return Invalid("the width of a latent");
     const bool positive = std::all_of(sigma[g].begin(), sigma[g].end(), [](float value) { return value > 0; });
     if (!positive || !AllFinite(sigma[g])) return Invalid("deviations of latents");
     if (!IsNetwork(encoders[g], EncoderInputs(g), latent_width(g))) return Invalid("an encoder");

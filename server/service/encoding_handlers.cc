@@ -35,9 +35,9 @@ absl::StatusOr<const LatentProfileEntry*> ChooseProfile(const Core& core, const 
   const std::string codec = spec.codec().empty() ? compressor::kLatentCodec : spec.codec();
   if (!spec.profile().empty()) {
     entry = profiles.Find(spec.profile());
-    if (entry != nullptr && !spec.codec().empty() && spec.codec() != entry->latent->name()) {
-      return absl::InvalidArgumentError(absl::StrCat("encoding.codec is ", spec.codec(), ", but profile ",
-                                                     spec.profile(), " is of ", std::string(entry->latent->name())));
+    if (entry != nullptr && codec != entry->latent->name()) {
+      return absl::InvalidArgumentError(absl::StrCat("encoding.codec is ", codec, ", but profile ", spec.profile(),
+                                                     " is of ", std::string(entry->latent->name())));
     }
     if (entry != nullptr && spec.has_split() && spec.split() != entry->profile->split) {
       return absl::InvalidArgumentError(absl::StrCat("encoding.split is ", spec.split(), ", but profile ",

@@ -60,27 +60,33 @@ absl::StatusOr<KnownPrefix> TakeKnownPrefix(Core& core, absl::Span<const int32_t
   if (pages == 0) return KnownPrefix();
   std::optional<StoredPrefix> stored = FindStored(core, tokens);
   for (;; stored.reset()) {
-    if (stored && PagesToRestore(*stored, pages) > core.broker->most_pages()) stored.reset();
+    const absl::Duration row = core.scheduler->counters().fastest_row;
+    if (stored && (PagesToRestore(*stored, pages) > core.broker->most_pages() || !IsWorthRestoring(*stored, 0, row))) {
+      stored.reset();
+    }
     KnownPrefix known;
     absl::StatusOr<engine::PageReservation> reserved =
         core.broker->Reserve(stored ? PagesToRestore(*stored, pages) : pages, call);
+    // Computing it all may need less.
+    if (stored && absl::IsResourceExhausted(reserved.status())) continue;
     if (!reserved.ok()) return reserved.status();
     // Looked for after the wait for memory, so that nobody waits while holding some.
     known.sequence = core.sessions->SharedPrefix(tokens);
     const int shared = known.sequence.length();
-    if (!stored || !IsWorthRestoring(*stored, shared, core.scheduler->counters().fastest_row)) {
+    if (!stored || !IsWorthRestoring(*stored, shared, row)) {
       known.pages = reserved->Split(PagesAfter(shared, pages));
       core.prefix_counters.shared_tokens += shared;
       return known;
     }
     // Its pages may be what others, or the proof, wait for.
     known.sequence = engine::Sequence();
+    // Not what the rest of the call needs, whatever the restore takes.
+    known.pages = reserved->Split(PagesAfter(stored->tokens, pages));
     absl::StatusOr<engine::Sequence> restored = RestorePrefix(core, *stored, *reserved, call);
     if (restored.ok()) {
       known.sequence = *std::move(restored);
       known.restored = true;
       known.node = NameOf(*stored);
-      known.pages = reserved->Split(PagesAfter(stored->tokens, pages));
       core.prefix_counters.restored_tokens += stored->tokens;
       return known;
     }

@@ -1,6 +1,7 @@
 #ifndef QUICKSAVE_SERVER_ENGINE_KERNELS_DEVICE_BUFFER_H_
 #define QUICKSAVE_SERVER_ENGINE_KERNELS_DEVICE_BUFFER_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <new>
@@ -56,9 +57,10 @@ class DeviceBuffer {
   Value& operator[](size_t index) { return data_[index]; }
   const Value& operator[](size_t index) const { return data_[index]; }
 
-  // Makes it at least as large. What was in it is lost when it was not.
+  // Makes it at least as large, and half as large again as it was, so that it does not grow often. What was in it is
+  // lost when it was not.
   void Grow(size_t size) {
-    if (size_ < size) *this = DeviceBuffer(size, *memory_);
+    if (size_ < size) *this = DeviceBuffer(std::max(size, size_ + size_ / 2), *memory_);
   }
 
  private:

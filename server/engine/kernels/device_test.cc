@@ -28,7 +28,7 @@ class DeviceTest : public testing::Test {
 
   void SetUp() override {
     absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceUnderTest();
-    if (absl::IsUnavailable(device.status())) GTEST_SKIP() << device.status().message();
+    if (IsMissing(device.status())) GTEST_SKIP() << device.status().message();
     ASSERT_TRUE(device.ok()) << device.status();
     device_ = *std::move(device);
   }

@@ -96,7 +96,7 @@ class DecoderDeviceTest : public testing::TestWithParam<std::tuple<std::string, 
  protected:
   void SetUp() override {
     absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceUnderTest();
-    if (absl::IsUnavailable(device.status())) GTEST_SKIP() << device.status().message();
+    if (IsMissing(device.status())) GTEST_SKIP() << device.status().message();
     ASSERT_TRUE(device.ok()) << device.status();
     device_ = *std::move(device);
   }
@@ -146,7 +146,7 @@ class RealModelDeviceTest : public testing::TestWithParam<WeightFormat> {};
 
 TEST_P(RealModelDeviceTest, GivesTheBitsOfTheCpu) {
   absl::StatusOr<std::unique_ptr<Device>> device = MakeDeviceUnderTest();
-  if (absl::IsUnavailable(device.status())) GTEST_SKIP() << device.status().message();
+  if (IsMissing(device.status())) GTEST_SKIP() << device.status().message();
   ASSERT_TRUE(device.ok()) << device.status();
   ThreadPool threads(2);
   Engine cpu(Decoder::Load(QUICKSAVE_MODEL_DIR, &threads, GetParam()).value(), 8);

@@ -60,12 +60,13 @@ std::string Different(const Value* a, const Value* b, size_t count, const char* 
 
 absl::Status CheckDevice(Decoder& decoder, ThreadPool* threads) {
   const std::string name = decoder.device().name();
-  const Outcome here = Evaluate(decoder);
-  // Whatever the host can do with the device's memory, the CPU's kernels can.
+  // Whatever the host can do with the device's memory, the CPU's kernels can. They go first, since the weights are in
+  // the host's memory yet.
   std::unique_ptr<Device> device =
       decoder.ExchangeDevice(std::make_unique<CpuDevice>(threads, decoder.device().memory()));
   const Outcome on_cpu = Evaluate(decoder);
   decoder.ExchangeDevice(std::move(device));
+  const Outcome here = Evaluate(decoder);
   std::vector<std::string> differences = {
       Different(reinterpret_cast<const uint16_t*>(here.pages.data()),
                 reinterpret_cast<const uint16_t*>(on_cpu.pages.data()), here.pages.size() / sizeof(uint16_t),

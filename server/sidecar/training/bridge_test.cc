@@ -21,7 +21,8 @@ std::vector<float> LowRankRows(int count, float noise, uint64_t seed) {
   for (int r = 0; r < count; ++r) {
     const float hidden[3] = {4 * normal(random), 2 * normal(random), normal(random)};
     for (int i = 0; i < kWidth; ++i) {
-      rows.push_back(2 + hidden[i % 3] * static_cast<float>(1 + i / 3) * 0.3f + noise * normal(random));
+      const int period = i / 3;
+      rows.push_back(2 + hidden[i % 3] * static_cast<float>(1 + period) * 0.3f + noise * normal(random));
     }
   }
   return rows;

@@ -41,13 +41,24 @@ constexpr double kPositionScale = 512;
 at::Tensor Leaf(const at::Tensor& x) { return x.clone().set_requires_grad(true); }
 
 // -log2 of a Laplace distribution's mass within half a step of x.
+// tanh may round to 1, which no profile may have.
+constexpr double kMostDecay = 0.999;
+
 at::Tensor LaplaceBits(const at::Tensor& x, const at::Tensor& log_scale) {
   const at::Tensor inverse = log_scale.neg().exp();
   const at::Tensor distance = x.abs();
   const at::Tensor inside = distance.lt(0.5);
   // Each side is given a point of its own where it is not the one, so that no gradient is infinite.
   const at::Tensor near = at::where(inside, distance, at::zeros({}, at::kFloat));
-  const at::Tensor middle = near.mul(inverse).cosh().mul(inverse.mul(-0.5).exp()).neg().add(1).clamp_min(1e-9).log();
+  // 1 - cosh(near / b) exp(-0.5 / b), without a factor that overflows.
+  const at::Tensor middle = near.sub(0.5)
+                                .mul(inverse)
+                                .exp()
+                                .add(near.add(0.5).mul(inverse).neg().exp())
+                                .mul(-0.5)
+                                .add(1)
+                                .clamp_min(1e-9)
+                                .log();
   const at::Tensor tail = inverse.neg().exp().neg().add(1).clamp_min(1e-9).div(2).log();
   const at::Tensor far = distance.sub(0.5).clamp_min(0).mul(inverse).neg().add(tail);
   return at::where(inside, middle, far).mul(-std::numbers::log2e);
@@ -235,7 +246,7 @@ void SidecarModel::RunInTurn(size_t group, const at::Tensor& inputs, const Train
   const at::Tensor first = inputs.matmul(network.first.weight.slice(0, 0, own))
                                .add(network.first.bias)
                                .view({-1, batch.run_tokens, shape_.hidden});
-  const at::Tensor decay = decay_[group].tanh();
+  const at::Tensor decay = decay_[group].tanh().mul(kMostDecay);
   at::Tensor latent = at::zeros({first.size(0), decay.size(0)}, at::kFloat);
   std::vector<at::Tensor> coded;
   std::vector<at::Tensor> rounded;
@@ -308,7 +319,7 @@ LearnedProfile SidecarModel::Export(compressor::LatentProfile base) const {
                                 .second = linear({.weight = decoder.second.weight.detach().mul(scales_[g]),
                                                   .bias = decoder.second.bias.detach().mul(scales_[g])})});
     profile.sigma.push_back(FloatsOf(log_scales_[g].detach().exp().mul(std::numbers::sqrt2)));
-    if (!decay_.empty()) profile.decay.push_back(FloatsOf(decay_[g].detach().tanh()));
+    if (!decay_.empty()) profile.decay.push_back(FloatsOf(decay_[g].detach().tanh().mul(kMostDecay)));
   }
   if (shape_.architecture == Architecture::kUnified) {
     profile.encoder_attention = attention(encoder_attention_);

@@ -272,21 +272,21 @@ void SidecarTrainer::Save(std::ostream& stream) const {
 
 absl::Status SidecarTrainer::Load(std::istream& stream) {
   State& state = *state_;
-  const absl::Status damaged = absl::DataLossError("the checkpoint is damaged, or of another training");
+  const auto damaged = [] { return absl::DataLossError("the checkpoint is damaged, or of another training"); };
   int64_t header[3] = {};
   stream.read(reinterpret_cast<char*>(header), sizeof(header));
   stream.read(reinterpret_cast<char*>(&state.best_loss), sizeof(state.best_loss));
   if (!stream.good() || header[0] < 0 || header[0] > state.steps_wanted || header[2] < 0 || header[2] > header[0]) {
-    return damaged;
+    return damaged();
   }
   state.steps = header[0];
   state.worse = static_cast<int>(header[1]);
   state.history.resize(header[2]);
   stream.read(reinterpret_cast<char*>(state.history.data()),
               static_cast<std::streamsize>(state.history.size() * sizeof(TrainingRow)));
-  if (!state.adam.Load(stream)) return damaged;
+  if (!state.adam.Load(stream)) return damaged();
   for (const at::Tensor& tensor : state.best) {
-    if (!LoadTensor(stream, tensor)) return damaged;
+    if (!LoadTensor(stream, tensor)) return damaged();
   }
   return absl::OkStatus();
 }

@@ -51,6 +51,19 @@ struct Measured {
   CurveSubject subject() const { return {label, *registry, codec, split, sidecar_bytes}; }
 };
 
+// The named points that lie between measured ones: none where all of them diverge more.
+std::vector<compressor::DialPoint> MeasuredPoints(const std::vector<metrics::RateDistortionPoint>& curve) {
+  const auto [least, most] = std::minmax_element(curve.begin(), curve.end(),
+                                                 [](const auto& a, const auto& b) { return a.mean_kl < b.mean_kl; });
+  std::vector<compressor::DialPoint> points = NamedPoints(curve);
+  points.erase(std::remove_if(points.begin(), points.end(),
+                              [&, least = least->mean_kl, most = most->mean_kl](const compressor::DialPoint& point) {
+                                return point.mean_kl < least || point.mean_kl > most;
+                              }),
+               points.end());
+  return points;
+}
+
 absl::Status Named(const std::string& file, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(file, ": ", status.message()));
 }
@@ -121,7 +134,15 @@ class Training {
       if (!channels.ok()) return channels.status();
       base_ = *std::move(channels);
     }
+    // What the front was calibrated on counts, too.
+    std::vector<TextDigest> texts;
+    for (const auto* all : {&notes, &std::as_const(base_.notes)}) {
+      const auto note = all->find(kTextsNote);
+      if (note == all->end()) continue;
+      for (TextDigest& text : TextsOfNote(note->second)) texts.push_back(std::move(text));
+    }
     base_.notes = notes;
+    base_.notes[kTextsNote] = NoteOfTexts(texts);
     base_.points.clear();
     base_.classes = compressor::ClassStatistics().Build();
     base_.residual_tables = compressor::ResidualStatistics().Build();
@@ -211,7 +232,7 @@ class Training {
         learned.registry->Register(compressor::NewLearnedCodec(std::make_shared<const LearnedProfile>(learned_)));
     if (!status.ok()) return status;
     if (status = Measure(std::move(learned), kLearnedSteps); !status.ok()) return status;
-    learned_.base.points = NamedPoints(measured_[0].curve);
+    learned_.base.points = MeasuredPoints(measured_[0].curve);
     if (principal_) status = MeasureLatent("principal components", *principal_, kPlainSteps);
     if (!status.ok()) return status;
     for (const std::string& file : p_.compare) {
@@ -381,6 +402,12 @@ absl::Status TrainingProgram::Run(std::ostream& log) {
     absl::Status status = CheckOutputFile(file, force);
     if (absl::IsAlreadyExists(status)) status = Named(file, absl::AlreadyExistsError("exists; --force replaces it"));
     if (!status.ok()) return status;
+  }
+  const SidecarShape& shape = options.shape;
+  if (shape.architecture == compressor::Architecture::kUnified &&
+      (shape.heads < 1 || shape.hidden % shape.heads != 0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(shape.heads, " heads of attention do not divide a width of ", shape.hidden));
   }
   const absl::StatusOr<std::unique_ptr<ModelRunner>> runner = ModelRunner::Load(model, threads, 4 * piece_tokens);
   if (!runner.ok()) return runner.status();

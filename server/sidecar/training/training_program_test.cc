@@ -62,7 +62,7 @@ TEST_F(TrainingProgramTest, WritesAProfileThatCodecsTakeAndAReportThatComparesIt
   ASSERT_TRUE(learned.ok()) << learned.status();
   EXPECT_EQ(learned->latent->name(), "learned");
   EXPECT_EQ(learned->residual, nullptr);
-  EXPECT_EQ(learned->profile->points.size(), 3u);
+  EXPECT_LE(learned->profile->points.size(), 3u) << "only what lies between measured points";
   const auto principal = compressor::ParseProfile(ReadWholeFile(program.principal_out).value());
   ASSERT_TRUE(principal.ok()) << principal.status();
   EXPECT_EQ(principal->latent->name(), "latent");
@@ -105,6 +105,12 @@ TEST_F(TrainingProgramTest, WhatCannotBeDoneIsSaidBeforeAnyWork) {
   program.force = true;
   program.split = 3;
   EXPECT_THAT(std::string(program.Run(log).message()), HasSubstr("0 to 2, not 3"));
+  program = Program();
+  program.force = true;
+  program.options.shape.architecture = compressor::Architecture::kUnified;
+  program.options.shape.hidden = 250;
+  program.options.shape.heads = 4;
+  EXPECT_THAT(std::string(program.Run(log).message()), HasSubstr("4 heads of attention do not divide a width of 250"));
   program = Program();
   program.force = true;
   program.front = File("a.txt");
