@@ -109,7 +109,8 @@ TEST(SparseProductTest, HasTheBitsOfTheProductOnEachInstructionSet) {
               MakeProblem(inputs, outputs, seed % 2 == 0 ? 32 : 128, 1 + static_cast<int>(seed % 3), seed);
           TestRandom random(++seed);
           for (size_t i = 0; i < problem.x.size(); ++i) {
-            const double kept = std::exp(-decay * static_cast<double>(i / problem.columns));
+            const size_t input = i / problem.columns;
+            const double kept = std::exp(-decay * static_cast<double>(input));
             if (static_cast<double>(random.Below(1 << 20)) >= kept * (1 << 20)) problem.x[i] = 0;
           }
           std::vector<float> y = problem.y;
