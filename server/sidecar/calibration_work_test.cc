@@ -12,7 +12,7 @@ using ::testing::HasSubstr;
 class CalibrationWorkTest : public ::testing::Test {
  protected:
   const engine::TestFolder folder_;
-  const std::string work_ = folder_.path() + "/inner/work";
+  const std::string work_ = folder_.path() + "/inner/unfinished";
 };
 
 TEST_F(CalibrationWorkTest, PartsAreThereForTheSameWork) {
@@ -43,7 +43,7 @@ TEST_F(CalibrationWorkTest, AFolderOfOtherThingsIsLeftAlone) {
   EXPECT_EQ(CalibrationWork::Open(folder_.path() + "/precious.txt", {}).status().code(),
             absl::StatusCode::kUnavailable);
   ASSERT_TRUE(CalibrationWork::Open(work_, {}).ok());
-  folder_.Write("inner/work/options.json", "[");
+  folder_.Write("inner/unfinished/options.json", "[");
   EXPECT_THAT(std::string(CalibrationWork::Open(work_, {}).status().message()), HasSubstr("damaged"));
 }
 
