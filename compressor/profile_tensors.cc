@@ -1,5 +1,6 @@
 #include "compressor/profile_tensors.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -14,7 +15,7 @@ using Json = nlohmann::json;
 
 absl::Status Damaged(absl::string_view what) { return absl::DataLossError(absl::StrCat("damaged: ", what)); }
 
-size_t SizeOf(const std::string& dtype) { return dtype == "F32" ? 4 : dtype == "U8" ? 1 : 2; }
+size_t SizeOf(const std::string& dtype) { return dtype == "F32" ? 4 : dtype == "U8" || dtype == "I8" ? 1 : 2; }
 
 }  // namespace
 
@@ -51,6 +52,15 @@ void TensorWriter::Add(const std::string& name, const Bf16Matrix& matrix) {
       matrix.values.size() * sizeof(uint16_t));
 }
 
+void TensorWriter::Add(const std::string& name, const WeightMatrix& matrix) {
+  if (matrix.bf16() != nullptr) return Add(name, *matrix.bf16());
+  if (matrix.empty()) return;
+  const std::vector<int8_t> values = matrix.int8()->RowMajor();
+  Add(name, "I8", {static_cast<size_t>(matrix.inputs()), static_cast<size_t>(matrix.outputs())}, values.data(),
+      values.size());
+  Add(absl::StrCat(name, ".scale"), matrix.int8()->scales());
+}
+
 std::string TensorWriter::Finish() const {
   std::string head = header_.dump();
   head.append((8 - head.size() % 8) % 8, ' ');
@@ -80,6 +90,20 @@ Bf16Matrix TensorReader::Matrix(const std::string& name) {
   matrix.values.resize(bytes.size() / sizeof(uint16_t));
   std::memcpy(matrix.values.data(), bytes.data(), bytes.size());
   return matrix;
+}
+
+WeightMatrix TensorReader::Weights(const std::string& name) {
+  const Json& tensor = Member(header_, name.c_str());
+  if (!tensor.is_object() || Text(tensor, "dtype") != "I8") return Matrix(name);
+  std::vector<size_t> shape;
+  const std::string_view bytes = Find(name, "I8", 2, shape);
+  std::vector<float> scales = Floats(absl::StrCat(name, ".scale"));
+  const absl::Span<const int8_t> values(reinterpret_cast<const int8_t*>(bytes.data()), bytes.size());
+  if (bytes.empty() || scales.size() != shape[1] || std::count(values.begin(), values.end(), -128) > 0) {
+    Fail();
+    return {};
+  }
+  return Int8Matrix(static_cast<int>(shape[0]), static_cast<int>(shape[1]), values, std::move(scales));
 }
 
 std::string_view TensorReader::Bytes(const std::string& name) {

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "compressor/latent/panel_product.h"
+#include "compressor/latent/weight_matrix.h"
 #include "nlohmann/json.hpp"
 
 namespace quicksave::compressor {
@@ -30,6 +31,8 @@ class TensorWriter {
   void Add(const std::string& name, const char* dtype, std::vector<size_t> shape, const void* data, size_t bytes);
   void Add(const std::string& name, const std::vector<float>& values);
   void Add(const std::string& name, const Bf16Matrix& matrix);
+  // 8-bit integers with their scales as a tensor NAME.scale.
+  void Add(const std::string& name, const WeightMatrix& matrix);
   void AddMetadata(const nlohmann::json& metadata) { header_["__metadata__"] = metadata; }
   // The whole file.
   std::string Finish() const;
@@ -49,6 +52,8 @@ class TensorReader {
   // Nothing where there is no such tensor.
   std::vector<float> Floats(const std::string& name);
   Bf16Matrix Matrix(const std::string& name);
+  // Either form.
+  WeightMatrix Weights(const std::string& name);
   std::string_view Bytes(const std::string& name);
   // [rows, width] of some type.
   std::string_view Table(const std::string& name, const char* dtype, size_t rows, size_t width);

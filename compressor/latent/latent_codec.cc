@@ -48,7 +48,7 @@ class LatentCodec : public Codec {
         return absl::InvalidArgumentError("the latent codec codes finite values only");
       }
       const SparseLatent coded = coder_.Add(group.sigma, latent, transform.tokens(), transform.columns(), draft);
-      transform.Synthesise(group, coded.used, coded.values, std::move(predicted), decoded);
+      transform.Synthesise(group, coded, std::move(predicted), decoded);
     }
     if (absl::Status status = CheckDecodedIsFinite(block, decoded.view()); !status.ok()) return status;
     return coder_.Finish(draft, ComputeBlockId(decoded.view()), block.shape);
@@ -62,9 +62,10 @@ class LatentCodec : public Codec {
     absl::StatusOr<LatentPayload> payload =
         coder_.Decode(encoded.bytes, sigmas_, transform.tokens(), transform.columns());
     if (!payload.ok()) return payload.status();
-    for (size_t g = 0; g < payload->groups.size(); ++g) {
-      const SparseLatent& latent = payload->groups[g];
-      transform.Synthesise(profile_->groups[g], latent.used, latent.values, out);
+    SparseLatent latent;
+    for (const LayerGroup& group : profile_->groups) {
+      payload->TakeGroup(latent);
+      transform.Synthesise(group, latent, out);
     }
     return CheckDigest(payload->digest, out.view());
   }

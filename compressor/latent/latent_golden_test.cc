@@ -28,10 +28,11 @@ std::string ReadGolden(const std::string& name) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-class LatentGoldenTest : public testing::Test {
+// The parameter is the version of the profile.
+class LatentGoldenTest : public testing::TestWithParam<std::string> {
  protected:
   LatentGoldenTest() {
-    auto parsed = LatentProfile::Parse(ReadGolden("latent_v1.profile"));
+    auto parsed = LatentProfile::Parse(ReadGolden(GetParam() + ".profile"));
     EXPECT_TRUE(parsed.ok()) << parsed.status();
     profile_ = std::make_shared<const LatentProfile>(*std::move(parsed));
     EXPECT_TRUE(RegisterBuiltinCodecs(registry_).ok());
@@ -67,12 +68,12 @@ class LatentGoldenTest : public testing::Test {
   CodecRegistry registry_;
 };
 
-TEST_F(LatentGoldenTest, TheProfileIsWrittenAsItWas) {
-  EXPECT_EQ(profile_->Serialize(), ReadGolden("latent_v1.profile"));
+TEST_P(LatentGoldenTest, TheProfileIsWrittenAsItWas) {
+  EXPECT_EQ(profile_->Serialize(), ReadGolden(GetParam() + ".profile"));
 }
 
-TEST_F(LatentGoldenTest, BlocksOfVersion1StillDecode) {
-  std::istringstream list(ReadGolden("latent_v1.blocks"));
+TEST_P(LatentGoldenTest, BlocksStillDecode) {
+  std::istringstream list(ReadGolden(GetParam() + ".blocks"));
   std::string name;
   std::string id;
   int known = 0;
@@ -96,13 +97,16 @@ TEST_F(LatentGoldenTest, BlocksOfVersion1StillDecode) {
   EXPECT_EQ(blocks, 2);
 }
 
-TEST_F(LatentGoldenTest, BlocksAreNotLargerThanTheyWere) {
-  const std::string old = ReadGolden("latent_v1_40_latent.qsbk");
-  const TestBlock block = ReadBlock("latent_v1_40");
+TEST_P(LatentGoldenTest, BlocksAreNotLargerThanTheyWere) {
+  const std::string old = ReadGolden(GetParam() + "_40_latent.qsbk");
+  const TestBlock block = ReadBlock(GetParam() + "_40");
   const auto again = EncodeBlock(registry_, kLatentCodec, block.view(), block.Context(0.25f, 4));
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_LE(again->size(), old.size());
 }
+
+INSTANTIATE_TEST_SUITE_P(Versions, LatentGoldenTest, testing::Values("latent_v1", "latent_v2"),
+                         [](const auto& version) { return version.param; });
 
 }  // namespace
 }  // namespace quicksave::compressor

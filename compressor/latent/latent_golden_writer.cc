@@ -36,10 +36,10 @@ class GoldenWriter {
   }
 
   void WriteAll() {
-    Write("latent_v1.profile", source_.profile()->Serialize());
-    WriteBlock("latent_v1_40", source_.Draw(40, 1), 4, 0.25f);
-    WriteBlock("latent_v1_3", source_.Draw(3, 2), 0, 0.05f);
-    Write("latent_v1.blocks", list_);
+    Write("latent_v2.profile", source_.profile()->Serialize());
+    WriteBlock("latent_v2_40", source_.Draw(40, 1), 4, 0.25f);
+    WriteBlock("latent_v2_3", source_.Draw(3, 2), 0, 0.05f);
+    Write("latent_v2.blocks", list_);
   }
 
  private:

@@ -33,10 +33,11 @@ bool ReadEscapes(std::string_view bytes, std::vector<int32_t>& escapes) {
   return true;
 }
 
-bool AllZero(absl::Span<const uint8_t> symbols, absl::Span<const int32_t> escapes) {
-  return std::all_of(symbols.begin(), symbols.end(),
-                     [](uint8_t symbol) { return symbol == kZeroSymbol || symbol == kEscapeSymbol; }) &&
-         std::all_of(escapes.begin(), escapes.end(), [](int32_t q) { return q == 0; });
+// Whether all are kZeroSymbol.
+bool AllZero(absl::Span<const uint8_t> symbols) {
+  uint8_t difference = 0;
+  for (const uint8_t symbol : symbols) difference |= symbol ^ uint8_t { kZeroSymbol };
+  return difference == 0;
 }
 
 // Appends the symbols of a group; returns the integers that have none.
@@ -75,40 +76,35 @@ LatentPayloadCoder::LatentPayloadCoder(absl::Span<const SigmaClass> classes) : c
                               : std::log2(kFrequencyTotal / static_cast<double>(one.frequencies[s]));
       costs[s] = static_cast<float>(bits);
     }
+    std::array<float, kSymbols>& values = values_.emplace_back();
+    for (int s = 0; s < kEscapeSymbol; ++s) values[s] = Reconstruct(s - kZeroSymbol, one);
   }
 }
 
-LatentPayloadCoder::SymbolValues LatentPayloadCoder::ValuesAt(float step) const {
-  SymbolValues values(classes_.size());
-  for (size_t i = 0; i < classes_.size(); ++i) {
-    for (int s = 0; s < kEscapeSymbol; ++s) values[i][s] = Reconstruct(s - kZeroSymbol, classes_[i]) * step;
-  }
-  return values;
-}
-
-SparseLatent LatentPayloadCoder::Take(absl::Span<const CodedComponent> components, int tokens, int columns, float step,
-                                      const SymbolValues& values, CodedValues& coded) const {
-  SparseLatent latent;
-  latent.values.reserve(components.size() * columns);
+void LatentPayloadCoder::Take(absl::Span<const CodedComponent> components, int tokens, int columns, float step,
+                              CodedValues& coded, SparseLatent& latent) const {
+  latent.unit = step;
+  latent.used.clear();
+  latent.values.clear();
   for (const CodedComponent& component : components) {
     const absl::Span<const uint8_t> symbols = coded.symbols.first(tokens);
     coded.symbols.remove_prefix(tokens);
-    absl::Span<const int32_t> escapes = coded.escapes.first(std::count(symbols.begin(), symbols.end(), kEscapeSymbol));
-    coded.escapes.remove_prefix(escapes.size());
-    if (AllZero(symbols, escapes)) continue;
+    if (AllZero(symbols)) continue;
     latent.used.push_back(component.index);
     latent.values.resize(latent.values.size() + columns);
     float* row = latent.values.data() + latent.values.size() - columns;
-    for (const uint8_t symbol : symbols) {
-      if (symbol == kEscapeSymbol) {
-        *row++ = Reconstruct(escapes.front(), classes_[component.sigma_class]) * step;
-        escapes.remove_prefix(1);
-      } else {
-        *row++ = values[component.sigma_class][symbol];
-      }
+    const std::array<float, kSymbols>& values = values_[component.sigma_class];
+    for (int t = 0; t < tokens; ++t) row[t] = values[symbols[t]];
+    if (std::count(symbols.begin(), symbols.end(), kEscapeSymbol) == 0) continue;
+    for (int t = 0; t < tokens; ++t) {
+      if (symbols[t] != kEscapeSymbol) continue;
+      row[t] = Reconstruct(coded.escapes.front(), classes_[component.sigma_class]);
+      coded.escapes.remove_prefix(1);
     }
+    if (std::any_of(row, row + tokens, [](float value) { return value != 0; })) continue;
+    latent.used.pop_back();
+    latent.values.resize(latent.values.size() - columns);
   }
-  return latent;
 }
 
 SparseLatent LatentPayloadCoder::Add(absl::Span<const float> sigma, absl::Span<const float> latent, int tokens,
@@ -133,7 +129,9 @@ SparseLatent LatentPayloadCoder::Add(absl::Span<const float> sigma, absl::Span<c
   }
   draft.shifts.push_back(static_cast<char>(shift + kMostShift));
   CodedValues coded{symbols, absl::MakeConstSpan(draft.escapes).subspan(first_escape)};
-  return Take(components, tokens, columns, draft.step, ValuesAt(draft.step), coded);
+  SparseLatent decoded;
+  Take(components, tokens, columns, draft.step, coded, decoded);
+  return decoded;
 }
 
 int LatentPayloadCoder::CheapestShift(absl::Span<const CodedComponent> components, absl::Span<const uint8_t> symbols,
@@ -181,7 +179,7 @@ absl::StatusOr<LatentPayload> LatentPayloadCoder::Decode(std::string_view bytes,
                                                          absl::Span<const absl::Span<const float>> sigmas, int tokens,
                                                          int columns) const {
   ByteReader reader(bytes);
-  LatentPayload payload;
+  LatentPayload payload(*this, tokens, columns);
   const auto step_bits = reader.Integer<uint32_t>();
   std::memcpy(&payload.step, &step_bits, sizeof(payload.step));
   const auto digest = Digest128::FromBytes(reader.Bytes(16));
@@ -191,30 +189,32 @@ absl::StatusOr<LatentPayload> LatentPayloadCoder::Decode(std::string_view bytes,
   if (!reader.ok() || !digest.ok()) return Damaged("cut short");
   if (!IsStep(payload.step)) return Damaged("impossible step");
   payload.digest = *digest;
-  std::vector<int32_t> escapes;
-  if (!ReadEscapes(escape_bytes, escapes)) return Damaged("impossible escape");
-  std::vector<std::vector<CodedComponent>> components;
+  if (!ReadEscapes(escape_bytes, payload.escapes_)) return Damaged("impossible escape");
   std::vector<uint8_t> table_of;
   for (size_t g = 0; g < shifts.size(); ++g) {
     const int shift = static_cast<uint8_t>(shifts[g]) - kMostShift;
     if (shift > kMostShift) return Damaged("impossible shift");
-    components.push_back(CodedComponents(sigmas[g], payload.step));
-    for (const CodedComponent& component : components.back()) {
+    payload.components_.push_back(CodedComponents(sigmas[g], payload.step));
+    for (const CodedComponent& component : payload.components_.back()) {
       table_of.insert(table_of.end(), tokens, Shifted(component.sigma_class, shift));
     }
   }
-  std::vector<uint8_t> symbols(table_of.size());
+  std::vector<uint8_t>& symbols = payload.symbols_;
+  symbols.resize(table_of.size());
   absl::Status decoded = RansDecode(reader.rest(), table_of, decode_tables_, absl::MakeSpan(symbols));
   if (!decoded.ok()) return decoded;
   if (std::count(symbols.begin(), symbols.end(), kEscapeSymbol) != static_cast<int64_t>(escape_count)) {
     return Damaged("wrong number of escapes");
   }
-  const SymbolValues values = ValuesAt(payload.step);
-  CodedValues rest{symbols, escapes};
-  for (const std::vector<CodedComponent>& group : components) {
-    payload.groups.push_back(Take(group, tokens, columns, payload.step, values, rest));
-  }
   return payload;
+}
+
+void LatentPayload::TakeGroup(SparseLatent& latent) {
+  LatentPayloadCoder::CodedValues rest{absl::MakeConstSpan(symbols_).subspan(next_symbol_),
+                                       absl::MakeConstSpan(escapes_).subspan(next_escape_)};
+  coder_->Take(components_[next_group_++], tokens_, columns_, step, rest, latent);
+  next_symbol_ = symbols_.size() - rest.symbols.size();
+  next_escape_ = escapes_.size() - rest.escapes.size();
 }
 
 absl::Status CheckDecodedIsFinite(BlockView block, BlockView decoded) {

@@ -17,15 +17,10 @@
 #include "compressor/codec.h"
 #include "compressor/entropy_table.h"
 #include "compressor/latent/latent_profile.h"
+#include "compressor/latent/latent_transform.h"
 #include "compressor/latent/quantiser.h"
 
 namespace quicksave::compressor {
-
-// A group's latent as a decoder has it: the components that are not zero throughout the block, ascending.
-struct SparseLatent {
-  std::vector<int> used;
-  std::vector<float> values;  // [used.size(), columns], the columns beyond the tokens zero
-};
 
 // A payload that grows group by group. Made by LatentPayloadCoder.
 struct PayloadDraft {
@@ -36,11 +31,32 @@ struct PayloadDraft {
   std::vector<int32_t> escapes;
 };
 
-// A payload that was read.
-struct LatentPayload {
+class LatentPayloadCoder;
+
+// A payload that was read, and checked. Not thread-safe.
+class LatentPayload {
+ public:
   float step = 0;
   Digest128 digest;  // of the decoded block
-  std::vector<SparseLatent> groups;
+
+  // The latent of the first group, then of the next one; at most as many as there are groups. The memory of `latent` is
+  // used again.
+  void TakeGroup(SparseLatent& latent);
+
+ private:
+  friend class LatentPayloadCoder;
+  LatentPayload(const LatentPayloadCoder& coder, int tokens, int columns)
+      : coder_(&coder), tokens_(tokens), columns_(columns) {}
+
+  const LatentPayloadCoder* coder_;
+  int tokens_;
+  int columns_;
+  std::vector<std::vector<CodedComponent>> components_;  // of each group
+  std::vector<uint8_t> symbols_;
+  std::vector<int32_t> escapes_;
+  size_t next_group_ = 0;
+  size_t next_symbol_ = 0;
+  size_t next_escape_ = 0;
 };
 
 // Codes with a profile's tables. Immutable; any thread.
@@ -57,23 +73,21 @@ class LatentPayloadCoder {
   // The payload of all groups, with the digest of what a decoder makes of it.
   EncodedBlock Finish(const PayloadDraft& draft, const Digest128& digest, const BlockShape& shape) const;
 
-  // Reads a payload whose groups have these deviations. DATA_LOSS for bytes that Finish cannot have written.
+  // Reads a payload whose groups have these deviations. DATA_LOSS for bytes that Finish cannot have written. The answer
+  // must not outlive the coder.
   absl::StatusOr<LatentPayload> Decode(std::string_view bytes, absl::Span<const absl::Span<const float>> sigmas,
                                        int tokens, int columns) const;
 
  private:
+  friend class LatentPayload;
   // What is left of a block's symbols, and of the integers that its escapes stand for.
   struct CodedValues {
     absl::Span<const uint8_t> symbols;
     absl::Span<const int32_t> escapes;
   };
-  // What each symbol stands for at a step, by class.
-  using SymbolValues = std::vector<std::array<float, kSymbols>>;
-
-  SymbolValues ValuesAt(float step) const;
-  // Takes a group's values from the front of `coded`.
-  SparseLatent Take(absl::Span<const CodedComponent> components, int tokens, int columns, float step,
-                    const SymbolValues& values, CodedValues& coded) const;
+  // Takes a group's values, in steps, from the front of `coded`.
+  void Take(absl::Span<const CodedComponent> components, int tokens, int columns, float step, CodedValues& coded,
+            SparseLatent& latent) const;
   int CheapestShift(absl::Span<const CodedComponent> components, absl::Span<const uint8_t> symbols,
                     size_t tokens) const;
 
@@ -81,6 +95,8 @@ class LatentPayloadCoder {
   std::vector<EncodeTable> encode_tables_;
   std::vector<DecodeTable> decode_tables_;
   std::vector<std::vector<float>> costs_;  // bits of each symbol, by class
+  // What each symbol stands for, in steps, by class.
+  std::vector<std::array<float, kSymbols>> values_;
 };
 
 // INVALID_ARGUMENT if a decoded value is not finite, unless it is as it was: what is not coded may be anything.

@@ -17,7 +17,9 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kFormat[] = "quicksave-latent-profile";
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
+// Of profiles without matrices of 8-bit integers.
+constexpr int kVersionOfBf16 = 1;
 constexpr int kClassesPerOctave = 4;
 // Larger dimensions than this are taken for damage, before memory is asked for.
 constexpr int kMaxLayers = 4096;
@@ -40,6 +42,9 @@ bool AllFinite(const Bf16Matrix& matrix) {
 bool HasShape(const Bf16Matrix& matrix, int inputs, int outputs) {
   return matrix.inputs == inputs && matrix.outputs == outputs &&
          matrix.values.size() == static_cast<size_t>(inputs) * outputs && AllFinite(matrix);
+}
+bool HasShape(const WeightMatrix& matrix, int inputs, int outputs) {
+  return !matrix.empty() && matrix.inputs() == inputs && matrix.outputs() == outputs && matrix.IsSound();
 }
 bool HasSize(absl::Span<const float> values, int size) {
   return values.size() == static_cast<size_t>(size) && AllFinite(values);
@@ -192,14 +197,20 @@ void ReadTensors(TensorReader& tensors, LatentProfile& profile) {
   for (size_t i = 0; i < profile.groups.size(); ++i) {
     LayerGroup& group = profile.groups[i];
     group.mean = tensors.Floats(GroupTensor(i, "mean"));
-    group.predictor = tensors.Matrix(GroupTensor(i, "predictor"));
+    group.predictor = tensors.Weights(GroupTensor(i, "predictor"));
     group.encode = tensors.Matrix(GroupTensor(i, "encode"));
-    group.decode = tensors.Matrix(GroupTensor(i, "decode"));
+    group.decode = tensors.Weights(GroupTensor(i, "decode"));
     group.scale = tensors.Floats(GroupTensor(i, "scale"));
     group.sigma = tensors.Floats(GroupTensor(i, "sigma"));
   }
   profile.classes = ReadClasses(tensors);
   profile.residual_tables = ReadResidualTables(tensors);
+}
+
+bool HasInt8(const LatentProfile& profile) {
+  return std::any_of(profile.groups.begin(), profile.groups.end(), [](const LayerGroup& group) {
+    return group.predictor.int8() != nullptr || group.decode.int8() != nullptr;
+  });
 }
 
 }  // namespace
@@ -271,7 +282,7 @@ std::string LatentProfile::Serialize() const {
   AddClasses(classes, writer);
   AddResidualTables(residual_tables, writer);
   writer.AddMetadata({{"format", kFormat},
-                      {"version", absl::StrCat(kVersion)},
+                      {"version", absl::StrCat(HasInt8(*this) ? kVersion : kVersionOfBf16)},
                       {"model_fingerprint", model_fingerprint},
                       {"layers", absl::StrCat(layers)},
                       {"kv_heads", absl::StrCat(kv_heads)},

@@ -25,7 +25,7 @@
 #include "absl/status/statusor.h"
 #include "compressor/block.h"
 #include "compressor/entropy_table.h"
-#include "compressor/latent/panel_product.h"
+#include "compressor/latent/weight_matrix.h"
 
 namespace quicksave::compressor {
 
@@ -36,11 +36,11 @@ struct LayerGroup {
   // [channels]
   std::vector<float> mean;
   // [features, channels]; empty without prediction.
-  Bf16Matrix predictor;
+  WeightMatrix predictor;
   // [channels, components] and [components, channels]. Both empty where the components are the channels themselves,
   // each divided by its `scale`.
   Bf16Matrix encode;
-  Bf16Matrix decode;
+  WeightMatrix decode;
   std::vector<float> scale;
   // Standard deviation of each component, above 0.
   std::vector<float> sigma;

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "compressor/byte_io.h"
 #include "compressor/latent/test_profile.h"
+#include "nlohmann/json.hpp"
 
 namespace quicksave::compressor {
 namespace {
@@ -70,6 +71,11 @@ TEST(LatentProfileTest, ComesBackAsItWas) {
         ASSERT_EQ(parsed->groups.size(), 2U);
         EXPECT_EQ(parsed->groups[1].first_layer, profile->groups[1].first_layer);
         EXPECT_EQ(parsed->groups[0].encode.values, profile->groups[0].encode.values);
+        ASSERT_NE(first_diagonal > 0, parsed->groups[0].decode.empty());
+        if (first_diagonal > 0) {
+          EXPECT_EQ(parsed->groups[0].decode.int8()->RowMajor(), profile->groups[0].decode.int8()->RowMajor());
+          EXPECT_EQ(parsed->groups[0].decode.int8()->scales(), profile->groups[0].decode.int8()->scales());
+        }
         EXPECT_EQ(parsed->groups[1].scale, profile->groups[1].scale);
         EXPECT_EQ(parsed->groups[1].sigma, profile->groups[1].sigma);
         EXPECT_EQ(parsed->classes[30].centroids, profile->classes[30].centroids);
@@ -126,10 +132,37 @@ TEST(LatentProfileTest, EveryCutIsDataLoss) {
 }
 
 TEST(LatentProfileTest, SaysThatANewerVersionIsNewer) {
-  EXPECT_EQ(CodeOf(Replaced(R"("version":"1")", R"("version":"2")")), StatusCode::kUnimplemented);
+  EXPECT_EQ(CodeOf(Replaced(R"("version":"2")", R"("version":"3")")), StatusCode::kUnimplemented);
   for (const char* const version : {R"("version":"0")", R"("version":"-1")", R"("version":"one")", R"("version":2)",
                                     R"("version":"99999999999999999999")", R"("revision":"1")"}) {
-    EXPECT_EQ(CodeOf(Replaced(R"("version":"1")", version)), StatusCode::kDataLoss) << version;
+    EXPECT_EQ(CodeOf(Replaced(R"("version":"2")", version)), StatusCode::kDataLoss) << version;
+  }
+}
+
+TEST(LatentProfileTest, VersionSaysWhetherMatricesAreOfBytes) {
+  const auto version_of = [](const LatentProfile& profile) {
+    const std::string bytes = profile.Serialize();
+    return bytes.substr(bytes.find(R"("version":")"), 13);
+  };
+  EXPECT_EQ(version_of(Mixed()), R"("version":"2")");
+  const auto old = TestSource({.bf16 = true, .calibration_blocks = 1}).profile();
+  EXPECT_EQ(version_of(*old), R"("version":"1")");
+  const auto parsed = LatentProfile::Parse(old->Serialize());
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->groups[0].decode.bf16()->values, old->groups[0].decode.bf16()->values);
+}
+
+TEST(LatentProfileTest, RefusesTheByteThatNoMatrixHas) {
+  std::string bytes = Mixed().Serialize();
+  const auto head = ByteReader(bytes).Integer<uint64_t>();
+  const auto header = nlohmann::json::parse(bytes.substr(8, head));
+  const size_t place = 8 + head + header["group0.decode"]["data_offsets"][0].get<size_t>();
+  bytes.resize(bytes.size() - sizeof(uint64_t));
+  for (const int value : {-127, -128}) {
+    std::string changed = bytes;
+    changed[place + 5] = static_cast<char>(value);
+    AppendChecksum(changed);
+    EXPECT_EQ(CodeOf(changed), value == -128 ? StatusCode::kDataLoss : StatusCode::kOk);
   }
 }
 
@@ -174,6 +207,8 @@ TEST(LatentProfileTest, RefusesHeadersOfAnotherKind) {
       {R"("class.frequencies")", R"("class.frequency")"},
       {R"("group0.mean")", R"("group7.mean")"},
       {R"("group0.encode")", R"("group7.encode")"},
+      {R"("group0.decode.scale")", R"("group7.decode.scale")"},
+      {R"("dtype":"I8")", R"("dtype":"U8")"},
       {R"("group1.scale")", R"("group7.scale")"},
       {R"("residual.frequencies")", R"("residual")"},
       {R"("__metadata__")", R"("metadata")"},
@@ -217,6 +252,12 @@ TEST(LatentProfileTest, RefusesDepthAndSharedTensors) {
   EXPECT_EQ(CodeOf(shared), StatusCode::kDataLoss);
 }
 
+std::vector<float> Numbers(size_t count) { return std::vector<float>(count, 0.5f); }
+Int8Matrix WithScale(int inputs, int outputs, float scale) {
+  const std::vector<int8_t> values(static_cast<size_t>(inputs) * outputs, 3);
+  return {inputs, outputs, values, std::vector<float>(outputs, scale)};
+}
+
 struct Change {
   const char* what;
   std::function<void(LatentProfile&)> apply;
@@ -244,13 +285,21 @@ TEST(LatentProfileTest, ValidateNamesEachInconsistency) {
       {"huge group", [](LatentProfile& p) { p.groups[0].layers = std::numeric_limits<int>::max(); }},
       {"mean", [](LatentProfile& p) { p.groups[0].mean.pop_back(); }},
       {"infinite mean", [](LatentProfile& p) { p.groups[0].mean[1] = -kInfinity; }},
-      {"predictor", [](LatentProfile& p) { --p.groups[0].predictor.inputs; }},
-      {"predictor's values", [](LatentProfile& p) { p.groups[0].predictor.values.pop_back(); }},
-      {"a NaN in the predictor", [](LatentProfile& p) { p.groups[0].predictor.values[9] = 0x7fc0; }},
+      {"predictor", [](LatentProfile& p) { p.groups[0].predictor = Int8Matrix::Nearest(11, 64, Numbers(11 * 64)); }},
+      {"a predictor's scale", [](LatentProfile& p) { p.groups[0].predictor = WithScale(12, 64, 0); }},
+      {"an infinite scale", [](LatentProfile& p) { p.groups[0].predictor = WithScale(12, 64, kInfinity); }},
+      {"a predictor without values",
+       [](LatentProfile& p) {
+         p.groups[0].predictor = Bf16Matrix{12, 64, std::vector<uint16_t>(12 * 64 - 1)};
+       }},
+      {"a NaN in the predictor",
+       [](LatentProfile& p) {
+         p.groups[0].predictor = Bf16Matrix{12, 64, std::vector<uint16_t>(12 * 64, 0x7fc0)};
+       }},
       {"an infinity in the basis", [](LatentProfile& p) { p.groups[0].encode.values[9] = 0xff80; }},
       {"no decode", [](LatentProfile& p) { p.groups[0].decode = {}; }},
       {"no encode", [](LatentProfile& p) { p.groups[0].encode = {}; }},
-      {"swapped basis", [](LatentProfile& p) { std::swap(p.groups[0].encode, p.groups[0].decode); }},
+      {"swapped basis", [](LatentProfile& p) { p.groups[0].decode = p.groups[0].encode; }},
       {"basis and scale", [](LatentProfile& p) { p.groups[0].scale.assign(128, 1); }},
       {"no scale", [](LatentProfile& p) { p.groups[1].scale.clear(); }},
       {"zero scale", [](LatentProfile& p) { p.groups[1].scale[0] = 0; }},

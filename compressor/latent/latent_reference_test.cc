@@ -41,6 +41,9 @@ void ExpectReferenceAgrees(const TestSource& source, const TestBlock& block, flo
 TEST(LatentReferenceTest, ReferenceDecodesWhatTheCodecsWrite) {
   for (const TestProfileOptions& options :
        {TestProfileOptions{.first_diagonal_group = 1}, TestProfileOptions{.split = 1, .group_layers = {1, 2}},
+        // Several groups of inputs with an exponent of their own.
+        TestProfileOptions{.group_layers = {1}, .kv_heads = 3, .head_dim = 32, .features = 150},
+        TestProfileOptions{.first_diagonal_group = 1, .bf16 = true},
         TestProfileOptions{.features = 0, .first_diagonal_group = 0}}) {
     const TestSource source(options);
     for (const int tokens : {1, 34}) {
@@ -53,18 +56,20 @@ TEST(LatentReferenceTest, ReferenceDecodesWhatTheCodecsWrite) {
 }
 
 TEST(LatentReferenceTest, ReferenceDecodesEscapes) {
-  const TestSource source({.first_diagonal_group = 1});
-  TestBlock block = source.Draw(20, 4);
-  TestRandom random(5);
-  const size_t coded = 2 * source.profile()->kv_width() * block.shape.tokens;
-  for (int i = 0; i < 200; ++i) {
-    // Finite numbers of any size up to 2^20.
-    const uint64_t bits = random.Next();
-    const uint64_t exponent = random.Below(127 + 20);
-    block.values[coded + random.Below(block.values.size() - coded)] =
-        static_cast<uint16_t>((bits & 0x807f) | exponent << 7);
+  for (const bool bf16 : {false, true}) {
+    const TestSource source({.first_diagonal_group = 1, .bf16 = bf16});
+    TestBlock block = source.Draw(20, 4);
+    TestRandom random(5);
+    const size_t coded = 2 * source.profile()->kv_width() * block.shape.tokens;
+    for (int i = 0; i < 200; ++i) {
+      // Finite numbers of any size up to 2^20.
+      const uint64_t bits = random.Next();
+      const uint64_t exponent = random.Below(127 + 20);
+      block.values[coded + random.Below(block.values.size() - coded)] =
+          static_cast<uint16_t>((bits & 0x807f) | exponent << 7);
+    }
+    for (const float step : {0.01f, 0.3f, 5.0f}) ExpectReferenceAgrees(source, block, step, 0);
   }
-  for (const float step : {0.01f, 0.3f, 5.0f}) ExpectReferenceAgrees(source, block, step, 0);
 }
 
 }  // namespace

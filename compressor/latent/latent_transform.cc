@@ -1,6 +1,7 @@
 #include "compressor/latent/latent_transform.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <string>
 
@@ -34,7 +35,8 @@ LatentTransform::LatentTransform(const LatentProfile& profile, const BlockShape&
     : profile_(profile),
       panels_(shape, context),
       features_(StandardisedFeatures(profile, context.hidden_states, shape.tokens - panels_.tokens(), panels_.tokens(),
-                                     panels_.columns())) {}
+                                     panels_.columns())),
+      fixed_features_(ToFixedPoint(AllOf(profile.features), features_.data(), panels_.columns())) {}
 
 absl::Status LatentTransform::CheckContext(const LatentProfile& profile, const BlockShape& shape,
                                            const BlockContext& context) {
@@ -59,6 +61,10 @@ absl::Status LatentTransform::CheckContext(const LatentProfile& profile, const B
                                                    " hidden states after layer ", profile.split, ", not ",
                                                    context.hidden_states.size()));
   }
+  if (predicts && !std::all_of(context.hidden_states.begin(), context.hidden_states.end(),
+                               [](float value) { return std::isfinite(value); })) {
+    return absl::InvalidArgumentError("the latent codec predicts from finite hidden states only");
+  }
   if (context.known_tokens < 0) return absl::InvalidArgumentError("known_tokens must not be negative");
   return absl::OkStatus();
 }
@@ -69,8 +75,10 @@ std::vector<float> LatentTransform::Predict(const LayerGroup& group) const {
   for (int c = 0; c < channels; ++c) {
     std::fill_n(predicted.begin() + static_cast<size_t>(c) * columns(), columns(), group.mean[c]);
   }
-  if (!group.predictor.empty()) {
-    AddProduct(group.predictor, AllOf(profile_.features), features_.data(), columns(), predicted.data());
+  if (group.predictor.int8() != nullptr) {
+    AddProduct(*group.predictor.int8(), fixed_features_, columns(), 1, predicted.data());
+  } else if (!group.predictor.empty()) {
+    AddProduct(*group.predictor.bf16(), AllOf(profile_.features), features_.data(), columns(), predicted.data());
   }
   return predicted;
 }
@@ -92,16 +100,17 @@ std::vector<float> LatentTransform::Analyse(const LayerGroup& group, BlockView b
   return latent;
 }
 
-void LatentTransform::Synthesise(const LayerGroup& group, absl::Span<const int> used, const std::vector<float>& latent,
-                                 std::vector<float> predicted, MutableBlockView block) const {
+void LatentTransform::Synthesise(const LayerGroup& group, const SparseLatent& latent, std::vector<float> predicted,
+                                 MutableBlockView block) const {
   std::vector<float>& values = predicted;
   if (!group.decode.empty()) {
-    AddSparseProduct(group.decode, used, latent.data(), columns(), values.data());
+    group.decode.AddProduct(latent.used, latent.values.data(), columns(), latent.unit, values.data());
   } else {
-    for (size_t i = 0; i < used.size(); ++i) {
-      float* row = values.data() + static_cast<size_t>(used[i]) * columns();
-      const float scale = group.scale[used[i]];
-      for (int t = 0; t < tokens(); ++t) row[t] += scale * latent[i * columns() + t];
+    for (size_t i = 0; i < latent.used.size(); ++i) {
+      float* row = values.data() + static_cast<size_t>(latent.used[i]) * columns();
+      const float* from = latent.values.data() + i * columns();
+      const float scale = group.scale[latent.used[i]];
+      for (int t = 0; t < tokens(); ++t) row[t] += scale * (from[t] * latent.unit);
     }
   }
   panels_.Write(values, group.first_layer, group.layers, block);

@@ -10,9 +10,17 @@
 #include "compressor/block.h"
 #include "compressor/codec.h"
 #include "compressor/latent/channel_panels.h"
+#include "compressor/latent/fixed_point.h"
 #include "compressor/latent/latent_profile.h"
 
 namespace quicksave::compressor {
+
+// A group's latent as a decoder has it: the components that are not zero throughout the block, ascending.
+struct SparseLatent {
+  std::vector<int> used;
+  std::vector<float> values;  // [used.size(), columns], in units; the columns beyond the tokens zero
+  float unit = 1;
+};
 
 // The arithmetic of one block: its columns are the tokens after the context's known ones, padded. Does not own the
 // profile. Immutable.
@@ -38,19 +46,19 @@ class LatentTransform {
     return Analyse(group, block, Predict(group));
   }
 
-  // Writes the group's layers of the coded tokens. `latent` is [used.size(), columns]: the components that are not zero
-  // throughout, ascending.
-  void Synthesise(const LayerGroup& group, absl::Span<const int> used, const std::vector<float>& latent,
-                  std::vector<float> predicted, MutableBlockView block) const;
-  void Synthesise(const LayerGroup& group, absl::Span<const int> used, const std::vector<float>& latent,
-                  MutableBlockView block) const {
-    Synthesise(group, used, latent, Predict(group), block);
+  // Writes the group's layers of the coded tokens.
+  void Synthesise(const LayerGroup& group, const SparseLatent& latent, std::vector<float> predicted,
+                  MutableBlockView block) const;
+  void Synthesise(const LayerGroup& group, const SparseLatent& latent, MutableBlockView block) const {
+    Synthesise(group, latent, Predict(group), block);
   }
 
  private:
   const LatentProfile& profile_;
   const ChannelPanels panels_;
   std::vector<float> features_;  // standardised, [features, columns]
+  // The same, for predictors of 8-bit integers.
+  FixedPointColumns fixed_features_;
 };
 
 // Hidden states [tokens, features] of the tokens from `known` on, standardised as the profile says:

@@ -1,4 +1,5 @@
-// Products of a bf16 matrix with the columns of a block: the arithmetic of the latent codec's transforms.
+// Products of a bf16 matrix with the columns of a block: the arithmetic of the latent codec's encoder, of profiles of
+// version 1 and of learned sidecars.
 //
 // A result's bits depend neither on the vector width nor on the other columns, so that every machine decodes a latent
 // to the same values.
@@ -45,10 +46,6 @@ inline int PaddedColumns(int columns) { return (columns + kColumnGroup - 1) / kC
 // inputs are zero. `columns` is a multiple of kColumnGroup. Each element is a chain of fused multiply-adds in the order
 // of `used`. Any thread.
 void AddProduct(const Bf16Matrix& matrix, absl::Span<const int> used, const float* x, int columns, float* y);
-
-// The same, and the same bits (but for the sign of a sum that is zero), faster where much of x is zero: the inputs from
-// the one on where that pays are multiplied value by value.
-void AddSparseProduct(const Bf16Matrix& matrix, absl::Span<const int> used, const float* x, int columns, float* y);
 
 }  // namespace quicksave::compressor
 

@@ -97,31 +97,6 @@ TEST(PanelProductTest, AColumnDoesNotDependOnTheOthers) {
   }
 }
 
-TEST(SparseProductTest, HasTheBitsOfTheProductOnEachInstructionSet) {
-  for (const int64_t target : ProductTargets()) {
-    const ScopedProductTarget scoped(target);
-    uint64_t seed = 100;
-    for (const int inputs : {1, 40, 300}) {
-      for (const int outputs : {3, 8, 16, 35, 64, 80, 96, 128, 160, 192, 224, 256, 300, 530}) {
-        // How fast values become rare from input to input: not at all, soon, at once.
-        for (const double decay : {0.0, 0.05, 100.0}) {
-          Problem problem =
-              MakeProblem(inputs, outputs, seed % 2 == 0 ? 32 : 128, 1 + static_cast<int>(seed % 3), seed);
-          TestRandom random(++seed);
-          for (size_t i = 0; i < problem.x.size(); ++i) {
-            const size_t input = i / problem.columns;
-            const double kept = std::exp(-decay * static_cast<double>(input));
-            if (static_cast<double>(random.Below(1 << 20)) >= kept * (1 << 20)) problem.x[i] = 0;
-          }
-          std::vector<float> y = problem.y;
-          AddSparseProduct(problem.matrix, problem.used, problem.x.data(), problem.columns, y.data());
-          ASSERT_EQ(y, Reference(problem)) << hwy::TargetName(target) << " " << inputs << " x " << outputs;
-        }
-      }
-    }
-  }
-}
-
 TEST(PanelProductTest, NothingUsedAddsNothing) {
   Problem problem = MakeProblem(4, 13, 32, 1, 9);
   problem.used.clear();

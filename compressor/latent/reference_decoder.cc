@@ -40,8 +40,9 @@ uint16_t RoundToBf16(float value) {
 }
 
 struct Tensor {
+  std::string dtype;
   std::vector<size_t> shape;
-  std::vector<float> values;  // of U16, the integers
+  std::vector<float> values;  // of U16 and I8, the integers
 
   bool present() const { return !shape.empty(); }
   float at(size_t row, size_t column) const { return values.at(row * shape.at(1) + column); }
@@ -50,7 +51,7 @@ struct Tensor {
 struct Group {
   size_t first_layer = 0;
   size_t layers = 0;
-  Tensor mean, predictor, encode, decode, scale, sigma;
+  Tensor mean, predictor, predictor_scale, encode, decode, decode_scale, scale, sigma;
 };
 
 struct Profile {
@@ -65,13 +66,15 @@ Tensor ReadTensor(const std::string& bytes, const Json& header, const std::strin
   Tensor tensor;
   if (!header.contains(name)) return tensor;
   const Json& entry = header[name];
-  const std::string dtype = entry["dtype"];
-  const size_t size = dtype == "F32" ? 4 : 2;
+  tensor.dtype = entry["dtype"];
+  const std::string& dtype = tensor.dtype;
+  const size_t size = dtype == "F32" ? 4 : dtype == "I8" ? 1 : 2;
   tensor.shape = entry["shape"].get<std::vector<size_t>>();
   const size_t data = 8 + Field(bytes, 0, 8);
   for (size_t at = entry["data_offsets"][0]; at < entry["data_offsets"][1].get<size_t>(); at += size) {
     const uint64_t field = Field(bytes, data + at, size);
     tensor.values.push_back(dtype == "U16"    ? static_cast<float>(field)
+                            : dtype == "I8"   ? static_cast<float>(static_cast<int8_t>(field))
                             : dtype == "BF16" ? FloatOf(field << 16)
                                               : FloatOf(field));
   }
@@ -97,8 +100,8 @@ Profile ReadProfile(const std::string& bytes) {
   for (const Json& layers : Json::parse(metadata["group_layers"].get<std::string>())) {
     const std::string name = "group" + std::to_string(profile.groups.size()) + ".";
     profile.groups.push_back({layer, layers.get<size_t>(), read(name + "mean"), read(name + "predictor"),
-                              read(name + "encode"), read(name + "decode"), read(name + "scale"),
-                              read(name + "sigma")});
+                              read(name + "predictor.scale"), read(name + "encode"), read(name + "decode"),
+                              read(name + "decode.scale"), read(name + "scale"), read(name + "sigma")});
     layer += profile.groups.back().layers;
   }
   Require(layer == profile.layers, "groups");
@@ -163,7 +166,8 @@ size_t OpenContainer(const std::string& container, const std::string& codec, siz
 }
 
 struct Latent {
-  // [group][component][coded token]; empty for components that are 0 throughout.
+  float step = 0;
+  // [group][component][coded token], in steps; empty for components that are 0 throughout.
   std::vector<std::vector<std::vector<float>>> z;
 };
 
@@ -173,7 +177,7 @@ Latent ReadLatent(const std::string& container, size_t payload, const Profile& p
   const size_t escape_count = Field(container, payload + 20 + groups, 4);
   size_t escape_at = payload + 24 + groups;
   Rans rans(container, escape_at + 4 * escape_count, profile.frequencies);
-  Latent latent;
+  Latent latent{.step = step};
   for (size_t g = 0; g < groups; ++g) {
     const int shift = static_cast<int>(Field(container, payload + 20 + g, 1)) - 4;
     auto& components = latent.z.emplace_back();
@@ -193,7 +197,7 @@ Latent ReadLatent(const std::string& container, size_t payload, const Profile& p
         float z = 0;
         if (q != 0) {
           z = static_cast<float>(std::abs(q)) + profile.centroids_and_error.at(static_cast<size_t>(found), place);
-          z = (q < 0 ? -z : z) * step;
+          z = q < 0 ? -z : z;
         }
         row.push_back(z);
       }
@@ -204,25 +208,84 @@ Latent ReadLatent(const std::string& container, size_t payload, const Profile& p
   return latent;
 }
 
-// Steps 1 to 3 of "Values" for one token.
-std::vector<float> ChannelsOf(const Profile& profile, const Group& group, const std::vector<std::vector<float>>& z,
-                              const float* hidden, size_t t) {
-  std::vector<float> y = group.mean.values;
-  for (size_t c = 0; c < y.size(); ++c) {
-    for (size_t f = 0; f < profile.features && group.predictor.present(); ++f) {
-      const float difference = hidden[f] - profile.feature_mean.values[f];
-      const float x = difference * profile.feature_scale.values[f];
-      y[c] = std::fma(group.predictor.at(f, c), x, y[c]);
+// "Fixed point": rows of numbers, some of them absent, each number rounded as its exponent says.
+using Rows = std::vector<std::vector<float>>;
+Rows FixedPoint(const Rows& x) {
+  const auto magnitude = [](float value) {
+    return std::isnan(value) ? 0.0 : std::min<double>(std::abs(value), 1 << 26);
+  };
+  std::vector<double> largest;  // of 128 rows each; -1 where all are absent
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (i % 128 == 0) largest.push_back(-1);
+    for (const float value : x[i]) largest.back() = std::max(largest.back(), magnitude(value));
+  }
+  double bound = 0;
+  for (const double m : largest) bound += m < 0 ? 0 : (m + 1) * 128 * 127;
+  int common = 5;
+  while (bound * std::pow(2, common) >= 2147483648.0) --common;
+  const auto finest = [&](double m, double most) {
+    int e = common;
+    while (m * std::pow(2, e) > most) --e;
+    return e;
+  };
+  Rows rounded = x;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double m = std::max(largest[i / 128], 0.0);
+    const int one_byte = finest(m, 127);
+    const int e = one_byte >= std::min(3, common) ? one_byte : finest(m, 127 * 256);
+    for (float& value : rounded[i]) {
+      const double scaled = std::copysign(magnitude(value), value) * std::pow(2, e);
+      value = static_cast<float>(std::nearbyint(scaled) / std::pow(2, e));
     }
-    for (size_t k = 0; k < z.size(); ++k) {
-      if (z[k].empty()) continue;
-      if (group.decode.present()) {
-        y[c] = std::fma(group.decode.at(k, c), z[k][t], y[c]);
-      } else if (k == c) {
-        const float product = group.scale.values[c] * z[k][t];
-        y[c] = y[c] + product;
+  }
+  return rounded;
+}
+
+// Adds the product of a matrix with rows of one token to y: sums of integers are exact in double.
+void AddProduct(const Tensor& matrix, const Tensor& scales, const Rows& rows, size_t t, float unit,
+                std::vector<float>& y) {
+  const Rows fixed = matrix.dtype == "I8" ? FixedPoint(rows) : Rows();
+  for (size_t c = 0; c < y.size(); ++c) {
+    double sum = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (rows[i].empty()) continue;
+      if (matrix.dtype == "I8") {
+        sum += static_cast<double>(matrix.at(i, c)) * fixed[i][t];
+      } else {
+        const float x = rows[i][t] * unit;
+        y[c] = std::fma(matrix.at(i, c), x, y[c]);
       }
     }
+    const float factor = matrix.dtype == "I8" ? scales.values[c] * unit : 0;
+    if (matrix.dtype == "I8") y[c] = std::fma(static_cast<float>(sum), factor, y[c]);
+  }
+}
+
+// Standardised, [features][coded token].
+Rows Features(const Profile& profile, const std::vector<float>& hidden, size_t known, size_t tokens) {
+  Rows rows(profile.features, std::vector<float>(tokens - known));
+  for (size_t f = 0; f < profile.features; ++f) {
+    for (size_t t = known; t < tokens; ++t) {
+      const float difference = hidden[t * profile.features + f] - profile.feature_mean.values[f];
+      rows[f][t - known] = difference * profile.feature_scale.values[f];
+    }
+  }
+  return rows;
+}
+
+// Steps 1 to 3 of "Values" for one token.
+std::vector<float> ChannelsOf(const Group& group, const Rows& features, const Rows& z, float step, size_t t) {
+  std::vector<float> y = group.mean.values;
+  if (group.predictor.present()) AddProduct(group.predictor, group.predictor_scale, features, t, 1, y);
+  if (group.decode.present()) {
+    AddProduct(group.decode, group.decode_scale, z, t, step, y);
+    return y;
+  }
+  for (size_t c = 0; c < y.size(); ++c) {
+    if (z[c].empty()) continue;
+    const float value = z[c][t] * step;
+    const float product = group.scale.values[c] * value;
+    y[c] = y[c] + product;
   }
   return y;
 }
@@ -270,7 +333,8 @@ std::vector<int> Levels(const Profile& profile, const Group& group, float step) 
         if (c == k) squares[c] = error * group.scale.values[c] * group.scale.values[c];
         continue;
       }
-      const double weight = group.decode.at(k, c);
+      const double scale = group.decode.dtype == "I8" ? group.decode_scale.values[c] : 1;
+      const double weight = scale * group.decode.at(k, c);
       const double square = weight * weight;
       squares[c] = squares[c] + error * square;
     }
@@ -342,12 +406,12 @@ std::vector<uint16_t> ReferenceDecodeLatent(const std::string& container, const 
   const size_t payload = OpenContainer(container, "latent", tokens);
   const size_t known = std::min(static_cast<size_t>(context.known), tokens);
   const Latent latent = ReadLatent(container, payload, profile, tokens - known);
+  const Rows features = Features(profile, context.hidden, known, tokens);
   std::vector<uint16_t> values = context.values;
   for (size_t g = 0; g < profile.groups.size(); ++g) {
     const Group& group = profile.groups[g];
     for (size_t t = known; t < tokens; ++t) {
-      const float* hidden = context.hidden.data() + t * profile.features;
-      std::vector<float> y = ChannelsOf(profile, group, latent.z[g], hidden, t - known);
+      std::vector<float> y = ChannelsOf(group, features, latent.z[g], latent.step, t - known);
       for (size_t layer = 0; layer < group.layers; ++layer) {
         const std::vector<float>& angles = context.angles.at(group.first_layer + layer);
         TurnKeys(profile, angles.data() + t * profile.head_dim, y.data() + 2 * layer * profile.width());

@@ -282,9 +282,8 @@ std::vector<ErrorLevel> ErrorLevels(const LatentProfile& profile, float step) {
         squares[k] += error * group.scale[k] * group.scale[k];
         continue;
       }
-      const uint16_t* row = group.decode.values.data() + k * channels;
       for (size_t c = 0; c < channels; ++c) {
-        const double weight = WidenBf16(row[c]);
+        const double weight = group.decode.at(k, static_cast<int>(c));
         squares[c] += error * (weight * weight);
       }
     }

@@ -37,31 +37,70 @@ std::vector<double> Orthogonal(int n, TestRandom& random) {
   return matrix;
 }
 
-Bf16Matrix RandomMatrix(int inputs, int outputs, float deviation, TestRandom& random) {
+// [inputs, outputs] in the form that the options say.
+WeightMatrix WeightsOf(int inputs, int outputs, const std::vector<float>& values, const TestProfileOptions& options) {
+  if (!options.bf16) return Int8Matrix::Nearest(inputs, outputs, values);
   Bf16Matrix matrix{.inputs = inputs, .outputs = outputs};
-  for (size_t i = 0; i < static_cast<size_t>(inputs) * outputs; ++i) {
-    matrix.values.push_back(NarrowToBf16(deviation * random.Normal()));
-  }
+  for (const float value : values) matrix.values.push_back(NarrowToBf16(value));
   return matrix;
 }
 
+WeightMatrix RandomPredictor(int inputs, int outputs, const TestProfileOptions& options, TestRandom& random) {
+  std::vector<float> values(static_cast<size_t>(inputs) * outputs);
+  for (float& value : values) value = 0.3f * random.Normal();
+  return WeightsOf(inputs, outputs, values, options);
+}
+
+// Brings encode nearer to the inverse of decode, which was rounded, by a step of Newton's method:
+// encode^T <- 2 encode^T - encode^T (decode^T encode^T).
+void InvertDecode(LayerGroup& group) {
+  const int channels = group.encode.inputs;
+  const int components = group.encode.outputs;
+  const int columns = PaddedColumns(channels);
+  std::vector<int> all_components(components);
+  std::iota(all_components.begin(), all_components.end(), 0);
+  std::vector<int> all_channels(channels);
+  std::iota(all_channels.begin(), all_channels.end(), 0);
+  // So small that rounding to a fixed point does not matter.
+  constexpr float kUnit = 1.0f / 65536;
+  std::vector<float> encode(static_cast<size_t>(components) * columns);
+  for (int k = 0; k < components; ++k) {
+    for (int c = 0; c < channels; ++c) {
+      encode[static_cast<size_t>(k) * columns + c] =
+          WidenBf16(group.encode.values[static_cast<size_t>(c) * components + k]) / kUnit;
+    }
+  }
+  std::vector<float> product(static_cast<size_t>(channels) * columns);
+  group.decode.AddProduct(all_components, encode.data(), columns, kUnit, product.data());
+  std::vector<float> change(encode.size());
+  AddProduct(group.encode, all_channels, product.data(), columns, change.data());
+  for (int k = 0; k < components; ++k) {
+    for (int c = 0; c < channels; ++c) {
+      const size_t place = static_cast<size_t>(k) * columns + c;
+      group.encode.values[static_cast<size_t>(c) * components + k] =
+          NarrowToBf16(2 * kUnit * encode[place] - change[place]);
+    }
+  }
+}
+
 // encode = diag(metric) U and decode = U^T diag(1 / metric), the first `components` components of them.
-void AddBasis(int channels, int components, TestRandom& random, LayerGroup& group) {
+void AddBasis(int channels, int components, const TestProfileOptions& options, TestRandom& random, LayerGroup& group) {
   const std::vector<double> basis = Orthogonal(channels, random);
   std::vector<double> metric(channels);
   for (double& value : metric) value = 0.5 + 0.125 * static_cast<double>(random.Below(12));
   group.encode = {.inputs = channels, .outputs = components};
-  group.decode = {.inputs = components, .outputs = channels};
   group.encode.values.resize(static_cast<size_t>(channels) * components);
-  group.decode.values.resize(static_cast<size_t>(channels) * components);
+  std::vector<float> decode(group.encode.values.size());
   for (int c = 0; c < channels; ++c) {
     for (int k = 0; k < components; ++k) {
       const double entry = basis[static_cast<size_t>(c) * channels + k];
       group.encode.values[static_cast<size_t>(c) * components + k] =
           NarrowToBf16(static_cast<float>(metric[c] * entry));
-      group.decode.values[static_cast<size_t>(k) * channels + c] = NarrowToBf16(static_cast<float>(entry / metric[c]));
+      decode[static_cast<size_t>(k) * channels + c] = static_cast<float>(entry / metric[c]);
     }
   }
+  group.decode = WeightsOf(components, channels, decode, options);
+  if (!options.bf16) InvertDecode(group);
 }
 
 LayerGroup MakeGroup(const LatentProfile& profile, int first_layer, int layers, const TestProfileOptions& options,
@@ -71,14 +110,14 @@ LayerGroup MakeGroup(const LatentProfile& profile, int first_layer, int layers, 
   const bool basis = static_cast<int>(profile.groups.size()) < options.first_diagonal_group;
   const int components = basis ? channels - options.dropped : channels;
   for (int c = 0; c < channels; ++c) group.mean.push_back(2 * random.Normal());
-  if (profile.features > 0) group.predictor = RandomMatrix(profile.features, channels, 0.3f, random);
+  if (profile.features > 0) group.predictor = RandomPredictor(profile.features, channels, options, random);
   for (int k = 0; k < components; ++k) {
     const float place = static_cast<float>(k) / static_cast<float>(components);
     // A falling power without the mathematical library, whose results differ.
     group.sigma.push_back(options.largest_sigma / (1 + (options.sigma_range - 1) * place * place));
   }
   if (basis) {
-    AddBasis(channels, components, random, group);
+    AddBasis(channels, components, options, random, group);
   } else {
     for (int c = 0; c < channels; ++c) group.scale.push_back(0.25f * static_cast<float>(1 + random.Below(8)));
   }
@@ -123,13 +162,14 @@ TestBlock DrawFrom(const LatentProfile& profile, int tokens, uint64_t seed) {
   }
   const LatentTransform transform(profile, block.shape, block.Context(0));
   for (const LayerGroup& group : profile.groups) {
-    std::vector<int> all(group.components());
-    std::iota(all.begin(), all.end(), 0);
-    std::vector<float> latent(all.size() * transform.columns());
-    for (size_t k = 0; k < all.size(); ++k) {
-      for (int t = 0; t < tokens; ++t) latent[k * transform.columns() + t] = group.sigma[k] * random.Normal();
+    SparseLatent latent{.used = std::vector<int>(group.components())};
+    std::iota(latent.used.begin(), latent.used.end(), 0);
+    latent.values.resize(latent.used.size() * transform.columns());
+    for (size_t k = 0; k < latent.used.size(); ++k) {
+      float* row = latent.values.data() + k * transform.columns();
+      for (int t = 0; t < tokens; ++t) row[t] = group.sigma[k] * random.Normal();
     }
-    transform.Synthesise(group, all, latent, {block.shape, absl::MakeSpan(block.values)});
+    transform.Synthesise(group, latent, {block.shape, absl::MakeSpan(block.values)});
   }
   return block;
 }

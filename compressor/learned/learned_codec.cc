@@ -47,15 +47,17 @@ class Sidecar {
     for (size_t g = 0; g < coded.size(); ++g) {
       std::vector<float>& panel = latents.emplace_back(static_cast<size_t>(profile_.latent_width(g)) * columns());
       for (size_t i = 0; i < coded[g].used.size(); ++i) {
-        std::copy_n(coded[g].values.begin() + i * columns(), columns(), panel.begin() + coded[g].used[i] * columns());
+        const float* from = coded[g].values.data() + i * columns();
+        float* to = panel.data() + static_cast<size_t>(coded[g].used[i]) * columns();
+        for (int t = 0; t < columns(); ++t) to[t] = from[t] * coded[g].unit;
       }
     }
-    const Panels components = network_.Decode(latents);
+    Panels components = network_.Decode(latents);
     for (size_t g = 0; g < components.size(); ++g) {
       const LayerGroup& group = profile_.base.groups[g];
-      std::vector<int> all(group.components());
-      std::iota(all.begin(), all.end(), 0);
-      transform_.Synthesise(group, all, components[g], out);
+      SparseLatent all{.used = std::vector<int>(group.components()), .values = std::move(components[g])};
+      std::iota(all.used.begin(), all.used.end(), 0);
+      transform_.Synthesise(group, all, out);
     }
   }
 
@@ -115,10 +117,11 @@ class LearnedCodec : public Codec {
       return status;
     }
     const Sidecar sidecar(*profile_, out.shape, context);
-    const absl::StatusOr<LatentPayload> payload =
-        coder_.Decode(encoded.bytes, sigmas_, sidecar.tokens(), sidecar.columns());
+    absl::StatusOr<LatentPayload> payload = coder_.Decode(encoded.bytes, sigmas_, sidecar.tokens(), sidecar.columns());
     if (!payload.ok()) return payload.status();
-    sidecar.Decode(payload->groups, out);
+    std::vector<SparseLatent> coded(sigmas_.size());
+    for (SparseLatent& latent : coded) payload->TakeGroup(latent);
+    sidecar.Decode(coded, out);
     return CheckDigest(payload->digest, out.view());
   }
 

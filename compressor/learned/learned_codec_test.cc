@@ -19,8 +19,8 @@ namespace {
 using absl::StatusCode;
 
 const TestSource& Source() {
-  static const auto& source =
-      *new TestSource({.split = 1, .group_layers = {1, 2}, .first_diagonal_group = 1, .calibration_blocks = 2});
+  static const auto& source = *new TestSource(
+      {.split = 1, .group_layers = {1, 2}, .first_diagonal_group = 1, .bf16 = true, .calibration_blocks = 2});
   return source;
 }
 

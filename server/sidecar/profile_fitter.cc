@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/diag_embed.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/linalg_eigh.h>
@@ -20,6 +21,7 @@ namespace quicksave::server {
 namespace {
 
 using compressor::Bf16Matrix;
+using compressor::Int8Matrix;
 using compressor::LayerGroup;
 
 at::Tensor View(const float* data, int64_t rows, int64_t columns) {
@@ -32,7 +34,20 @@ std::vector<float> ToVector(const at::Tensor& x) {
   return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
 }
 
-at::Tensor RoundedToBf16(const at::Tensor& x) { return x.to(at::kBFloat16).to(x.scalar_type()); }
+// [inputs, outputs].
+Int8Matrix ToInt8(const at::Tensor& x) {
+  return Int8Matrix::Nearest(static_cast<int>(x.size(0)), static_cast<int>(x.size(1)), ToVector(x));
+}
+
+// What such a matrix stands for, in double.
+at::Tensor ValuesOf(const Int8Matrix& matrix) {
+  const std::vector<int8_t> integers = matrix.RowMajor();
+  const std::vector<float>& scales = matrix.scales();
+  const at::Tensor rows = at::empty({matrix.inputs(), matrix.outputs()}, at::kDouble);
+  auto* to = rows.mutable_data_ptr<double>();
+  for (size_t i = 0; i < integers.size(); ++i) to[i] = static_cast<double>(scales[i % scales.size()]) * integers[i];
+  return rows;
+}
 
 // [inputs, outputs].
 Bf16Matrix ToBf16(const at::Tensor& x) {
@@ -68,6 +83,16 @@ std::pair<at::Tensor, at::Tensor> SquareRoots(const at::Tensor& matrix) {
 at::Tensor InverseDiagonal(const at::Tensor& covariance) {
   const at::Tensor variances = covariance.diagonal();
   return at::diag_embed(variances.maximum(variances.max().mul(1e-9)).reciprocal());
+}
+
+// The latents whose decoded channels are nearest in the metric: channels -> components, so that what rounding did to
+// `decode` [components, channels] costs nothing but what it does to the latents' own rounding.
+at::Tensor BestEncoder(const at::Tensor& decode, const at::Tensor& metric) {
+  const at::Tensor weighted = metric.matmul(decode.t());
+  // The identity, but for what was rounded.
+  const at::Tensor gram = decode.matmul(weighted);
+  const at::Tensor steadied = gram.add(at::eye(gram.size(0), at::kDouble).mul(1e-6));
+  return at::linalg_solve(steadied, weighted.t()).t();
 }
 
 // Components are the channels, in steps by the metric's diagonal.
@@ -221,11 +246,12 @@ absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit(bool basis) const {
     }
     const at::Tensor cross = sums.cross.to(at::kDouble).div(count).sub(feature_mean.outer(mean));
     // As it will be stored, so that mean and covariance are of what it leaves.
-    const at::Tensor predictor = RoundedToBf16(at::linalg_solve(steadied, cross));
+    const Int8Matrix stored_predictor = ToInt8(at::linalg_solve(steadied, cross));
+    const at::Tensor predictor = ValuesOf(stored_predictor);
     const at::Tensor explained = predictor.t().matmul(cross);
     const at::Tensor left =
         covariance.sub(explained).sub(explained.t()).add(predictor.t().matmul(feature_covariance).matmul(predictor));
-    group.predictor = ToBf16(predictor);
+    group.predictor = stored_predictor;
     group.mean = ToVector(mean.add(sums.offset.squeeze(1)).sub(predictor.t().mv(feature_mean)));
 
     if (by_variance) fisher = InverseDiagonal(left);
@@ -236,12 +262,13 @@ absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit(bool basis) const {
     fisher =
         fisher.mul(1 - options_.diagonal_share).add(at::diag_embed(fisher.diagonal()).mul(options_.diagonal_share));
     const auto [root, inverse_root] = SquareRoots(fisher);
-    const auto [values, vectors] = at::linalg_eigh(root.matmul(left).matmul(root));
     // The largest first.
-    const at::Tensor directions = vectors.flip(1);
-    group.encode = ToBf16(root.matmul(directions));
-    group.decode = ToBf16(directions.t().matmul(inverse_root));
-    const at::Tensor variances = values.flip(0);
+    const at::Tensor directions = std::get<1>(at::linalg_eigh(root.matmul(left).matmul(root))).flip(1);
+    const Int8Matrix decode = ToInt8(directions.t().matmul(inverse_root));
+    group.decode = decode;
+    const at::Tensor encode = BestEncoder(ValuesOf(decode), fisher);
+    group.encode = ToBf16(encode);
+    const at::Tensor variances = encode.mul(left.matmul(encode)).sum(0);
     group.sigma = ToVector(variances.maximum(variances.max().mul(1e-12)).sqrt());
   }
   return profile;

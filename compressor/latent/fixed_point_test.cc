@@ -1,0 +1,105 @@
+#include "compressor/latent/fixed_point.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "compressor/test_blocks.h"
+
+namespace quicksave::compressor {
+namespace {
+
+constexpr int kColumns = 32;
+
+double ValueOf(const FixedPointColumns& fixed, int input, int column) {
+  double value = 0;
+  for (const FixedPlane& plane : fixed.planes) {
+    for (uint32_t q = plane.begins[column]; q < plane.begins[column + 1]; ++q) {
+      if (static_cast<int>(plane.quads[q].quad) != input / 4) continue;
+      value += std::ldexp(static_cast<double>(static_cast<int8_t>(plane.quads[q].values >> (8 * (input % 4)))),
+                          -plane.exponent);
+    }
+  }
+  return value;
+}
+
+// One value, in a column of its own.
+double Rounded(float value, float largest) {
+  std::vector<float> x(kColumns);
+  x[3] = value;
+  x[4] = largest;
+  return ValueOf(ToFixedPoint(std::vector<int>{5}, x.data(), kColumns), 5, 3);
+}
+
+TEST(FixedPointTest, SmallNumbersAreMultiplesOfTheFinest) {
+  EXPECT_EQ(Rounded(0.5f, 3.96f), 0.5);
+  EXPECT_EQ(Rounded(0.51f, 3.96f), 0.5);
+  EXPECT_EQ(Rounded(-0.52f, 3.96f), -17.0 / 32);
+  EXPECT_EQ(Rounded(1.0f / 64, 1), 0) << "halves go to even";
+  EXPECT_EQ(Rounded(3.0f / 64, 1), 2.0 / 32);
+}
+
+TEST(FixedPointTest, ResolutionFallsToAnEighthAndThenThereAreTwoBytes) {
+  EXPECT_EQ(Rounded(0.14f, 15.8f), 0.125);
+  EXPECT_EQ(Rounded(0.14f, 16), 4.0 / 32);
+  EXPECT_EQ(Rounded(0.16f, 16), 5.0 / 32);
+  EXPECT_EQ(Rounded(0.16f, 1000), 5.0 / 32);
+  EXPECT_EQ(Rounded(1000.03f, 1000.03f), 1000 + 1.0 / 32);
+  EXPECT_EQ(Rounded(-1000.03f, 1000.03f), -1000 - 1.0 / 32);
+  EXPECT_EQ(Rounded(4000.13f, 4060), 4000.125);
+}
+
+TEST(FixedPointTest, WhatIsNoNumberIsZeroAndInfinityIsLarge) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(Rounded(nan, 1), 0);
+  EXPECT_EQ(Rounded(0.5f, nan), 0.5);
+  EXPECT_NEAR(Rounded(std::numeric_limits<float>::infinity(), 1), 1 << 26, 1 << 12);
+  EXPECT_NEAR(Rounded(-std::numeric_limits<float>::infinity(), 1), -(1 << 26), 1 << 12);
+}
+
+TEST(FixedPointTest, InputsOf128HaveAnExponentOfTheirOwn) {
+  // Inputs 127, 128 and 129; the second is large.
+  const std::vector<int> used = {127, 128, 129};
+  std::vector<float> x(3 * kColumns, 1.0f / 32);
+  x[kColumns] = 3000;
+  const FixedPointColumns fixed = ToFixedPoint(used, x.data(), kColumns);
+  EXPECT_EQ(ValueOf(fixed, 127, 7), 1.0 / 32);
+  EXPECT_EQ(ValueOf(fixed, 129, 7), 0);
+  EXPECT_EQ(ValueOf(fixed, 128, 0), 3000);
+}
+
+TEST(FixedPointTest, SumsAndOrderAreThoseOfThePlanes) {
+  TestRandom random(3);
+  std::vector<int> used;
+  std::vector<float> x;
+  for (int i = 0; i < 700; i += 3) {
+    used.push_back(i);
+    const float amplitude = i < 200 ? 50 : 0.2f;
+    for (int c = 0; c < kColumns; ++c) x.push_back(random.Below(3) == 0 ? amplitude * random.Normal() : 0);
+  }
+  const FixedPointColumns fixed = ToFixedPoint(used, x.data(), kColumns);
+  ASSERT_GT(fixed.planes.size(), 1U);
+  for (size_t p = 0; p < fixed.planes.size(); ++p) {
+    const FixedPlane& plane = fixed.planes[p];
+    EXPECT_LE(plane.exponent, fixed.exponent);
+    EXPECT_TRUE(p == 0 || fixed.planes[p - 1].exponent <= plane.exponent);
+    for (int c = 0; c < kColumns; ++c) {
+      int sum = 0;
+      for (uint32_t q = plane.begins[c]; q < plane.begins[c + 1]; ++q) {
+        EXPECT_NE(plane.quads[q].values, 0U);
+        for (int i = 0; i < 4; ++i) sum += static_cast<int8_t>(plane.quads[q].values >> (8 * i));
+      }
+      EXPECT_EQ(sum, plane.sums[c]);
+    }
+  }
+  for (size_t i = 0; i < used.size(); ++i) {
+    for (int c = 0; c < kColumns; ++c) {
+      EXPECT_NEAR(ValueOf(fixed, used[i], c), x[i * kColumns + c], 1.0 / 64 + 1e-6);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace quicksave::compressor

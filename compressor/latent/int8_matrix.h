@@ -1,0 +1,82 @@
+// Matrices of 8-bit integers and their products with the columns of a block: the arithmetic of the latent codec's
+// decoder.
+//
+// Inputs become fixed-point numbers and all sums are exact integers, so a result's bits depend neither on the
+// instruction set nor on the order of the sum, and inputs that are zero cost nothing. docs/formats/latent_block.md
+// defines the result.
+
+#ifndef QUICKSAVE_COMPRESSOR_LATENT_INT8_MATRIX_H_
+#define QUICKSAVE_COMPRESSOR_LATENT_INT8_MATRIX_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "compressor/latent/fixed_point.h"
+
+namespace quicksave::compressor {
+
+// A matrix [inputs, outputs] of integers from -kLargest to kLargest, times a scale for each output. Immutable; any
+// thread.
+class Int8Matrix {
+ public:
+  static constexpr int kLargest = 127;
+  // Inputs that one instruction multiplies.
+  static constexpr int kQuad = 4;
+  // Outputs that are summed together.
+  static constexpr int kTile = 256;
+
+  Int8Matrix() = default;
+  // `values` are [inputs, outputs], the outputs of one input side by side, and none of them is -128; a scale for each
+  // output.
+  Int8Matrix(int inputs, int outputs, absl::Span<const int8_t> values, std::vector<float> scales);
+
+  // The nearest such matrix to one of finite numbers [inputs, outputs]: the largest of an output becomes kLargest.
+  static Int8Matrix Nearest(int inputs, int outputs, absl::Span<const float> values);
+
+  bool empty() const { return lines_.empty(); }
+  int inputs() const { return inputs_; }
+  int outputs() const { return outputs_; }
+  const std::vector<float>& scales() const { return scales_; }
+  int value(int input, int output) const { return packed()[Place(input, output)] - kBias; }
+  // What the constructor was given.
+  std::vector<int8_t> RowMajor() const;
+
+  // The integers plus kBias: [tile][quad][output of the tile][input of the quad], the last tile narrower, inputs and
+  // outputs padded to whole quads and vectors with zeros.
+  const uint8_t* tile(int first_output) const { return packed() + static_cast<size_t>(first_output) * quads() * kQuad; }
+  int quads() const { return (inputs_ + kQuad - 1) / kQuad; }
+  // A multiple of kVector.
+  int tile_width(int first_output) const;
+
+  static constexpr int kBias = 128;
+  static constexpr int kVector = 16;
+
+ private:
+  // Aligned, for a vector that lies in two lines of the cache is loaded at half the speed.
+  struct alignas(64) Line {
+    uint8_t bytes[64];
+  };
+
+  const uint8_t* packed() const { return reinterpret_cast<const uint8_t*>(lines_.data()); }
+  size_t Place(int input, int output) const;
+
+  int inputs_ = 0;
+  int outputs_ = 0;
+  std::vector<Line> lines_;
+  std::vector<float> scales_;
+};
+
+// y[outputs, columns] += unit * matrix^T x, where row i of x[used.size(), columns] is input used[i] of the matrix; the
+// other inputs are zero. `used` ascends. x is rounded to fixed-point numbers as the format says, of which the coarsest
+// have a resolution of 1/8 where no value is larger than 4,064; what is no number counts as zero. Costs about
+// inputs * outputs * columns / 128 cycles of a core with AVX-512 VNNI, less where x has zeros. Any thread.
+void AddProduct(const Int8Matrix& matrix, absl::Span<const int> used, const float* x, int columns, float unit,
+                float* y);
+// The same of an x that several matrices are multiplied with.
+void AddProduct(const Int8Matrix& matrix, const FixedPointColumns& x, int columns, float unit, float* y);
+
+}  // namespace quicksave::compressor
+
+#endif  // QUICKSAVE_COMPRESSOR_LATENT_INT8_MATRIX_H_
