@@ -1,4 +1,4 @@
-// Columns of real numbers as 8-bit planes of fixed-point numbers, and only those that are not zero.
+// Columns of real numbers as planes of bytes, and of those only what is not zero.
 
 #ifndef QUICKSAVE_COMPRESSOR_LATENT_FIXED_POINT_H_
 #define QUICKSAVE_COMPRESSOR_LATENT_FIXED_POINT_H_
@@ -10,7 +10,7 @@
 
 namespace quicksave::compressor {
 
-// Inputs that share an exponent: from a multiple of this on.
+// Inputs of a column that share an exponent: from a multiple of this on.
 inline constexpr int kExponentInputs = 128;
 // Numbers are multiples of 2^-kFinestExponent or of something coarser.
 inline constexpr int kFinestExponent = 5;
@@ -21,9 +21,9 @@ struct FixedQuad {
   uint32_t values;
 };
 
-// One plane of up to kExponentInputs inputs. A value counts 2^-exponent.
+// One byte of the numbers of some inputs. A column's value counts 2^(its shift - its exponent).
 struct FixedPlane {
-  int exponent = 0;
+  std::vector<int> shifts;  // of each column, 0 or more
   // The quads that are not zero, of each column by ascending quad, and where each column's begin: [columns + 1].
   std::vector<FixedQuad> quads;
   std::vector<uint32_t> begins;
@@ -31,10 +31,10 @@ struct FixedPlane {
   std::vector<int32_t> sums;
 };
 
-// Planes by ascending exponent. Their sum is x.
+// The sum of the planes is x, rounded; no column depends on another one.
 struct FixedPointColumns {
-  // No plane's is larger. Sums of products with integers of up to 127, in units of 2^-exponent, stay below 2^31.
-  int exponent = kFinestExponent;
+  // Of each column. Sums of products with integers of up to 127, in units of 2^-exponent, stay below 2^31.
+  std::vector<int> exponents;
   std::vector<FixedPlane> planes;
 };
 

@@ -18,19 +18,19 @@ double ValueOf(const FixedPointColumns& fixed, int input, int column) {
   for (const FixedPlane& plane : fixed.planes) {
     for (uint32_t q = plane.begins[column]; q < plane.begins[column + 1]; ++q) {
       if (static_cast<int>(plane.quads[q].quad) != input / 4) continue;
-      value += std::ldexp(static_cast<double>(static_cast<int8_t>(plane.quads[q].values >> (8 * (input % 4)))),
-                          -plane.exponent);
+      const auto byte = static_cast<int8_t>(plane.quads[q].values >> (8 * (input % 4)));
+      value += std::ldexp(static_cast<double>(byte), plane.shifts[column] - fixed.exponents[column]);
     }
   }
   return value;
 }
 
-// One value, in a column of its own.
-double Rounded(float value, float largest) {
-  std::vector<float> x(kColumns);
+// A value with another one in its column.
+double Rounded(float value, float other) {
+  std::vector<float> x(2 * kColumns);
   x[3] = value;
-  x[4] = largest;
-  return ValueOf(ToFixedPoint(std::vector<int>{5}, x.data(), kColumns), 5, 3);
+  x[kColumns + 3] = other;
+  return ValueOf(ToFixedPoint(std::vector<int>{5, 9}, x.data(), kColumns), 5, 3);
 }
 
 TEST(FixedPointTest, SmallNumbersAreMultiplesOfTheFinest) {
@@ -63,14 +63,15 @@ TEST(FixedPointTest, InputsOf128HaveAnExponentOfTheirOwn) {
   // Inputs 127, 128 and 129; the second is large.
   const std::vector<int> used = {127, 128, 129};
   std::vector<float> x(3 * kColumns, 1.0f / 32);
-  x[kColumns] = 3000;
+  x[kColumns + 7] = 3000;
   const FixedPointColumns fixed = ToFixedPoint(used, x.data(), kColumns);
   EXPECT_EQ(ValueOf(fixed, 127, 7), 1.0 / 32);
   EXPECT_EQ(ValueOf(fixed, 129, 7), 0);
-  EXPECT_EQ(ValueOf(fixed, 128, 0), 3000);
+  EXPECT_EQ(ValueOf(fixed, 128, 7), 3000);
+  EXPECT_EQ(ValueOf(fixed, 129, 8), 1.0 / 32) << "of another column";
 }
 
-TEST(FixedPointTest, SumsAndOrderAreThoseOfThePlanes) {
+TEST(FixedPointTest, SumsAreThoseOfThePlanes) {
   TestRandom random(3);
   std::vector<int> used;
   std::vector<float> x;
@@ -81,11 +82,9 @@ TEST(FixedPointTest, SumsAndOrderAreThoseOfThePlanes) {
   }
   const FixedPointColumns fixed = ToFixedPoint(used, x.data(), kColumns);
   ASSERT_GT(fixed.planes.size(), 1U);
-  for (size_t p = 0; p < fixed.planes.size(); ++p) {
-    const FixedPlane& plane = fixed.planes[p];
-    EXPECT_LE(plane.exponent, fixed.exponent);
-    EXPECT_TRUE(p == 0 || fixed.planes[p - 1].exponent <= plane.exponent);
+  for (const FixedPlane& plane : fixed.planes) {
     for (int c = 0; c < kColumns; ++c) {
+      EXPECT_GE(plane.shifts[c], 0);
       int sum = 0;
       for (uint32_t q = plane.begins[c]; q < plane.begins[c + 1]; ++q) {
         EXPECT_NE(plane.quads[q].values, 0U);

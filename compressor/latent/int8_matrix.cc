@@ -64,18 +64,17 @@ HWY_INLINE void AddQuad(hn::Vec<Integers> weights, hn::Vec<Integers> x, hn::Vec<
 #endif
 }
 
-// One column of one plane: shifts the sums of `kCount` vectors of outputs, and adds the products of its quads. The
+// One column of one plane: adds the products of its quads, shifted, to the sums of `kCount` vectors of outputs. The
 // weights of a quad are `quad_bytes` apart.
 template <int kCount>
 HWY_INLINE void AddColumn(absl::Span<const FixedQuad> quads, const uint8_t* weights, size_t quad_bytes, int shift,
                           int32_t* sums) {
-  if (quads.empty() && shift == 0) return;
   const Integers d;
   const hn::Repartition<uint8_t, Integers> bytes;
   const int lanes = static_cast<int>(hn::Lanes(d));
   hn::Vec<Integers> sum[kCount];
   HWY_UNROLL(16)
-  for (int v = 0; v < kCount; ++v) sum[v] = hn::ShiftLeftSame(hn::LoadU(d, sums + v * lanes), shift);
+  for (int v = 0; v < kCount; ++v) sum[v] = hn::Zero(d);
   for (const FixedQuad& quad : quads) {
     const uint8_t* row = weights + quad.quad * quad_bytes;
     const auto x = hn::Set(d, static_cast<int32_t>(quad.values));
@@ -85,53 +84,56 @@ HWY_INLINE void AddColumn(absl::Span<const FixedQuad> quads, const uint8_t* weig
     }
   }
   HWY_UNROLL(16)
-  for (int v = 0; v < kCount; ++v) hn::StoreU(sum[v], d, sums + v * lanes);
+  for (int v = 0; v < kCount; ++v) {
+    int32_t* const to = sums + v * lanes;
+    hn::StoreU(hn::Add(hn::LoadU(d, to), hn::ShiftLeftSame(sum[v], shift)), d, to);
+  }
 }
 
 template <int kCount = kVectors>
-void AddPlane(int vectors, const FixedPlane& plane, const uint8_t* weights, size_t quad_bytes, int shift,
-              int32_t* sums) {
+void AddPlane(int vectors, const FixedPlane& plane, const uint8_t* weights, size_t quad_bytes, int32_t* sums) {
   if constexpr (kCount > 1) {
-    if (vectors < kCount) return AddPlane<kCount - 1>(vectors, plane, weights, quad_bytes, shift, sums);
+    if (vectors < kCount) return AddPlane<kCount - 1>(vectors, plane, weights, quad_bytes, sums);
   }
   for (size_t c = 0; c < plane.sums.size(); ++c) {
     const auto quads = absl::MakeConstSpan(plane.quads).subspan(plane.begins[c], plane.begins[c + 1] - plane.begins[c]);
-    AddColumn<kCount>(quads, weights, quad_bytes, shift, sums + c * kSumStride);
+    if (quads.empty()) continue;
+    AddColumn<kCount>(quads, weights, quad_bytes, plane.shifts[c], sums + c * kSumStride);
   }
 }
 
-// y[columns] += factor * sum of one output, sums being kSumStride apart.
-HWY_INLINE void AddOutput(const int32_t* sums, const int32_t* biases, int columns, float factor, float* y) {
+// y[columns] += scale * units[columns] * (sum - bias) of one output, sums being kSumStride apart.
+HWY_INLINE void AddOutput(const int32_t* sums, const int32_t* biases, const float* units, int columns, float scale,
+                          float* y) {
   const Integers d;
   const Floats df;
   const int lanes = static_cast<int>(hn::Lanes(d));
   const auto places = hn::Mul(hn::Iota(d, 0), hn::Set(d, kSumStride));
-  const auto scale = hn::Set(df, factor);
   for (int c = 0; c < columns; c += lanes) {
     const auto sum = hn::Sub(hn::GatherIndex(d, sums + size_t(c) * kSumStride, places), hn::LoadU(d, biases + c));
-    hn::StoreU(hn::MulAdd(hn::ConvertTo(df, sum), scale, hn::LoadU(df, y + c)), df, y + c);
+    const auto factor = hn::Mul(hn::Set(df, scale), hn::LoadU(df, units + c));
+    hn::StoreU(hn::MulAdd(hn::ConvertTo(df, sum), factor, hn::LoadU(df, y + c)), df, y + c);
   }
 }
 
-void AddProductImpl(const Int8Matrix& matrix, const FixedPointColumns& x, const int32_t* biases, int columns,
-                    float unit, float* y) {
+// `biases` and `units` are those of each column.
+void AddProductImpl(const Int8Matrix& matrix, const FixedPointColumns& x, const int32_t* biases, const float* units,
+                    float* y) {
   const int lanes = static_cast<int>(hn::Lanes(Integers()));
+  const int columns = static_cast<int>(x.exponents.size());
   std::vector<SumLine> lines(size_t(columns) * kSumStride / SumLine::kSums);
   int32_t* const sums = lines.front().sums;
   for (int first = 0; first < matrix.outputs(); first += kTile) {
     const int width = matrix.tile_width(first);
     std::fill(lines.begin(), lines.end(), SumLine());
-    int exponent = x.planes.front().exponent;
     for (const FixedPlane& plane : x.planes) {
       for (int o = 0; o < width; o += kVectors * lanes) {
         AddPlane(std::min((width - o) / lanes, kVectors), plane, matrix.tile(first) + size_t(o) * kQuad,
-                 size_t(width) * kQuad, plane.exponent - exponent, sums + o);
+                 size_t(width) * kQuad, sums + o);
       }
-      exponent = plane.exponent;
     }
-    const float last = std::ldexp(unit, -exponent);
     for (int o = 0; o < std::min(kTile, matrix.outputs() - first); ++o) {
-      AddOutput(sums + o, biases, columns, matrix.scales()[first + o] * last, y + size_t(first + o) * columns);
+      AddOutput(sums + o, biases, units, columns, matrix.scales()[first + o], y + size_t(first + o) * columns);
     }
   }
 }
@@ -145,16 +147,22 @@ namespace {
 
 int Padded(int count, int multiple) { return (count + multiple - 1) / multiple * multiple; }
 
-// What kBias adds to the sums of each column, in units of the last plane.
-std::vector<int32_t> BiasesOf(const FixedPointColumns& x, int columns) {
-  std::vector<uint32_t> biases(columns);
+// What kBias adds to the sums of each column.
+std::vector<int32_t> BiasesOf(const FixedPointColumns& x) {
+  std::vector<uint32_t> biases(x.exponents.size());
   for (const FixedPlane& plane : x.planes) {
-    const int shift = x.planes.back().exponent - plane.exponent;
-    for (int c = 0; c < columns; ++c) {
-      biases[c] += static_cast<uint32_t>(plane.sums[c]) * uint32_t{Int8Matrix::kBias} << shift;
+    for (size_t c = 0; c < biases.size(); ++c) {
+      biases[c] += static_cast<uint32_t>(plane.sums[c]) * uint32_t{Int8Matrix::kBias} << plane.shifts[c];
     }
   }
   return {biases.begin(), biases.end()};
+}
+
+// What a one counts in the sums of each column.
+std::vector<float> UnitsOf(const FixedPointColumns& x, float unit) {
+  std::vector<float> units;
+  for (const int exponent : x.exponents) units.push_back(std::ldexp(unit, -exponent));
+  return units;
 }
 
 }  // namespace
@@ -172,7 +180,7 @@ Int8Matrix::Int8Matrix(int inputs, int outputs, absl::Span<const int8_t> values,
   }
 }
 
-Int8Matrix Int8Matrix::Nearest(int inputs, int outputs, absl::Span<const float> values) {
+Int8Matrix Int8Matrix::Nearest(int inputs, int outputs, absl::Span<const float> values, int refined) {
   std::vector<float> scales(outputs);
   for (int i = 0; i < inputs; ++i) {
     const float* row = values.data() + static_cast<size_t>(i) * outputs;
@@ -180,12 +188,15 @@ Int8Matrix Int8Matrix::Nearest(int inputs, int outputs, absl::Span<const float> 
   }
   // No scale is zero or so small that it has no inverse.
   for (float& scale : scales) scale = scale < 1e-30f ? 1.0f : scale / kLargest;
-  std::vector<int8_t> integers(values.size());
-  for (size_t k = 0; k < integers.size(); ++k) {
-    const float integer = std::nearbyint(values[k] / scales[k % outputs]);
-    integers[k] = static_cast<int8_t>(std::clamp(integer, -float{kLargest}, float{kLargest}));
+  const auto nearest = [](float value) {
+    return static_cast<int8_t>(std::clamp(std::nearbyint(value), -float{kLargest}, float{kLargest}));
+  };
+  std::vector<int8_t> integers;
+  for (size_t k = 0; k < values.size(); ++k) integers.push_back(nearest(values[k] / scales[k % outputs]));
+  for (size_t k = 0; k < static_cast<size_t>(refined) * outputs; ++k) {
+    integers.push_back(nearest(kRefinement * (values[k] / scales[k % outputs] - integers[k])));
   }
-  return {inputs, outputs, integers, std::move(scales)};
+  return {inputs + refined, outputs, integers, std::move(scales)};
 }
 
 std::vector<int8_t> Int8Matrix::RowMajor() const {
@@ -209,13 +220,14 @@ HWY_EXPORT(AddProductImpl);
 
 void AddProduct(const Int8Matrix& matrix, absl::Span<const int> used, const float* x, int columns, float unit,
                 float* y) {
-  AddProduct(matrix, ToFixedPoint(used, x, columns), columns, unit, y);
+  AddProduct(matrix, ToFixedPoint(used, x, columns), unit, y);
 }
 
-void AddProduct(const Int8Matrix& matrix, const FixedPointColumns& x, int columns, float unit, float* y) {
-  if (x.planes.empty() || columns == 0) return;
-  const std::vector<int32_t> biases = BiasesOf(x, columns);
-  HWY_DYNAMIC_DISPATCH(AddProductImpl)(matrix, x, biases.data(), columns, unit, y);
+void AddProduct(const Int8Matrix& matrix, const FixedPointColumns& x, float unit, float* y) {
+  if (x.planes.empty()) return;
+  const std::vector<int32_t> biases = BiasesOf(x);
+  const std::vector<float> units = UnitsOf(x, unit);
+  HWY_DYNAMIC_DISPATCH(AddProductImpl)(matrix, x, biases.data(), units.data(), y);
 }
 
 }  // namespace quicksave::compressor

@@ -22,6 +22,7 @@ namespace quicksave::compressor {
 class Int8Matrix {
  public:
   static constexpr int kLargest = 127;
+  static constexpr int kRefinement = 128;
   // Inputs that one instruction multiplies.
   static constexpr int kQuad = 4;
   // Outputs that are summed together.
@@ -32,8 +33,9 @@ class Int8Matrix {
   // output.
   Int8Matrix(int inputs, int outputs, absl::Span<const int8_t> values, std::vector<float> scales);
 
-  // The nearest such matrix to one of finite numbers [inputs, outputs]: the largest of an output becomes kLargest.
-  static Int8Matrix Nearest(int inputs, int outputs, absl::Span<const float> values);
+  // The nearest such matrix to one of finite numbers [inputs, outputs]: the largest of an output becomes kLargest. What
+  // that leaves of the first `refined` inputs, times kRefinement, follows as so many more inputs.
+  static Int8Matrix Nearest(int inputs, int outputs, absl::Span<const float> values, int refined = 0);
 
   bool empty() const { return lines_.empty(); }
   int inputs() const { return inputs_; }
@@ -69,13 +71,14 @@ class Int8Matrix {
 };
 
 // y[outputs, columns] += unit * matrix^T x, where row i of x[used.size(), columns] is input used[i] of the matrix; the
-// other inputs are zero. `used` ascends. x is rounded to fixed-point numbers as the format says, of which the coarsest
-// have a resolution of 1/8 where no value is larger than 4,064; what is no number counts as zero. Costs about
-// inputs * outputs * columns / 128 cycles of a core with AVX-512 VNNI, less where x has zeros. Any thread.
+// other inputs are zero. `used` ascends, `columns` is a multiple of kColumnGroup. x is rounded to fixed-point numbers
+// as the format says, to a resolution of 1/8 or better where no value is larger than some thousand; what is no number
+// counts as zero. No column depends on another one. Costs about inputs * outputs * columns / 100 cycles of a core with
+// AVX-512 VNNI, less where x has zeros. Any thread.
 void AddProduct(const Int8Matrix& matrix, absl::Span<const int> used, const float* x, int columns, float unit,
                 float* y);
 // The same of an x that several matrices are multiplied with.
-void AddProduct(const Int8Matrix& matrix, const FixedPointColumns& x, int columns, float unit, float* y);
+void AddProduct(const Int8Matrix& matrix, const FixedPointColumns& x, float unit, float* y);
 
 }  // namespace quicksave::compressor
 

@@ -55,7 +55,7 @@ double FixedValue(const FixedPointColumns& fixed, int input, int column) {
     for (uint32_t q = plane.begins[column]; q < plane.begins[column + 1]; ++q) {
       if (static_cast<int>(plane.quads[q].quad) != input / 4) continue;
       const auto byte = static_cast<int8_t>(plane.quads[q].values >> (8 * (input % 4)));
-      value += std::ldexp(static_cast<double>(byte), -plane.exponent);
+      value += std::ldexp(static_cast<double>(byte), plane.shifts[column] - fixed.exponents[column]);
     }
   }
   return value;
@@ -93,6 +93,19 @@ TEST(Int8ProductTest, HasTheBitsOfItsDefinitionOnEachInstructionSet) {
               << hwy::TargetName(target) << " " << inputs << " x " << outputs << " seed " << seed;
         }
       }
+    }
+  }
+}
+
+TEST(Int8ProductTest, AColumnDoesNotDependOnTheOthers) {
+  const Problem all = MakeProblem(300, 40, 64, 0.4, 20, 5);
+  Problem other = all;
+  for (size_t i = 0; i < all.used.size(); ++i) other.x[i * 64 + 1] = 1e9f;
+  const std::vector<float> expected = Product(all, 1);
+  const std::vector<float> y = Product(other, 1);
+  for (size_t i = 0; i < y.size(); ++i) {
+    if (i % 64 != 1) {
+      ASSERT_EQ(y[i], expected[i]) << i;
     }
   }
 }

@@ -74,8 +74,9 @@ absl::Status ValidateGroup(const LatentProfile& profile, const LayerGroup& group
     if (components != channels || !HasSize(group.scale, channels) || !Positive(group.scale)) return Invalid("scales");
     return absl::OkStatus();
   }
-  if (!group.scale.empty() || !HasShape(group.encode, channels, components) ||
-      !HasShape(group.decode, components, channels)) {
+  const int refined = group.refined();
+  if (!group.scale.empty() || !HasShape(group.encode, channels, components) || refined < 0 || refined > components ||
+      (refined > 0 && group.decode.int8() == nullptr) || !HasShape(group.decode, components + refined, channels)) {
     return Invalid("a basis");
   }
   return absl::OkStatus();
@@ -214,6 +215,12 @@ bool HasInt8(const LatentProfile& profile) {
 }
 
 }  // namespace
+
+double LayerGroup::DecodeWeight(int component, int channel) const {
+  const double weight = decode.at(component, channel);
+  if (component >= refined()) return weight;
+  return weight + decode.at(components() + component, channel) / Int8Matrix::kRefinement;
+}
 
 int SigmaClassOf(float sigma, float step) {
   const float relative = sigma / step * kHalfClass;

@@ -37,8 +37,8 @@ struct LayerGroup {
   std::vector<float> mean;
   // [features, channels]; empty without prediction.
   WeightMatrix predictor;
-  // [channels, components] and [components, channels]. Both empty where the components are the channels themselves,
-  // each divided by its `scale`.
+  // [channels, components] and [components + refined(), channels]. Both empty where the components are the channels
+  // themselves, each divided by its `scale`.
   Bf16Matrix encode;
   WeightMatrix decode;
   std::vector<float> scale;
@@ -46,6 +46,11 @@ struct LayerGroup {
   std::vector<float> sigma;
 
   int components() const { return static_cast<int>(sigma.size()); }
+  // The first components, which vary most, have a second row in a `decode` of bytes, after those of all components: it
+  // counts 1 / Int8Matrix::kRefinement. So what rounding a row leaves is small beside a step for them, too.
+  int refined() const { return decode.empty() ? 0 : decode.inputs() - components(); }
+  // What a component contributes to a channel.
+  double DecodeWeight(int component, int channel) const;
 };
 
 // Statistics of quantised components, by class of log2(sigma / step): four classes an octave.

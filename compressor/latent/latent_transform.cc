@@ -16,6 +16,30 @@ std::vector<int> AllOf(int count) {
   return all;
 }
 
+// Of features as fixed-point numbers. They predict most of what large components are, so that what is rounded off them
+// must be far below a step.
+constexpr float kFeatureUnit = 1.0f / 8;
+
+FixedPointColumns FixedFeatures(std::vector<float> features, int count, int columns) {
+  for (float& value : features) value *= 1 / kFeatureUnit;
+  return ToFixedPoint(AllOf(count), features.data(), columns);
+}
+
+// The latent, and once more those of its components that have a second row.
+SparseLatent WithRefinements(const LayerGroup& group, const SparseLatent& latent, int columns) {
+  SparseLatent all;
+  all.used.reserve(latent.used.size() + group.refined());
+  all.values.reserve(all.used.capacity() * columns);
+  all = latent;
+  for (size_t i = 0; i < latent.used.size() && latent.used[i] < group.refined(); ++i) {
+    all.used.push_back(group.components() + latent.used[i]);
+    for (int t = 0; t < columns; ++t) {
+      all.values.push_back(latent.values[i * columns + t] * (1.0f / Int8Matrix::kRefinement));
+    }
+  }
+  return all;
+}
+
 }  // namespace
 
 std::vector<float> StandardisedFeatures(const LatentProfile& profile, absl::Span<const float> hidden_states, int known,
@@ -36,7 +60,7 @@ LatentTransform::LatentTransform(const LatentProfile& profile, const BlockShape&
       panels_(shape, context),
       features_(StandardisedFeatures(profile, context.hidden_states, shape.tokens - panels_.tokens(), panels_.tokens(),
                                      panels_.columns())),
-      fixed_features_(ToFixedPoint(AllOf(profile.features), features_.data(), panels_.columns())) {}
+      fixed_features_(FixedFeatures(features_, profile.features, panels_.columns())) {}
 
 absl::Status LatentTransform::CheckContext(const LatentProfile& profile, const BlockShape& shape,
                                            const BlockContext& context) {
@@ -76,7 +100,7 @@ std::vector<float> LatentTransform::Predict(const LayerGroup& group) const {
     std::fill_n(predicted.begin() + static_cast<size_t>(c) * columns(), columns(), group.mean[c]);
   }
   if (group.predictor.int8() != nullptr) {
-    AddProduct(*group.predictor.int8(), fixed_features_, columns(), 1, predicted.data());
+    AddProduct(*group.predictor.int8(), fixed_features_, kFeatureUnit, predicted.data());
   } else if (!group.predictor.empty()) {
     AddProduct(*group.predictor.bf16(), AllOf(profile_.features), features_.data(), columns(), predicted.data());
   }
@@ -103,7 +127,10 @@ std::vector<float> LatentTransform::Analyse(const LayerGroup& group, BlockView b
 void LatentTransform::Synthesise(const LayerGroup& group, const SparseLatent& latent, std::vector<float> predicted,
                                  MutableBlockView block) const {
   std::vector<float>& values = predicted;
-  if (!group.decode.empty()) {
+  if (group.refined() > 0) {
+    const SparseLatent refined = WithRefinements(group, latent, columns());
+    group.decode.AddProduct(refined.used, refined.values.data(), columns(), refined.unit, values.data());
+  } else if (!group.decode.empty()) {
     group.decode.AddProduct(latent.used, latent.values.data(), columns(), latent.unit, values.data());
   } else {
     for (size_t i = 0; i < latent.used.size(); ++i) {

@@ -208,16 +208,19 @@ Latent ReadLatent(const std::string& container, size_t payload, const Profile& p
   return latent;
 }
 
-// "Fixed point": rows of numbers, some of them absent, each number rounded as its exponent says.
-using Rows = std::vector<std::vector<float>>;
-Rows FixedPoint(const Rows& x) {
+// "Fixed point": the numbers of a token, some of them absent, rounded as their exponents say.
+struct Number {
+  bool absent = false;
+  float value = 0;
+};
+std::vector<double> FixedPoint(const std::vector<Number>& x) {
   const auto magnitude = [](float value) {
     return std::isnan(value) ? 0.0 : std::min<double>(std::abs(value), 1 << 26);
   };
-  std::vector<double> largest;  // of 128 rows each; -1 where all are absent
+  std::vector<double> largest;  // of 128 numbers each; -1 where all are absent
   for (size_t i = 0; i < x.size(); ++i) {
     if (i % 128 == 0) largest.push_back(-1);
-    for (const float value : x[i]) largest.back() = std::max(largest.back(), magnitude(value));
+    if (!x[i].absent) largest.back() = std::max(largest.back(), magnitude(x[i].value));
   }
   double bound = 0;
   for (const double m : largest) bound += m < 0 ? 0 : (m + 1) * 128 * 127;
@@ -228,36 +231,40 @@ Rows FixedPoint(const Rows& x) {
     while (m * std::pow(2, e) > most) --e;
     return e;
   };
-  Rows rounded = x;
+  std::vector<double> rounded;
   for (size_t i = 0; i < x.size(); ++i) {
     const double m = std::max(largest[i / 128], 0.0);
     const int one_byte = finest(m, 127);
     const int e = one_byte >= std::min(3, common) ? one_byte : finest(m, 127 * 256);
-    for (float& value : rounded[i]) {
-      const double scaled = std::copysign(magnitude(value), value) * std::pow(2, e);
-      value = static_cast<float>(std::nearbyint(scaled) / std::pow(2, e));
-    }
+    const double value = std::copysign(magnitude(x[i].value), x[i].value);
+    rounded.push_back(std::nearbyint(value * std::pow(2, e)) / std::pow(2, e));
   }
   return rounded;
 }
 
-// Adds the product of a matrix with rows of one token to y: sums of integers are exact in double.
+// Rows of numbers, of each input one: [inputs][coded token], empty where the input is absent.
+using Rows = std::vector<std::vector<float>>;
+
+// Adds the product of a matrix with one token of the rows to y: sums of integers are exact in double.
 void AddProduct(const Tensor& matrix, const Tensor& scales, const Rows& rows, size_t t, float unit,
                 std::vector<float>& y) {
-  const Rows fixed = matrix.dtype == "I8" ? FixedPoint(rows) : Rows();
+  std::vector<Number> x;
+  for (const std::vector<float>& row : rows) x.push_back({row.empty(), row.empty() ? 0 : row[t]});
+  const std::vector<double> fixed = FixedPoint(x);
   for (size_t c = 0; c < y.size(); ++c) {
     double sum = 0;
-    for (size_t i = 0; i < rows.size(); ++i) {
-      if (rows[i].empty()) continue;
+    for (size_t i = 0; i < x.size(); ++i) {
+      if (x[i].absent) continue;
       if (matrix.dtype == "I8") {
-        sum += static_cast<double>(matrix.at(i, c)) * fixed[i][t];
+        sum += static_cast<double>(matrix.at(i, c)) * fixed[i];
       } else {
-        const float x = rows[i][t] * unit;
-        y[c] = std::fma(matrix.at(i, c), x, y[c]);
+        const float input = x[i].value * unit;
+        y[c] = std::fma(matrix.at(i, c), input, y[c]);
       }
     }
-    const float factor = matrix.dtype == "I8" ? scales.values[c] * unit : 0;
-    if (matrix.dtype == "I8") y[c] = std::fma(static_cast<float>(sum), factor, y[c]);
+    if (matrix.dtype != "I8") continue;
+    const float factor = scales.values[c] * unit;
+    y[c] = std::fma(static_cast<float>(sum), factor, y[c]);
   }
 }
 
@@ -276,9 +283,22 @@ Rows Features(const Profile& profile, const std::vector<float>& hidden, size_t k
 // Steps 1 to 3 of "Values" for one token.
 std::vector<float> ChannelsOf(const Group& group, const Rows& features, const Rows& z, float step, size_t t) {
   std::vector<float> y = group.mean.values;
-  if (group.predictor.present()) AddProduct(group.predictor, group.predictor_scale, features, t, 1, y);
+  if (group.predictor.present()) {
+    // A power of two.
+    const float unit = group.predictor.dtype == "I8" ? 1.0F / 8 : 1;
+    Rows inputs = features;
+    for (std::vector<float>& row : inputs) {
+      for (float& value : row) value /= unit;
+    }
+    AddProduct(group.predictor, group.predictor_scale, inputs, t, unit, y);
+  }
   if (group.decode.present()) {
-    AddProduct(group.decode, group.decode_scale, z, t, step, y);
+    Rows inputs = z;
+    for (size_t k = 0; inputs.size() < group.decode.shape[0]; ++k) {
+      inputs.push_back(z[k]);
+      for (float& value : inputs.back()) value /= 128;
+    }
+    AddProduct(group.decode, group.decode_scale, inputs, t, step, y);
     return y;
   }
   for (size_t c = 0; c < y.size(); ++c) {
@@ -334,7 +354,9 @@ std::vector<int> Levels(const Profile& profile, const Group& group, float step) 
         continue;
       }
       const double scale = group.decode.dtype == "I8" ? group.decode_scale.values[c] : 1;
-      const double weight = scale * group.decode.at(k, c);
+      double weight = scale * group.decode.at(k, c);
+      const size_t second = group.sigma.values.size() + k;
+      if (second < group.decode.shape[0]) weight += scale * group.decode.at(second, c) / 128;
       const double square = weight * weight;
       squares[c] = squares[c] + error * square;
     }

@@ -283,7 +283,7 @@ std::vector<ErrorLevel> ErrorLevels(const LatentProfile& profile, float step) {
         continue;
       }
       for (size_t c = 0; c < channels; ++c) {
-        const double weight = group.decode.at(k, static_cast<int>(c));
+        const double weight = group.DecodeWeight(k, static_cast<int>(c));
         squares[c] += error * (weight * weight);
       }
     }

@@ -38,8 +38,9 @@ std::vector<double> Orthogonal(int n, TestRandom& random) {
 }
 
 // [inputs, outputs] in the form that the options say.
-WeightMatrix WeightsOf(int inputs, int outputs, const std::vector<float>& values, const TestProfileOptions& options) {
-  if (!options.bf16) return Int8Matrix::Nearest(inputs, outputs, values);
+WeightMatrix WeightsOf(int inputs, int outputs, const std::vector<float>& values, const TestProfileOptions& options,
+                       int refined = 0) {
+  if (!options.bf16) return Int8Matrix::Nearest(inputs, outputs, values, refined);
   Bf16Matrix matrix{.inputs = inputs, .outputs = outputs};
   for (const float value : values) matrix.values.push_back(NarrowToBf16(value));
   return matrix;
@@ -49,38 +50,6 @@ WeightMatrix RandomPredictor(int inputs, int outputs, const TestProfileOptions& 
   std::vector<float> values(static_cast<size_t>(inputs) * outputs);
   for (float& value : values) value = 0.3f * random.Normal();
   return WeightsOf(inputs, outputs, values, options);
-}
-
-// Brings encode nearer to the inverse of decode, which was rounded, by a step of Newton's method:
-// encode^T <- 2 encode^T - encode^T (decode^T encode^T).
-void InvertDecode(LayerGroup& group) {
-  const int channels = group.encode.inputs;
-  const int components = group.encode.outputs;
-  const int columns = PaddedColumns(channels);
-  std::vector<int> all_components(components);
-  std::iota(all_components.begin(), all_components.end(), 0);
-  std::vector<int> all_channels(channels);
-  std::iota(all_channels.begin(), all_channels.end(), 0);
-  // So small that rounding to a fixed point does not matter.
-  constexpr float kUnit = 1.0f / 65536;
-  std::vector<float> encode(static_cast<size_t>(components) * columns);
-  for (int k = 0; k < components; ++k) {
-    for (int c = 0; c < channels; ++c) {
-      encode[static_cast<size_t>(k) * columns + c] =
-          WidenBf16(group.encode.values[static_cast<size_t>(c) * components + k]) / kUnit;
-    }
-  }
-  std::vector<float> product(static_cast<size_t>(channels) * columns);
-  group.decode.AddProduct(all_components, encode.data(), columns, kUnit, product.data());
-  std::vector<float> change(encode.size());
-  AddProduct(group.encode, all_channels, product.data(), columns, change.data());
-  for (int k = 0; k < components; ++k) {
-    for (int c = 0; c < channels; ++c) {
-      const size_t place = static_cast<size_t>(k) * columns + c;
-      group.encode.values[static_cast<size_t>(c) * components + k] =
-          NarrowToBf16(2 * kUnit * encode[place] - change[place]);
-    }
-  }
 }
 
 // encode = diag(metric) U and decode = U^T diag(1 / metric), the first `components` components of them.
@@ -99,8 +68,7 @@ void AddBasis(int channels, int components, const TestProfileOptions& options, T
       decode[static_cast<size_t>(k) * channels + c] = static_cast<float>(entry / metric[c]);
     }
   }
-  group.decode = WeightsOf(components, channels, decode, options);
-  if (!options.bf16) InvertDecode(group);
+  group.decode = WeightsOf(components, channels, decode, options, std::min(components, options.refined));
 }
 
 LayerGroup MakeGroup(const LatentProfile& profile, int first_layer, int layers, const TestProfileOptions& options,

@@ -31,6 +31,8 @@ struct TestProfileOptions {
   int first_diagonal_group = 1 << 20;
   // Components are fewer than channels by so many, where there is a basis.
   int dropped = 4;
+  // Components with a second row.
+  int refined = 5;
   // Of bf16, as in profiles of version 1, instead of 8-bit integers.
   bool bf16 = false;
   // Deviations fall from this ...

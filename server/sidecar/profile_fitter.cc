@@ -1,12 +1,16 @@
 #include "server/sidecar/profile_fitter.h"
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/diag_embed.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/linalg_cholesky.h>
 #include <ATen/ops/linalg_eigh.h>
 #include <ATen/ops/linalg_solve.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -34,9 +38,49 @@ std::vector<float> ToVector(const at::Tensor& x) {
   return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
 }
 
-// [inputs, outputs].
-Int8Matrix ToInt8(const at::Tensor& x) {
-  return Int8Matrix::Nearest(static_cast<int>(x.size(0)), static_cast<int>(x.size(1)), ToVector(x));
+// A symmetric positive matrix F in double, F^(1/2) and F^(-1/2).
+struct Metric {
+  explicit Metric(const at::Tensor& f) : matrix(f) {
+    const auto [values, vectors] = at::linalg_eigh(f);
+    const at::Tensor roots = values.maximum(values.max().mul(1e-9)).sqrt();
+    root = vectors.mul(roots).matmul(vectors.t());
+    inverse_root = vectors.div(roots).matmul(vectors.t());
+  }
+
+  at::Tensor matrix;
+  at::Tensor root;
+  at::Tensor inverse_root;
+};
+
+// Components that have a second row. They have more than nine tenths of the variance.
+constexpr int kRefined = 64;
+
+// Rows [inputs, outputs] in bytes, the first `refined` of them in two, so rounded that an error matters little in the
+// metric: what rounding an output leaves is made up for by the outputs after it, as in GPTQ (Frantar et al. 2022,
+// arXiv:2210.17323).
+Int8Matrix RoundedInMetric(const at::Tensor& rows, const Metric& metric, int refined) {
+  const int inputs = static_cast<int>(rows.size(0));
+  const int outputs = static_cast<int>(rows.size(1));
+  const at::Tensor factor = at::linalg_cholesky(metric.inverse_root.matmul(metric.inverse_root), /*upper=*/true);
+  const std::vector<float> scales = Int8Matrix::Nearest(inputs, outputs, ToVector(rows)).scales();
+  at::Tensor parts = at::ones({inputs}, at::kDouble);  // of an integer
+  parts.narrow(0, 0, refined).fill_(Int8Matrix::kRefinement);
+  const at::Tensor largest = parts.mul(Int8Matrix::kLargest);
+  // Output by output is row by row here.
+  const at::Tensor rest = rows.to(at::kDouble).t().contiguous();
+  at::Tensor rounded = at::empty_like(rest);
+  for (int64_t o = 0; o < outputs; ++o) {
+    const double scale = scales[o];
+    rounded[o].copy_(rest[o].div(scale).mul(parts).round().clamp(largest.neg(), largest).div(parts));
+    const at::Tensor error = rest[o].sub(rounded[o], scale).div(factor[o][o]);
+    const int64_t after = outputs - o - 1;
+    if (after > 0) rest.narrow(0, o + 1, after).addr_(factor[o].narrow(0, o + 1, after), error, 1, -1);
+  }
+  const at::Tensor integers = rounded.round();
+  const at::Tensor second = rounded.sub(integers).mul(Int8Matrix::kRefinement).narrow(1, 0, refined);
+  const at::Tensor bytes = at::cat({integers, second}, 1).t().to(at::kChar).contiguous();
+  return {inputs + refined, outputs,
+          absl::MakeConstSpan(bytes.const_data_ptr<int8_t>(), static_cast<size_t>(bytes.numel())), scales};
 }
 
 // What such a matrix stands for, in double.
@@ -69,14 +113,6 @@ bool Load(std::istream& stream, const at::Tensor& x) {
   stream.read(data, static_cast<std::streamsize>(x.nbytes()));
   stream.read(digest.data(), static_cast<std::streamsize>(digest.size()));
   return stream.good() && compressor::ComputeDigest({data, x.nbytes()}).ToBytes() == digest;
-}
-
-// F^power of a symmetric positive matrix, for power 1/2 and -1/2.
-std::pair<at::Tensor, at::Tensor> SquareRoots(const at::Tensor& matrix) {
-  const auto [values, vectors] = at::linalg_eigh(matrix);
-  const at::Tensor least = values.max().mul(1e-9);
-  const at::Tensor roots = values.maximum(least).sqrt();
-  return {vectors.mul(roots).matmul(vectors.t()), vectors.div(roots).matmul(vectors.t())};
 }
 
 // The metric in which each channel has a variance of 1.
@@ -245,8 +281,11 @@ absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit(bool basis) const {
       continue;
     }
     const at::Tensor cross = sums.cross.to(at::kDouble).div(count).sub(feature_mean.outer(mean));
+    fisher =
+        fisher.mul(1 - options_.diagonal_share).add(at::diag_embed(fisher.diagonal()).mul(options_.diagonal_share));
+    Metric metric(by_variance ? InverseDiagonal(covariance) : fisher);
     // As it will be stored, so that mean and covariance are of what it leaves.
-    const Int8Matrix stored_predictor = ToInt8(at::linalg_solve(steadied, cross));
+    const Int8Matrix stored_predictor = RoundedInMetric(at::linalg_solve(steadied, cross), metric, /*refined=*/0);
     const at::Tensor predictor = ValuesOf(stored_predictor);
     const at::Tensor explained = predictor.t().matmul(cross);
     const at::Tensor left =
@@ -254,19 +293,20 @@ absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit(bool basis) const {
     group.predictor = stored_predictor;
     group.mean = ToVector(mean.add(sums.offset.squeeze(1)).sub(predictor.t().mv(feature_mean)));
 
-    if (by_variance) fisher = InverseDiagonal(left);
+    if (by_variance) metric = Metric(InverseDiagonal(left));
     if (!basis) {
-      SetScales(fisher, left, group);
+      SetScales(metric.matrix, left, group);
       continue;
     }
-    fisher =
-        fisher.mul(1 - options_.diagonal_share).add(at::diag_embed(fisher.diagonal()).mul(options_.diagonal_share));
-    const auto [root, inverse_root] = SquareRoots(fisher);
     // The largest first.
-    const at::Tensor directions = std::get<1>(at::linalg_eigh(root.matmul(left).matmul(root))).flip(1);
-    const Int8Matrix decode = ToInt8(directions.t().matmul(inverse_root));
-    group.decode = decode;
-    const at::Tensor encode = BestEncoder(ValuesOf(decode), fisher);
+    const at::Tensor directions = std::get<1>(at::linalg_eigh(metric.root.matmul(left).matmul(metric.root))).flip(1);
+    const int components = static_cast<int>(directions.size(1));
+    const int refined = std::min(components, kRefined);
+    const Int8Matrix stored_decode = RoundedInMetric(directions.t().matmul(metric.inverse_root), metric, refined);
+    group.decode = stored_decode;
+    const at::Tensor decode = ValuesOf(stored_decode);
+    decode.narrow(0, 0, refined).add_(decode.narrow(0, components, refined), 1.0 / Int8Matrix::kRefinement);
+    const at::Tensor encode = BestEncoder(decode.narrow(0, 0, components), metric.matrix);
     group.encode = ToBf16(encode);
     const at::Tensor variances = encode.mul(left.matmul(encode)).sum(0);
     group.sigma = ToVector(variances.maximum(variances.max().mul(1e-12)).sqrt());

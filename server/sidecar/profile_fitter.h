@@ -32,7 +32,7 @@ struct FitOptions {
 
   bool transforms() const { return layers_per_group > 0; }
   // Added to the diagonal of the standardised features' covariance: keeps the prediction from fitting noise.
-  double ridge = 1e-3;
+  double ridge = 0.01;
   // Share of the Fisher information's diagonal in the metric, which steadies directions that few gradients showed.
   double diagonal_share = 0.05;
 };
