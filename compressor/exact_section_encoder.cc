@@ -109,7 +109,7 @@ void SectionEncoder::MakeSymbols(absl::Span<const uint16_t> values, size_t token
     uint8_t* const symbols = scratch.symbols.data() + c * tokens;
     const absl::Span<const uint16_t> channel = values.subspan(c * tokens, tokens);
     PlaceInWindow(channel, model, symbols);
-    for (size_t i = 0; i < tokens; ++i) symbols[i] = table.available[symbols[i]];
+    for (size_t i = 0; i < tokens; ++i) symbols[i] = table.Available(symbols[i]);
     CollectEscapes(channel, symbols, scratch.escapes);
     std::fill_n(scratch.table_of.begin() + static_cast<ptrdiff_t>(c * tokens), tokens, model.table);
   }
