@@ -1,8 +1,5 @@
 #include "compressor/block.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <array>
 #include <bit>
 
@@ -10,6 +7,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "compressor/xxh3.h"
 
 static_assert(std::endian::native == std::endian::little, "blocks and formats are little endian");
 
@@ -18,7 +16,7 @@ namespace {
 
 constexpr int kMaxDimension = 4096;
 
-Digest128 FromXxh(XXH128_hash_t hash) { return {.high = hash.high64, .low = hash.low64}; }
+Digest128 FromXxh3(const Xxh3Digest& digest) { return {.high = digest.high, .low = digest.low}; }
 
 }  // namespace
 
@@ -70,13 +68,14 @@ BlockId ComputeBlockId(BlockView block) {
   const std::array<uint32_t, 4> dimensions = {
       static_cast<uint32_t>(shape.layers), static_cast<uint32_t>(shape.kv_heads), static_cast<uint32_t>(shape.head_dim),
       static_cast<uint32_t>(shape.tokens)};
-  XXH3_state_t state;
-  XXH3_128bits_reset(&state);
-  XXH3_128bits_update(&state, dimensions.data(), sizeof(dimensions));
-  XXH3_128bits_update(&state, block.values.data(), block.values.size() * sizeof(uint16_t));
-  return FromXxh(XXH3_128bits_digest(&state));
+  return FromXxh3(Xxh3Wide({.first = dimensions.data(),
+                            .first_bytes = sizeof(dimensions),
+                            .second = block.values.data(),
+                            .second_bytes = block.values.size() * sizeof(uint16_t)}));
 }
 
-Digest128 ComputeDigest(std::string_view bytes) { return FromXxh(XXH3_128bits(bytes.data(), bytes.size())); }
+Digest128 ComputeDigest(std::string_view bytes) {
+  return FromXxh3(Xxh3Wide({.first = bytes.data(), .first_bytes = bytes.size(), .second = "", .second_bytes = 0}));
+}
 
 }  // namespace quicksave::compressor

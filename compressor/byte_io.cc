@@ -1,11 +1,10 @@
 #include "compressor/byte_io.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+#include "compressor/xxh3.h"
 
 namespace quicksave::compressor {
 
-uint64_t Checksum(std::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+uint64_t Checksum(std::string_view bytes) { return Xxh3(bytes.data(), bytes.size()); }
 
 void AppendChecksum(std::string& out) { AppendInteger(out, Checksum(out)); }
 

@@ -51,9 +51,19 @@ struct BlockContext {
 struct EncodedBlock {
   std::string bytes;
   uint32_t tensors_per_section = 0;
-  // Sizes in bytes, ceil(tensors / tensors_per_section) of them; their sum is bytes.size().
+  // Sizes in bytes, ceil(tensors / tensors_per_section) of them; their sum is payload().size().
   std::vector<uint32_t> section_sizes;
+  // So many bytes before the payload are no part of it. With ContainerHeaderBytes(section_sizes.size()) of them the
+  // payload need not be copied into its container.
+  size_t header_room = 0;
+
+  std::string_view payload() const { return std::string_view(bytes).substr(header_room); }
 };
+
+// Size of the header of a container with so many sections.
+constexpr size_t ContainerHeaderBytes(size_t sections) {
+  return 96 + sections * (sizeof(uint32_t) + sizeof(uint64_t)) + sizeof(uint64_t);
+}
 
 // A view of the same, as Decode takes it.
 struct EncodedBlockView {

@@ -13,7 +13,6 @@ namespace {
 constexpr std::string_view kMagic = "QSBK";
 // Magic, version, a reserved field and the header's size: the same in every version.
 constexpr size_t kPrefixBytes = 12;
-constexpr size_t kFixedBytes = 96;
 constexpr size_t kBytesPerSection = sizeof(uint32_t) + sizeof(uint64_t);
 
 absl::Status Damaged(absl::string_view what) { return absl::DataLossError(absl::StrCat("block container: ", what)); }
@@ -91,11 +90,11 @@ absl::StatusOr<Header> ParseHeader(std::string_view bytes) {
   return header;
 }
 
-std::string WriteContainer(const Codec& codec, const BlockShape& shape, const BlockId& block_id,
-                           const EncodedBlock& encoded) {
-  const size_t header_bytes = kFixedBytes + encoded.section_sizes.size() * kBytesPerSection + sizeof(uint64_t);
+std::string WriteHeader(const Codec& codec, const BlockShape& shape, const BlockId& block_id,
+                        const EncodedBlock& encoded) {
+  const size_t header_bytes = ContainerHeaderBytes(encoded.section_sizes.size());
   std::string out;
-  out.reserve(header_bytes + encoded.bytes.size());
+  out.reserve(header_bytes);
   out += kMagic;
   AppendInteger(out, kContainerVersion);
   AppendInteger(out, uint16_t{0});
@@ -110,15 +109,22 @@ std::string WriteContainer(const Codec& codec, const BlockShape& shape, const Bl
   }
   AppendInteger(out, encoded.tensors_per_section);
   AppendInteger(out, static_cast<uint32_t>(encoded.section_sizes.size()));
-  AppendInteger(out, uint64_t{encoded.bytes.size()});
-  std::string_view rest = encoded.bytes;
+  std::string_view rest = encoded.payload();
+  AppendInteger(out, uint64_t{rest.size()});
   for (const uint32_t size : encoded.section_sizes) {
     AppendInteger(out, size);
     AppendInteger(out, Checksum(rest.substr(0, size)));
     rest.remove_prefix(size);
   }
   AppendChecksum(out);
-  return out += encoded.bytes;
+  return out;
+}
+
+std::string WriteContainer(const Codec& codec, const BlockShape& shape, const BlockId& block_id, EncodedBlock encoded) {
+  const std::string header = WriteHeader(codec, shape, block_id, encoded);
+  // Where there is room of just this size, nothing moves.
+  encoded.bytes.replace(0, encoded.header_room, header);
+  return std::move(encoded.bytes);
 }
 
 // Decodes a parsed container.
@@ -181,7 +187,7 @@ absl::StatusOr<std::string> EncodeBlock(const Codec& codec, BlockView block, con
                                         const BlockContext& context) {
   absl::StatusOr<EncodedBlock> encoded = codec.Encode(block, context);
   if (!encoded.ok()) return encoded.status();
-  return WriteContainer(codec, block.shape, block_id, *encoded);
+  return WriteContainer(codec, block.shape, block_id, *std::move(encoded));
 }
 
 absl::Status DecodeBlock(const CodecRegistry& registry, std::string_view bytes, const BlockContext& context,

@@ -128,7 +128,6 @@ EncodeTable::EncodeTable(const TableFrequencies& frequencies) {
     symbols[s] = {.reciprocal = frequency == 0 ? 0 : ~uint32_t{0} / frequency,
                   .frequency = static_cast<uint16_t>(frequency),
                   .start = static_cast<uint16_t>(start)};
-    available[s] = static_cast<uint8_t>(frequency == 0 ? kEscapeSymbol : s);
     start += frequency;
   }
 }

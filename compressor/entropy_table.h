@@ -67,8 +67,9 @@ struct EncodeSymbol {
 // The encoder's form of a table.
 struct EncodeTable {
   std::array<EncodeSymbol, kSymbols> symbols;
+
   // The symbol itself, or kEscapeSymbol if the table lacks it.
-  std::array<uint8_t, kSymbols> available;
+  uint8_t Available(uint8_t symbol) const { return symbols[symbol].frequency == 0 ? kEscapeSymbol : symbol; }
 
   // `frequencies` must be valid.
   explicit EncodeTable(const TableFrequencies& frequencies);

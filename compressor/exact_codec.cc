@@ -51,7 +51,10 @@ class ExactCodec final : public Codec {
     if (absl::Status status = CheckProfile(block.shape, context); !status.ok()) return status;
     const auto tokens = static_cast<size_t>(block.shape.tokens);
     EncodedBlock encoded{.tensors_per_section = TensorsPerSection(block.shape)};
-    encoded.bytes.reserve(block.shape.bytes() / 4 * 3);
+    const size_t sections = (block.shape.tensors() - 1) / encoded.tensors_per_section + 1;
+    encoded.header_room = ContainerHeaderBytes(sections);
+    encoded.bytes.reserve(encoded.header_room + block.shape.bytes() / 4 * 3);
+    encoded.bytes.resize(encoded.header_room);
     SectionScratch scratch;
     const auto encode = [&](size_t first, size_t channels) {
       const size_t before = encoded.bytes.size();
@@ -72,23 +75,17 @@ class ExactCodec final : public Codec {
     if (payload_version != kVersion || encoded.tensors_per_section == 0) {
       return absl::DataLossError("exact payload of an impossible version or division");
     }
+    absl::StatusOr<std::vector<SectionInput>> sections = Divide(encoded, out);
+    if (!sections.ok()) return sections.status();
     const auto tokens = static_cast<size_t>(out.shape.tokens);
-    std::string_view rest = encoded.bytes;
-    size_t section = 0;
-    SectionScratch scratch;
-    const auto decode = [&](size_t first, size_t channels) {
-      if (section == encoded.section_sizes.size() || encoded.section_sizes[section] > rest.size()) {
-        return absl::DataLossError("exact payload cut short");
-      }
-      const std::string_view bytes = rest.substr(0, encoded.section_sizes[section++]);
-      rest.remove_prefix(bytes.size());
-      return decoder_.Decode(bytes, tokens, Models(first, channels), scratch,
-                             out.values.subspan(first * tokens, channels * tokens));
-    };
-    absl::Status status = ForEachSection(out.shape, encoded.tensors_per_section, decode);
-    if (!status.ok()) return status;
-    if (section != encoded.section_sizes.size() || !rest.empty()) return absl::DataLossError("exact payload too long");
-    return absl::OkStatus();
+    SectionScratch first;
+    SectionScratch second;
+    size_t i = 0;
+    for (; i + 2 <= sections->size(); i += 2) {
+      absl::Status status = decoder_.DecodePair((*sections)[i], (*sections)[i + 1], tokens, first, second);
+      if (!status.ok()) return status;
+    }
+    return i < sections->size() ? decoder_.Decode((*sections)[i], tokens, first) : absl::OkStatus();
   }
 
  private:
@@ -106,6 +103,30 @@ class ExactCodec final : public Codec {
                                                         std::string(context.model_fingerprint)));
     }
     return absl::OkStatus();
+  }
+
+  // DATA_LOSS if the sections are not those of the shape.
+  absl::StatusOr<std::vector<SectionInput>> Divide(const EncodedBlockView& encoded, MutableBlockView out) const {
+    const auto tokens = static_cast<size_t>(out.shape.tokens);
+    std::string_view rest = encoded.bytes;
+    std::vector<SectionInput> sections;
+    const auto divide = [&](size_t first, size_t channels) {
+      const size_t section = sections.size();
+      if (section == encoded.section_sizes.size() || encoded.section_sizes[section] > rest.size()) {
+        return absl::DataLossError("exact payload cut short");
+      }
+      sections.push_back({.bytes = rest.substr(0, encoded.section_sizes[section]),
+                          .models = Models(first, channels),
+                          .values = out.values.subspan(first * tokens, channels * tokens)});
+      rest.remove_prefix(encoded.section_sizes[section]);
+      return absl::OkStatus();
+    };
+    absl::Status status = ForEachSection(out.shape, encoded.tensors_per_section, divide);
+    if (!status.ok()) return status;
+    if (sections.size() != encoded.section_sizes.size() || !rest.empty()) {
+      return absl::DataLossError("exact payload too long");
+    }
+    return sections;
   }
 
   absl::Span<const ChannelModel> Models(size_t first, size_t channels) const {

@@ -11,10 +11,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "compressor/byte_io.h"
 #include "compressor/entropy_table.h"
+#include "compressor/exact_values.h"
 #include "compressor/model_adjuster.h"
+#include "compressor/rans.h"
 
 namespace quicksave::compressor {
 
@@ -25,6 +28,8 @@ enum class SectionMode : uint8_t { kRaw = 0, kProfileModels = 1, kOwnModels = 2,
 struct SectionScratch {
   std::vector<uint8_t> symbols;
   std::vector<uint16_t> words;
+  std::vector<uint8_t> raw_bits;
+  // Room for all values and for a vector beyond them.
   std::vector<uint16_t> escapes;
   // The model of each channel, and the bytes that tell them.
   std::vector<ChannelModel> models;
@@ -46,10 +51,20 @@ class SectionEncoder {
  private:
   SectionMode ChooseModels(absl::Span<const uint16_t> values, size_t tokens, absl::Span<const ChannelModel> models,
                            SectionScratch& scratch) const;
-  void MakeSymbols(absl::Span<const uint16_t> values, size_t tokens, SectionScratch& scratch) const;
+  // Fills the scratch's symbols, tables, raw bits and escapes; returns the number of these.
+  size_t MakeSymbols(absl::Span<const uint16_t> values, size_t tokens, SectionScratch& scratch) const;
 
   std::vector<EncodeTable> tables_;
+  std::vector<AvailableSymbols> available_;
   ModelAdjuster adjuster_;
+};
+
+// A section to decode: all its bytes, the profile's model of each channel (or nothing without a profile), and where
+// the channels' values go.
+struct SectionInput {
+  std::string_view bytes;
+  absl::Span<const ChannelModel> models;
+  absl::Span<uint16_t> values;
 };
 
 // Decodes sections with one set of tables. Immutable.
@@ -57,20 +72,31 @@ class SectionDecoder {
  public:
   explicit SectionDecoder(absl::Span<const TableFrequencies> tables);
 
-  // Decodes `bytes`, a whole section, into `values`, channels of `tokens` values each. `models` holds the profile's
-  // model of each channel, or nothing without a profile. DATA_LOSS if Encode cannot have written the bytes.
-  absl::Status Decode(std::string_view bytes, size_t tokens, absl::Span<const ChannelModel> models,
-                      SectionScratch& scratch, absl::Span<uint16_t> values) const;
+  // Decodes a section into channels of `tokens` values each. DATA_LOSS if Encode cannot have written the bytes.
+  absl::Status Decode(const SectionInput& section, size_t tokens, SectionScratch& scratch) const;
+  // Two sections at once, which is faster.
+  absl::Status DecodePair(const SectionInput& first, const SectionInput& second, size_t tokens,
+                          SectionScratch& first_scratch, SectionScratch& second_scratch) const;
 
  private:
+  // What a section's bytes consist of, once its models are read.
+  struct Parts {
+    bool raw = false;
+    std::string_view escapes;
+    std::string_view raw_bits;
+    RansInput symbols;
+  };
+
+  absl::StatusOr<Parts> Divide(const SectionInput& section, size_t tokens, SectionScratch& scratch) const;
+  absl::Status DecodeParts(const SectionInput& section, const Parts& parts, size_t tokens,
+                           const SectionScratch& scratch) const;
+  absl::Status Restore(const SectionInput& section, const Parts& parts, size_t tokens,
+                       const SectionScratch& scratch) const;
   absl::Status ReadModels(SectionMode mode, size_t channels, absl::Span<const ChannelModel> models, ByteReader& reader,
                           SectionScratch& scratch) const;
 
   std::vector<DecodeTable> tables_;
 };
-
-// The built-in table and window that fit values best, by their mean and mean deviation.
-ChannelModel EstimateBuiltinModel(absl::Span<const uint16_t> values);
 
 }  // namespace quicksave::compressor
 

@@ -3,7 +3,7 @@
 
 #include "compressor/byte_io.h"
 #include "compressor/exact_section.h"
-#include "compressor/rans.h"
+#include "compressor/exact_values.h"
 
 namespace quicksave::compressor {
 namespace {
@@ -41,38 +41,6 @@ bool ReadAdjustedModels(absl::Span<const ChannelModel> unadjusted, size_t tables
   return true;
 }
 
-void UnpackRawBits(std::string_view bytes, absl::Span<uint16_t> values) {
-  const auto* const packed = reinterpret_cast<const uint8_t*>(bytes.data());
-  for (size_t i = 0; i < values.size() / 2; ++i) {
-    values[2 * i] = packed[i] & 15;
-    values[2 * i + 1] = packed[i] >> 4;
-  }
-  if (values.size() % 2 != 0) values.back() = packed[values.size() / 2] & 15;
-}
-
-// Adds sign and magnitude class to the raw bits.
-void ApplySymbols(const uint8_t* symbols, const ChannelModel& model, absl::Span<uint16_t> values) {
-  const uint16_t start = model.window_start;
-  const uint16_t flip = model.flip_sign ? 0x80 : 0;
-  for (size_t i = 0; i < values.size(); ++i) {
-    const uint16_t symbol = symbols[i] ^ flip;
-    const auto magnitude = static_cast<uint16_t>((symbol & 0x7f) + start);
-    values[i] = static_cast<uint16_t>(values[i] | magnitude << kRawBits | (symbol & 0x80) << 8);
-  }
-}
-
-// Puts the escaped values in their places. False if there are more than `escapes` holds.
-bool ApplyEscapes(const uint8_t* symbols, ByteReader& escapes, absl::Span<uint16_t> values) {
-  const uint8_t* const end = symbols + values.size();
-  const uint8_t* next = symbols;
-  while ((next = static_cast<const uint8_t*>(std::memchr(next, kEscapeSymbol, static_cast<size_t>(end - next)))) !=
-         nullptr) {
-    values[static_cast<size_t>(next - symbols)] = escapes.Integer<uint16_t>();
-    ++next;
-  }
-  return escapes.ok();
-}
-
 }  // namespace
 
 SectionDecoder::SectionDecoder(absl::Span<const TableFrequencies> tables) : tables_(tables.begin(), tables.end()) {}
@@ -93,33 +61,71 @@ absl::Status SectionDecoder::ReadModels(SectionMode mode, size_t channels, absl:
   return good ? absl::OkStatus() : Damaged();
 }
 
-absl::Status SectionDecoder::Decode(std::string_view bytes, size_t tokens, absl::Span<const ChannelModel> models,
-                                    SectionScratch& scratch, absl::Span<uint16_t> values) const {
-  ByteReader reader(bytes);
+absl::StatusOr<SectionDecoder::Parts> SectionDecoder::Divide(const SectionInput& section, size_t tokens,
+                                                             SectionScratch& scratch) const {
+  const absl::Span<uint16_t> values = section.values;
+  ByteReader reader(section.bytes);
   const auto mode = static_cast<SectionMode>(reader.Integer<uint8_t>());
-  if (reader.ok() && mode == SectionMode::kRaw) return DecodeRaw(reader.rest(), values);
+  if (reader.ok() && mode == SectionMode::kRaw) {
+    absl::Status status = DecodeRaw(reader.rest(), values);
+    if (!status.ok()) return status;
+    return Parts{.raw = true};
+  }
   const auto escape_count = reader.Integer<uint32_t>();
   const size_t channels = values.size() / tokens;
-  if (absl::Status status = ReadModels(mode, channels, models, reader, scratch); !status.ok()) return status;
-  ByteReader escapes(reader.Bytes(escape_count * sizeof(uint16_t)));
-  const std::string_view raw_bits = reader.Bytes((values.size() + 1) / 2);
+  if (absl::Status status = ReadModels(mode, channels, section.models, reader, scratch); !status.ok()) return status;
+  Parts parts{.escapes = reader.Bytes(escape_count * sizeof(uint16_t)),
+              .raw_bits = reader.Bytes((values.size() + 1) / 2)};
   if (!reader.ok()) return Damaged();
   scratch.symbols.resize(std::max(scratch.symbols.size(), values.size()));
   scratch.table_of.resize(scratch.symbols.size());
   for (size_t c = 0; c < channels; ++c) {
     std::fill_n(scratch.table_of.begin() + static_cast<ptrdiff_t>(c * tokens), tokens, scratch.models[c].table);
   }
-  absl::Status status = RansDecode(reader.rest(), absl::MakeConstSpan(scratch.table_of.data(), values.size()), tables_,
-                                   absl::MakeSpan(scratch.symbols.data(), values.size()));
-  if (!status.ok()) return status;
-  UnpackRawBits(raw_bits, values);
-  for (size_t c = 0; c < channels; ++c) {
-    const uint8_t* const symbols = scratch.symbols.data() + c * tokens;
-    const absl::Span<uint16_t> channel = values.subspan(c * tokens, tokens);
-    ApplySymbols(symbols, scratch.models[c], channel);
-    if (!ApplyEscapes(symbols, escapes, channel)) return Damaged();
+  parts.symbols = {.bytes = reader.rest(),
+                   .table_of = absl::MakeConstSpan(scratch.table_of.data(), values.size()),
+                   .symbols = absl::MakeSpan(scratch.symbols.data(), values.size())};
+  return parts;
+}
+
+absl::Status SectionDecoder::Restore(const SectionInput& section, const Parts& parts, size_t tokens,
+                                     const SectionScratch& scratch) const {
+  std::string_view escapes = parts.escapes;
+  for (size_t c = 0; c < scratch.models.size(); ++c) {
+    const size_t first = c * tokens;
+    const CodedValues coded{
+        .symbols = parts.symbols.symbols.subspan(first, tokens), .raw_bits = parts.raw_bits, .first_raw = first};
+    if (!RestoreValues(scratch.models[c], coded, escapes, section.values.data() + first)) return Damaged();
   }
-  return escapes.rest().empty() ? absl::OkStatus() : Damaged();
+  return escapes.empty() ? absl::OkStatus() : Damaged();
+}
+
+absl::Status SectionDecoder::DecodeParts(const SectionInput& section, const Parts& parts, size_t tokens,
+                                         const SectionScratch& scratch) const {
+  if (parts.raw) return absl::OkStatus();
+  const RansInput& symbols = parts.symbols;
+  absl::Status status = RansDecode(symbols.bytes, symbols.table_of, tables_, symbols.symbols);
+  return status.ok() ? Restore(section, parts, tokens, scratch) : status;
+}
+
+absl::Status SectionDecoder::Decode(const SectionInput& section, size_t tokens, SectionScratch& scratch) const {
+  const absl::StatusOr<Parts> parts = Divide(section, tokens, scratch);
+  return parts.ok() ? DecodeParts(section, *parts, tokens, scratch) : parts.status();
+}
+
+absl::Status SectionDecoder::DecodePair(const SectionInput& first, const SectionInput& second, size_t tokens,
+                                        SectionScratch& first_scratch, SectionScratch& second_scratch) const {
+  const absl::StatusOr<Parts> a = Divide(first, tokens, first_scratch);
+  if (!a.ok()) return a.status();
+  const absl::StatusOr<Parts> b = Divide(second, tokens, second_scratch);
+  if (!b.ok()) return b.status();
+  if (a->raw || b->raw) {
+    absl::Status status = DecodeParts(first, *a, tokens, first_scratch);
+    return status.ok() ? DecodeParts(second, *b, tokens, second_scratch) : status;
+  }
+  absl::Status status = RansDecodePair(a->symbols, b->symbols, tables_);
+  if (status.ok()) status = Restore(first, *a, tokens, first_scratch);
+  return status.ok() ? Restore(second, *b, tokens, second_scratch) : status;
 }
 
 }  // namespace quicksave::compressor

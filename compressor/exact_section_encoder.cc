@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "compressor/builtin_model.h"
 #include "compressor/byte_io.h"
 #include "compressor/exact_section.h"
+#include "compressor/exact_values.h"
 #include "compressor/rans.h"
 
 namespace quicksave::compressor {
@@ -15,16 +17,26 @@ constexpr size_t kMinTokensToAdjust = 32;
 
 constexpr size_t ChannelsPerModel(size_t tokens) { return (kValuesPerModel + tokens - 1) / tokens; }
 
+// Appends the model of `count` channels.
+void AddModel(const ChannelModel& model, size_t count, SectionScratch& scratch) {
+  AppendInteger(scratch.stored_models, model.Pack());
+  scratch.models.insert(scratch.models.end(), count, model);
+}
+
 // Models fitted to the values, each stored whole, for `channels_per_model` channels.
 void EstimateModels(absl::Span<const uint16_t> values, size_t tokens, SectionScratch& scratch) {
   const size_t channels_per_model = ChannelsPerModel(tokens);
   AppendInteger(scratch.stored_models, static_cast<uint8_t>(channels_per_model));
-  const size_t channels = values.size() / tokens;
-  for (size_t first = 0; first < channels; first += channels_per_model) {
-    const size_t count = std::min(channels_per_model, channels - first);
-    const ChannelModel model = EstimateBuiltinModel(values.subspan(first * tokens, count * tokens));
-    AppendInteger(scratch.stored_models, model.Pack());
-    scratch.models.insert(scratch.models.end(), count, model);
+  const size_t values_per_model = channels_per_model * tokens;
+  while (values.size() >= kModelsAtOnce * values_per_model) {
+    const ModelBatch batch = EstimateBuiltinModels({.values = values.data(), .count = values_per_model});
+    for (const ChannelModel& model : batch) AddModel(model, channels_per_model, scratch);
+    values.remove_prefix(kModelsAtOnce * values_per_model);
+  }
+  while (!values.empty()) {
+    const size_t count = std::min(values.size(), values_per_model);
+    AddModel(EstimateBuiltinModel(values.first(count)), count / tokens, scratch);
+    values.remove_prefix(count);
   }
 }
 
@@ -41,47 +53,14 @@ void AdjustModels(absl::Span<const uint16_t> values, size_t tokens, absl::Span<c
   }
 }
 
-// The symbols of a channel before the table is asked which of them it has.
-void PlaceInWindow(absl::Span<const uint16_t> values, const ChannelModel& model, uint8_t* symbols) {
-  const uint16_t start = model.window_start;
-  const uint16_t flip = model.flip_sign ? 0x80 : 0;
-  for (size_t i = 0; i < values.size(); ++i) {
-    const uint16_t value = values[i];
-    const auto place = static_cast<uint16_t>((value >> kRawBits & (kMagnitudeClasses - 1)) - start);
-    const auto symbol = static_cast<uint16_t>((value >> 8 & 0x80) ^ flip) | place;
-    symbols[i] = static_cast<uint8_t>(place < kWindowClasses ? symbol : kEscapeSymbol);
-  }
-}
-
-void CollectEscapes(absl::Span<const uint16_t> values, const uint8_t* symbols, std::vector<uint16_t>& escapes) {
-  const uint8_t* const end = symbols + values.size();
-  const uint8_t* next = symbols;
-  while ((next = static_cast<const uint8_t*>(std::memchr(next, kEscapeSymbol, static_cast<size_t>(end - next)))) !=
-         nullptr) {
-    escapes.push_back(values[static_cast<size_t>(next - symbols)]);
-    ++next;
-  }
-}
-
 void AppendWords(absl::Span<const uint16_t> words, std::string& out) {
   out.append(reinterpret_cast<const char*>(words.data()), words.size() * sizeof(uint16_t));
-}
-
-// The low bits of two values to the byte, the first one in the lower half.
-void AppendRawBits(absl::Span<const uint16_t> values, std::string& out) {
-  const size_t first = out.size();
-  out.resize(first + (values.size() + 1) / 2);
-  char* const bytes = out.data() + first;
-  for (size_t i = 0; i < values.size() / 2; ++i) {
-    bytes[i] = static_cast<char>((values[2 * i] & 15) | (values[2 * i + 1] & 15) << 4);
-  }
-  if (values.size() % 2 != 0) bytes[values.size() / 2] = static_cast<char>(values.back() & 15);
 }
 
 }  // namespace
 
 SectionEncoder::SectionEncoder(absl::Span<const TableFrequencies> tables)
-    : tables_(tables.begin(), tables.end()), adjuster_(tables) {}
+    : tables_(tables.begin(), tables.end()), available_(tables.begin(), tables.end()), adjuster_(tables) {}
 
 SectionMode SectionEncoder::ChooseModels(absl::Span<const uint16_t> values, size_t tokens,
                                          absl::Span<const ChannelModel> models, SectionScratch& scratch) const {
@@ -99,32 +78,33 @@ SectionMode SectionEncoder::ChooseModels(absl::Span<const uint16_t> values, size
   return SectionMode::kProfileModels;
 }
 
-void SectionEncoder::MakeSymbols(absl::Span<const uint16_t> values, size_t tokens, SectionScratch& scratch) const {
+size_t SectionEncoder::MakeSymbols(absl::Span<const uint16_t> values, size_t tokens, SectionScratch& scratch) const {
   scratch.symbols.resize(std::max(scratch.symbols.size(), values.size()));
   scratch.table_of.resize(scratch.symbols.size());
-  scratch.escapes.clear();
+  scratch.raw_bits.resize(std::max(scratch.raw_bits.size(), (values.size() + 1) / 2));
+  scratch.escapes.resize(std::max(scratch.escapes.size(), values.size() + kEscapesAhead));
+  uint16_t* escapes = scratch.escapes.data();
   for (size_t c = 0; c < scratch.models.size(); ++c) {
     const ChannelModel& model = scratch.models[c];
-    const EncodeTable& table = tables_[model.table];
-    uint8_t* const symbols = scratch.symbols.data() + c * tokens;
-    const absl::Span<const uint16_t> channel = values.subspan(c * tokens, tokens);
-    PlaceInWindow(channel, model, symbols);
-    for (size_t i = 0; i < tokens; ++i) symbols[i] = table.available[symbols[i]];
-    CollectEscapes(channel, symbols, scratch.escapes);
-    std::fill_n(scratch.table_of.begin() + static_cast<ptrdiff_t>(c * tokens), tokens, model.table);
+    const size_t first = c * tokens;
+    const SeparatedValues separated{
+        .symbols = scratch.symbols.data() + first, .raw_bits = scratch.raw_bits.data(), .first_raw = first};
+    escapes += SeparateValues(model, available_[model.table], values.subspan(first, tokens), separated, escapes);
+    std::fill_n(scratch.table_of.begin() + static_cast<ptrdiff_t>(first), tokens, model.table);
   }
+  return static_cast<size_t>(escapes - scratch.escapes.data());
 }
 
 void SectionEncoder::Encode(absl::Span<const uint16_t> values, size_t tokens, absl::Span<const ChannelModel> models,
                             SectionScratch& scratch, std::string& out) const {
   const size_t first_byte = out.size();
   const SectionMode mode = ChooseModels(values, tokens, models, scratch);
-  MakeSymbols(values, tokens, scratch);
+  const size_t escapes = MakeSymbols(values, tokens, scratch);
   AppendInteger(out, static_cast<uint8_t>(mode));
-  AppendInteger(out, static_cast<uint32_t>(scratch.escapes.size()));
+  AppendInteger(out, static_cast<uint32_t>(escapes));
   out += scratch.stored_models;
-  AppendWords(scratch.escapes, out);
-  AppendRawBits(values, out);
+  AppendWords(absl::MakeConstSpan(scratch.escapes.data(), escapes), out);
+  out.append(reinterpret_cast<const char*>(scratch.raw_bits.data()), (values.size() + 1) / 2);
   RansEncode(absl::MakeConstSpan(scratch.symbols.data(), values.size()),
              absl::MakeConstSpan(scratch.table_of.data(), values.size()), tables_, scratch.words, out);
   const size_t raw_bytes = 1 + values.size() * sizeof(uint16_t);

@@ -3,6 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "compressor/cpu_features.h"
 
 namespace quicksave::compressor {
 namespace {
@@ -15,9 +20,9 @@ constexpr double kEscapeBits = 16;
 constexpr int kAdjustmentCost = 32;
 constexpr size_t kLanes = 16;
 
+using Costs = std::array<uint16_t, kLanes>;
 using ByteLanes = uint8_t __attribute__((vector_size(kLanes)));
-using HalfLanes = uint8_t __attribute__((vector_size(kLanes / 2)));
-using WordLanes = uint16_t __attribute__((vector_size(kLanes)));
+using WordLanes = uint16_t __attribute__((vector_size(2 * kLanes)));
 
 uint8_t CodeLength(const TableFrequencies& frequencies, int symbol) {
   const bool escape = symbol == kEscapeSymbol || frequencies[symbol] == 0;
@@ -26,45 +31,116 @@ uint8_t CodeLength(const TableFrequencies& frequencies, int symbol) {
   return static_cast<uint8_t>(std::min(kLongest, std::round(bits * kUnitsPerBit)));
 }
 
-inline ByteLanes Row(const uint8_t* rows, size_t stride, uint16_t index) {
+QUICKSAVE_INLINE ByteLanes Row(const uint8_t* bytes) {
   ByteLanes row;
-  std::memcpy(&row, rows + stride * index, sizeof(row));
+  std::memcpy(&row, bytes, sizeof(row));
   return row;
 }
 
-inline WordLanes Widen(const ByteLanes& bytes, size_t half) {
-  HalfLanes lanes;
-  std::memcpy(&lanes, reinterpret_cast<const char*>(&bytes) + half * sizeof(lanes), sizeof(lanes));
-  return __builtin_convertvector(lanes, WordLanes);
+// How values become places in rows of code lengths, see ModelAdjuster.
+struct PlaceRule {
+  // Added to a magnitude class, makes it the place counted from the bottom.
+  uint16_t base;
+  uint16_t flip;
+  uint16_t places;
+  // Places from one sign's to the other's.
+  uint16_t row;
+};
+
+QUICKSAVE_INLINE void FindPlaces(absl::Span<const uint16_t> values, const PlaceRule& rule, uint16_t* places) {
+  const auto [base, flip, count, row] = rule;
+  const auto last = static_cast<uint16_t>(count - 1);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const auto above = static_cast<uint16_t>((values[i] >> kRawBits & (kMagnitudeClasses - 1)) + base);
+    const auto from_top = static_cast<uint16_t>(last - std::min<uint16_t>(above, last));
+    places[i] = static_cast<uint16_t>(from_top + (values[i] >> 15 ^ flip) * row);
+  }
 }
+
+// Sums of code lengths, and the index of the least: of the first of them if there are several.
+struct Sums {
+  Costs costs;
+  size_t cheapest;
+};
 
 // The lane-wise sum of the rows of 16 bytes that begin at rows[kStride * indices[i]].
 template <size_t kStride>
-std::array<uint16_t, kLanes> SumRows(const uint8_t* rows, absl::Span<const uint16_t> indices) {
-  WordLanes low = {};
-  WordLanes high = {};
+Sums SumRowsPortable(const uint8_t* rows, absl::Span<const uint16_t> indices) {
+  WordLanes sums = {};
   size_t i = 0;
-  const auto add = [&](ByteLanes bytes) {
-    low += Widen(bytes, 0);
-    high += Widen(bytes, 1);
-  };
   for (; i + 4 <= indices.size(); i += 4) {
     const uint16_t* const four = indices.data() + i;
-    add((Row(rows, kStride, four[0]) + Row(rows, kStride, four[1])) +
-        (Row(rows, kStride, four[2]) + Row(rows, kStride, four[3])));
+    const ByteLanes sum = (Row(rows + kStride * four[0]) + Row(rows + kStride * four[1])) +
+                          (Row(rows + kStride * four[2]) + Row(rows + kStride * four[3]));
+    sums += __builtin_convertvector(sum, WordLanes);
   }
-  for (; i < indices.size(); ++i) add(Row(rows, kStride, indices[i]));
-  std::array<uint16_t, kLanes> sums;
-  std::memcpy(sums.data(), &low, sizeof(low));
-  std::memcpy(sums.data() + kLanes / 2, &high, sizeof(high));
-  return sums;
+  for (; i < indices.size(); ++i) sums += __builtin_convertvector(Row(rows + kStride * indices[i]), WordLanes);
+  Costs costs;
+  std::memcpy(costs.data(), &sums, sizeof(sums));
+  return {costs, static_cast<size_t>(std::min_element(costs.begin(), costs.end()) - costs.begin())};
 }
 
-template <size_t kCount>
-size_t Cheapest(const std::array<uint16_t, kCount>& costs, size_t count) {
-  return static_cast<size_t>(std::min_element(costs.begin(), costs.begin() + static_cast<ptrdiff_t>(count)) -
-                             costs.begin());
+void FindPlacesPortable(absl::Span<const uint16_t> values, const PlaceRule& rule, uint16_t* places) {
+  FindPlaces(values, rule, places);
 }
+
+// The loops over values, compiled for several instruction sets.
+struct Loops {
+  void (*find_places)(absl::Span<const uint16_t> values, const PlaceRule& rule, uint16_t* places);
+  Sums (*sum_by_shift)(const uint8_t* rows, absl::Span<const uint16_t> places);
+  Sums (*sum_by_table)(const uint8_t* rows, absl::Span<const uint16_t> places);
+};
+
+constexpr Loops kPortable = {FindPlacesPortable, SumRowsPortable<1>, SumRowsPortable<kLanes>};
+
+#if defined(__x86_64__)
+QUICKSAVE_AVX2 void FindPlacesAvx2(absl::Span<const uint16_t> values, const PlaceRule& rule, uint16_t* places) {
+  FindPlaces(values, rule, places);
+}
+
+QUICKSAVE_AVX2 QUICKSAVE_INLINE __m128i LoadRow(const uint8_t* row) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row));
+}
+
+template <size_t kStride>
+QUICKSAVE_AVX2 QUICKSAVE_INLINE __m256i SumFour(const uint8_t* rows, const uint16_t* indices) {
+  const __m128i front = _mm_add_epi8(LoadRow(rows + kStride * indices[0]), LoadRow(rows + kStride * indices[1]));
+  const __m128i back = _mm_add_epi8(LoadRow(rows + kStride * indices[2]), LoadRow(rows + kStride * indices[3]));
+  // The compilers do not find the instruction that widens 16 lanes.
+  return _mm256_cvtepu8_epi16(_mm_add_epi8(front, back));
+}
+
+// Without branches, which would be mispredicted.
+QUICKSAVE_AVX2 QUICKSAVE_INLINE size_t Cheapest(__m256i costs) {
+  const __m128i front = _mm_minpos_epu16(_mm256_castsi256_si128(costs));
+  const __m128i back = _mm_minpos_epu16(_mm256_extracti128_si256(costs, 1));
+  const bool in_front = _mm_extract_epi16(front, 0) <= _mm_extract_epi16(back, 0);
+  return static_cast<size_t>(in_front ? _mm_extract_epi16(front, 1) : _mm_extract_epi16(back, 1) + kLanes / 2);
+}
+
+template <size_t kStride>
+QUICKSAVE_AVX2 Sums SumRowsAvx2(const uint8_t* rows, absl::Span<const uint16_t> indices) {
+  __m256i sums = _mm256_setzero_si256();
+  const uint16_t* next = indices.data();
+  const uint16_t* const end = next + indices.size();
+  for (; end - next >= 8; next += 8) {
+    const __m256i four = SumFour<kStride>(rows, next);
+    sums = _mm256_add_epi16(sums, _mm256_add_epi16(four, SumFour<kStride>(rows, next + 4)));
+  }
+  for (; next != end; ++next) sums = _mm256_add_epi16(sums, _mm256_cvtepu8_epi16(LoadRow(rows + kStride * *next)));
+  Sums found;
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(found.costs.data()), sums);
+  found.cheapest = Cheapest(sums);
+  return found;
+}
+
+const Loops& LoopsOf(CpuPath path) {
+  static constexpr Loops kAvx2 = {FindPlacesAvx2, SumRowsAvx2<1>, SumRowsAvx2<kLanes>};
+  return path != CpuPath::kPortable && HaveAvx2() ? kAvx2 : kPortable;
+}
+#else
+const Loops& LoopsOf(CpuPath /*path*/) { return kPortable; }
+#endif
 
 }  // namespace
 
@@ -83,6 +159,8 @@ std::optional<ChannelModel> ModelAdjustment::Apply(const ChannelModel& model, si
 ModelAdjuster::ModelAdjuster(absl::Span<const TableFrequencies> tables)
     : tables_(tables.size()), by_shift_(tables.size()), by_table_() {
   static_assert(kShifts == kLanes && kMaxTables == kLanes);
+  // A table that is not there is never cheaper than the first one, even if all values are escapes.
+  for (auto& row : by_table_) row.fill(static_cast<uint8_t>(kLongest));
   for (size_t t = 0; t < tables.size(); ++t) {
     for (size_t i = 0; i < 2 * kRow; ++i) {
       const int place = kPlaces - 2 - static_cast<int>(i % kRow);
@@ -94,33 +172,23 @@ ModelAdjuster::ModelAdjuster(absl::Span<const TableFrequencies> tables)
   }
 }
 
-ModelAdjuster::Costs ModelAdjuster::ShiftCosts(size_t table, absl::Span<const uint16_t> places) const {
-  return SumRows<1>(by_shift_[table].data(), places);
-}
-
-ModelAdjuster::Costs ModelAdjuster::TableCosts(int shift, absl::Span<const uint16_t> places) const {
-  return SumRows<kMaxTables>(by_table_[static_cast<size_t>(shift - ModelAdjustment::kMinShift)].data(), places);
-}
-
-std::optional<ModelAdjustment> ModelAdjuster::Search(absl::Span<const uint16_t> values,
-                                                     const ChannelModel& model) const {
-  Places places;
-  const uint16_t flip = model.flip_sign ? 1 : 0;
-  const auto base = static_cast<uint16_t>(1 - ModelAdjustment::kMinShift - model.window_start);
-  for (size_t i = 0; i < values.size(); ++i) {
-    const auto above = static_cast<uint16_t>((values[i] >> kRawBits & (kMagnitudeClasses - 1)) + base);
-    const auto from_top = static_cast<uint16_t>(kPlaces - 1 - std::min<uint16_t>(above, kPlaces - 1));
-    places[i] = static_cast<uint16_t>(from_top + (values[i] >> 15 ^ flip) * kRow);
-  }
-  const absl::Span<const uint16_t> used(places.data(), values.size());
-  const Costs unmoved = ShiftCosts(model.table, used);
-  const int first_shift = static_cast<int>(Cheapest(unmoved, kShifts)) + ModelAdjustment::kMinShift;
-  const size_t table = Cheapest(TableCosts(first_shift, used), tables_);
-  const Costs moved = ShiftCosts(table, used);
-  const size_t best = Cheapest(moved, kShifts);
+std::optional<ModelAdjustment> ModelAdjuster::Search(absl::Span<const uint16_t> values, const ChannelModel& model,
+                                                     CpuPath path) const {
+  const Loops& loops = LoopsOf(path);
+  const PlaceRule rule = {.base = static_cast<uint16_t>(1 - ModelAdjustment::kMinShift - model.window_start),
+                          .flip = static_cast<uint16_t>(model.flip_sign ? 1 : 0),
+                          .places = kPlaces,
+                          .row = kRow};
+  std::array<uint16_t, kMaxBlockTokens> room;
+  loops.find_places(values, rule, room.data());
+  const absl::Span<const uint16_t> places(room.data(), values.size());
+  const Sums unmoved = loops.sum_by_shift(by_shift_[model.table].data(), places);
+  const size_t table = loops.sum_by_table(by_table_[unmoved.cheapest].data(), places).cheapest;
+  const Sums moved = table == model.table ? unmoved : loops.sum_by_shift(by_shift_[table].data(), places);
   const ModelAdjustment adjustment{.table = static_cast<uint8_t>(table),
-                                   .shift = static_cast<int>(best) + ModelAdjustment::kMinShift};
-  const bool pays = moved[best] + kAdjustmentCost < unmoved[static_cast<size_t>(-ModelAdjustment::kMinShift)];
+                                   .shift = static_cast<int>(moved.cheapest) + ModelAdjustment::kMinShift};
+  const int saved = unmoved.costs[-ModelAdjustment::kMinShift] - moved.costs[moved.cheapest];
+  const bool pays = saved > kAdjustmentCost;
   if (!pays || !adjustment.Apply(model, tables_).has_value()) return std::nullopt;
   return adjustment;
 }

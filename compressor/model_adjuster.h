@@ -12,6 +12,7 @@
 
 #include "absl/types/span.h"
 #include "compressor/block.h"
+#include "compressor/cpu_features.h"
 #include "compressor/entropy_table.h"
 
 namespace quicksave::compressor {
@@ -38,25 +39,21 @@ class ModelAdjuster {
 
   // The adjustment that saves the most on `values`, at most kMaxBlockTokens of one channel, by a search that finds most
   // of what an exhaustive one would: best shift, best table, best shift again. Nothing if none is worth its bits.
-  std::optional<ModelAdjustment> Search(absl::Span<const uint16_t> values, const ChannelModel& model) const;
+  std::optional<ModelAdjustment> Search(absl::Span<const uint16_t> values, const ChannelModel& model,
+                                        CpuPath path = CpuPath::kFastest) const;
 
  private:
   static constexpr size_t kShifts = ModelAdjustment::kMaxShift - ModelAdjustment::kMinShift + 1;
   // Places a value may have relative to the unmoved window: all that some shift brings inside, and one on either side.
   static constexpr int kPlaces = kWindowClasses + static_cast<int>(kShifts) + 2;
   static constexpr size_t kRow = kPlaces + kShifts;
-  using Costs = std::array<uint16_t, kMaxTables>;
-  using Places = std::array<uint16_t, kMaxBlockTokens>;
-
-  Costs ShiftCosts(size_t table, absl::Span<const uint16_t> places) const;
-  Costs TableCosts(int shift, absl::Span<const uint16_t> places) const;
 
   size_t tables_;
   // [table][sign][...]: code lengths by descending place, so that the lengths of one value under the ascending shifts
   // stand side by side.
   std::vector<std::array<uint8_t, 2 * kRow>> by_shift_;
   // [sign][...][table]: the same with the tables side by side.
-  std::array<std::array<uint8_t, kMaxTables>, 2 * kRow> by_table_;
+  alignas(kMaxTables) std::array<std::array<uint8_t, kMaxTables>, 2 * kRow> by_table_;
 };
 
 }  // namespace quicksave::compressor

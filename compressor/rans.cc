@@ -4,41 +4,74 @@
 #include <cstring>
 #include <iterator>
 
+#include "compressor/cpu_features.h"
 #include "compressor/rans_groups.h"
 
 namespace quicksave::compressor {
 namespace {
 
-// Symbols with a bounds check for each word; the first one belongs to stream 0. False at the end of input.
-bool DecodeCarefully(RansCursor& cursor, absl::Span<const DecodeTable> tables, const uint8_t* table_of,
-                     absl::Span<uint8_t> symbols) {
-  for (size_t i = 0; i < symbols.size(); ++i) {
+// The implementation that a path has of something.
+template <typename Function>
+Function* Choose(CpuPath path, Function* avx512, Function* avx2, Function* portable) {
+  const bool fastest = path == CpuPath::kFastest;
+  if (path == CpuPath::kAvx512 || (fastest && HaveAvx512())) return avx512;
+  if (path == CpuPath::kAvx2 || (fastest && HaveAvx2())) return avx2;
+  return portable;
+}
+
+// For paths where decoding two sequences in turn gains nothing.
+void LeaveBoth(RansCursor& /*a*/, RansCursor& /*b*/, const DecodeTable* /*tables*/) {}
+
+// The rest of the symbols with a bounds check for each word; the first one belongs to stream 0. False at the end of
+// input.
+bool DecodeCarefully(RansCursor& cursor, const DecodeTable* tables) {
+  RansPosition& at = cursor.at;
+  for (size_t i = 0; i < at.symbols.size(); ++i) {
     uint32_t& state = cursor.states[i % kStreams];
-    symbols[i] = PopSymbol(state, tables[table_of[i]]);
+    at.symbols[i] = PopSymbol(state, tables[at.table_of[i]]);
     if (state >= kStateLow) continue;
-    if (cursor.words_left() == 0) return false;
-    state = state << 16 | cursor.PeekWord();
-    cursor.next += sizeof(uint16_t);
+    if (at.words_left() == 0) return false;
+    state = state << 16 | at.PeekWord();
+    at.PassWords(1);
   }
   return true;
 }
 
+absl::StatusOr<RansCursor> Start(const RansInput& input) {
+  const std::string_view bytes = input.bytes;
+  if (bytes.size() < kStateBytes || bytes.size() % 2 != 0) return absl::DataLossError("entropy coded data cut short");
+  RansCursor cursor{.at = {.next = bytes.data() + kStateBytes,
+                           .end = bytes.data() + bytes.size(),
+                           .table_of = input.table_of.data(),
+                           .symbols = input.symbols}};
+  std::memcpy(cursor.states, bytes.data(), kStateBytes);
+  return cursor;
+}
+
+absl::Status Finish(RansCursor& cursor, const DecodeTable* tables, CpuPath path) {
+  Choose(path, DecodeGroupsAvx512, DecodeGroupsAvx2, DecodeGroupsPortable)(cursor, tables);
+  if (!DecodeCarefully(cursor, tables)) return absl::DataLossError("entropy coded data cut short");
+  const bool initial = std::all_of(std::begin(cursor.states), std::end(cursor.states),
+                                   [](uint32_t state) { return state == kStateLow; });
+  if (!initial || cursor.at.words_left() != 0) return absl::DataLossError("entropy coded data damaged");
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-size_t DecodeGroupsPortable(RansCursor& cursor, const DecodeTable* tables, const uint8_t* table_of, size_t groups,
-                            uint8_t* symbols) {
-  size_t group = 0;
-  for (; group < groups && cursor.words_left() >= kWordsForGroup; ++group) {
-    for (uint32_t& stream : cursor.states) {
-      uint32_t state = stream;
-      *symbols++ = PopSymbol(state, tables[*table_of++]);
+void DecodeGroupsPortable(RansCursor& cursor, const DecodeTable* tables) {
+  RansPosition& at = cursor.at;
+  while (at.HasSafeGroup()) {
+    for (size_t i = 0; i < kStreams; ++i) {
+      uint32_t state = cursor.states[i];
+      at.symbols[i] = PopSymbol(state, tables[at.table_of[i]]);
       // No branch: whether a word is due is as good as random.
       const uint32_t low = state < kStateLow ? 1 : 0;
-      stream = state << (16 * low) | (cursor.PeekWord() & (0 - low));
-      cursor.next += sizeof(uint16_t) * low;
+      cursor.states[i] = state << (16 * low) | (at.PeekWord() & (0 - low));
+      at.PassWords(low);
     }
+    at.PassSymbols(kStreams);
   }
-  return group;
 }
 
 void EncodeGroupsPortable(RansSink& sink, const EncodeTable* tables, const uint8_t* table_of, const uint8_t* symbols,
@@ -50,7 +83,7 @@ void EncodeGroupsPortable(RansSink& sink, const EncodeTable* tables, const uint8
 }
 
 void RansEncode(absl::Span<const uint8_t> symbols, absl::Span<const uint8_t> table_of,
-                absl::Span<const EncodeTable> tables, std::vector<uint16_t>& scratch, std::string& out, RansPath path) {
+                absl::Span<const EncodeTable> tables, std::vector<uint16_t>& scratch, std::string& out, CpuPath path) {
   // A symbol never makes more than one word; the places below the last word may be written to without being used.
   const size_t room = symbols.size() + kWordsAhead;
   if (scratch.size() < room) scratch.resize(room);
@@ -62,28 +95,27 @@ void RansEncode(absl::Span<const uint8_t> symbols, absl::Span<const uint8_t> tab
     uint32_t& state = sink.states[i % kStreams];
     state = PushSymbol(state, tables[table_of[i]].symbols[symbols[i]], sink.words);
   }
-  const bool avx2 = path == RansPath::kFastest && HaveAvx2();
-  (avx2 ? EncodeGroupsAvx2 : EncodeGroupsPortable)(sink, tables.data(), table_of.data(), symbols.data(), groups);
+  Choose(path, EncodeGroupsAvx512, EncodeGroupsAvx2, EncodeGroupsPortable)(sink, tables.data(), table_of.data(),
+                                                                           symbols.data(), groups);
   out.append(reinterpret_cast<const char*>(sink.states), kStateBytes);
   out.append(reinterpret_cast<const char*>(sink.words), static_cast<size_t>(end - sink.words) * sizeof(uint16_t));
 }
 
 absl::Status RansDecode(std::string_view bytes, absl::Span<const uint8_t> table_of,
-                        absl::Span<const DecodeTable> tables, absl::Span<uint8_t> symbols, RansPath path) {
-  if (bytes.size() < kStateBytes || bytes.size() % 2 != 0) return absl::DataLossError("entropy coded data cut short");
-  RansCursor cursor{.next = bytes.data() + kStateBytes, .end = bytes.data() + bytes.size()};
-  std::memcpy(cursor.states, bytes.data(), kStateBytes);
-  const bool avx2 = path == RansPath::kFastest && HaveAvx2();
-  const size_t groups = symbols.size() / kStreams;
-  const size_t done = kStreams * (avx2 ? DecodeGroupsAvx2 : DecodeGroupsPortable)(
-                                     cursor, tables.data(), table_of.data(), groups, symbols.data());
-  if (!DecodeCarefully(cursor, tables, table_of.data() + done, symbols.subspan(done))) {
-    return absl::DataLossError("entropy coded data cut short");
-  }
-  const bool initial = std::all_of(std::begin(cursor.states), std::end(cursor.states),
-                                   [](uint32_t state) { return state == kStateLow; });
-  if (!initial || cursor.words_left() != 0) return absl::DataLossError("entropy coded data damaged");
-  return absl::OkStatus();
+                        absl::Span<const DecodeTable> tables, absl::Span<uint8_t> symbols, CpuPath path) {
+  absl::StatusOr<RansCursor> cursor = Start({.bytes = bytes, .table_of = table_of, .symbols = symbols});
+  return cursor.ok() ? Finish(*cursor, tables.data(), path) : cursor.status();
+}
+
+absl::Status RansDecodePair(const RansInput& first, const RansInput& second, absl::Span<const DecodeTable> tables,
+                            CpuPath path) {
+  absl::StatusOr<RansCursor> a = Start(first);
+  if (!a.ok()) return a.status();
+  absl::StatusOr<RansCursor> b = Start(second);
+  if (!b.ok()) return b.status();
+  Choose(path, DecodePairAvx512, LeaveBoth, LeaveBoth)(*a, *b, tables.data());
+  if (absl::Status status = Finish(*a, tables.data(), path); !status.ok()) return status;
+  return Finish(*b, tables.data(), path);
 }
 
 }  // namespace quicksave::compressor

@@ -7,6 +7,8 @@
 #include <array>
 #include <bit>
 
+#include "compressor/cpu_features.h"
+
 namespace quicksave::compressor {
 namespace {
 
@@ -39,8 +41,8 @@ constexpr std::array<uint64_t, 256> MakeGivingLanes() {
 constexpr std::array<uint64_t, 256> kGivingLanes = MakeGivingLanes();
 
 // One symbol from each of eight streams; returns the tables' slots, whose low byte is the symbol.
-__attribute__((target("avx2"), always_inline)) inline __m256i DecodeEight(__m256i& states, const int* slots,
-                                                                          __m256i tables, const char*& next) {
+QUICKSAVE_AVX2 QUICKSAVE_INLINE __m256i DecodeEight(__m256i& states, const int* slots, __m256i tables,
+                                                    const char*& next) {
   const __m256i low_bits = _mm256_set1_epi32(kFrequencyTotal - 1);
   const __m256i place = _mm256_add_epi32(_mm256_slli_epi32(tables, kFrequencyBits), _mm256_and_si256(states, low_bits));
   const __m256i slot = _mm256_i32gather_epi32(slots, place, 4);
@@ -57,12 +59,12 @@ __attribute__((target("avx2"), always_inline)) inline __m256i DecodeEight(__m256
   return slot;
 }
 
-__attribute__((target("avx2"), always_inline)) inline __m256i LoadBytes(const uint8_t* bytes) {
+QUICKSAVE_AVX2 QUICKSAVE_INLINE __m256i LoadBytes(const uint8_t* bytes) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
 }
 
 // The low bytes of four times eight slots, in order.
-__attribute__((target("avx2"), always_inline)) inline __m256i PackSymbols(const __m256i (&slots)[4]) {
+QUICKSAVE_AVX2 QUICKSAVE_INLINE __m256i PackSymbols(const __m256i (&slots)[4]) {
   const __m256i byte = _mm256_set1_epi32(0xff);
   const __m256i front = _mm256_packus_epi32(_mm256_and_si256(slots[0], byte), _mm256_and_si256(slots[1], byte));
   const __m256i back = _mm256_packus_epi32(_mm256_and_si256(slots[2], byte), _mm256_and_si256(slots[3], byte));
@@ -71,14 +73,14 @@ __attribute__((target("avx2"), always_inline)) inline __m256i PackSymbols(const 
 }
 
 // The upper halves of the products of eight 32-bit lanes.
-__attribute__((target("avx2"), always_inline)) inline __m256i MultiplyHigh(__m256i a, __m256i b) {
+QUICKSAVE_AVX2 QUICKSAVE_INLINE __m256i MultiplyHigh(__m256i a, __m256i b) {
   const __m256i even = _mm256_srli_epi64(_mm256_mul_epu32(a, b), 32);
   const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
   return _mm256_blend_epi32(even, odd, 0xaa);
 }
 
 // Writes the low halves of the lanes in `full` below `words`, and other bytes below those.
-__attribute__((target("avx2"), always_inline)) inline void GiveWords(__m256i states, __m256i full, uint16_t*& words) {
+QUICKSAVE_AVX2 QUICKSAVE_INLINE void GiveWords(__m256i states, __m256i full, uint16_t*& words) {
   const auto mask = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(full)));
   const __m256i lanes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kGivingLanes[mask])));
   const __m256i given = _mm256_and_si256(_mm256_permutevar8x32_epi32(states, lanes), _mm256_set1_epi32(0xffff));
@@ -88,8 +90,8 @@ __attribute__((target("avx2"), always_inline)) inline void GiveWords(__m256i sta
 }
 
 // PushSymbol for eight streams; `places` are the symbols' places in the tables, counted in EncodeSymbols.
-__attribute__((target("avx2"), always_inline)) inline __m256i EncodeEight(__m256i states, const EncodeTable* tables,
-                                                                          __m256i places, uint16_t*& words) {
+QUICKSAVE_AVX2 QUICKSAVE_INLINE __m256i EncodeEight(__m256i states, const EncodeTable* tables, __m256i places,
+                                                    uint16_t*& words) {
   const auto* const entries = reinterpret_cast<const int*>(tables);
   const __m256i reciprocal = _mm256_i32gather_epi32(entries, places, sizeof(EncodeSymbol));
   const __m256i range = _mm256_i32gather_epi32(entries + 1, places, sizeof(EncodeSymbol));
@@ -107,8 +109,7 @@ __attribute__((target("avx2"), always_inline)) inline __m256i EncodeEight(__m256
 }
 
 // Where eight symbols stand in the tables.
-__attribute__((target("avx2"), always_inline)) inline __m256i EncodePlaces(const uint8_t* table_of,
-                                                                           const uint8_t* symbols) {
+QUICKSAVE_AVX2 QUICKSAVE_INLINE __m256i EncodePlaces(const uint8_t* table_of, const uint8_t* symbols) {
   constexpr int kEntriesPerTable = sizeof(EncodeTable) / sizeof(EncodeSymbol);
   const __m256i tables = _mm256_mullo_epi32(LoadBytes(table_of), _mm256_set1_epi32(kEntriesPerTable));
   return _mm256_add_epi32(tables, LoadBytes(symbols));
@@ -116,28 +117,24 @@ __attribute__((target("avx2"), always_inline)) inline __m256i EncodePlaces(const
 
 }  // namespace
 
-bool HaveAvx2() { return __builtin_cpu_supports("avx2") != 0; }
-
-__attribute__((target("avx2"))) size_t DecodeGroupsAvx2(RansCursor& cursor, const DecodeTable* tables,
-                                                        const uint8_t* table_of, size_t groups, uint8_t* symbols) {
+QUICKSAVE_AVX2 void DecodeGroupsAvx2(RansCursor& cursor, const DecodeTable* tables) {
   const auto* const slots = reinterpret_cast<const int*>(tables);
   auto* const stored = reinterpret_cast<__m256i*>(cursor.states);
+  RansPosition at = cursor.at;
   __m256i states[4];
   for (int v = 0; v < 4; ++v) states[v] = _mm256_load_si256(stored + v);
-  size_t group = 0;
-  for (; group < groups && cursor.words_left() >= kWordsForGroup; ++group) {
+  while (at.HasSafeGroup()) {
     __m256i decoded[4];
-    for (int v = 0; v < 4; ++v) decoded[v] = DecodeEight(states[v], slots, LoadBytes(table_of + 8 * v), cursor.next);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols), PackSymbols(decoded));
-    table_of += kStreams;
-    symbols += kStreams;
+    for (int v = 0; v < 4; ++v) decoded[v] = DecodeEight(states[v], slots, LoadBytes(at.table_of + 8 * v), at.next);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(at.symbols.data()), PackSymbols(decoded));
+    at.PassSymbols(kStreams);
   }
   for (int v = 0; v < 4; ++v) _mm256_store_si256(stored + v, states[v]);
-  return group;
+  cursor.at = at;
 }
 
-__attribute__((target("avx2"))) void EncodeGroupsAvx2(RansSink& sink, const EncodeTable* tables,
-                                                      const uint8_t* table_of, const uint8_t* symbols, size_t groups) {
+QUICKSAVE_AVX2 void EncodeGroupsAvx2(RansSink& sink, const EncodeTable* tables, const uint8_t* table_of,
+                                     const uint8_t* symbols, size_t groups) {
   static_assert(sizeof(EncodeTable) % sizeof(EncodeSymbol) == 0 && sizeof(EncodeSymbol) == 8);
   auto* const stored = reinterpret_cast<__m256i*>(sink.states);
   __m256i states[4];
@@ -157,12 +154,7 @@ __attribute__((target("avx2"))) void EncodeGroupsAvx2(RansSink& sink, const Enco
 
 namespace quicksave::compressor {
 
-bool HaveAvx2() { return false; }
-
-size_t DecodeGroupsAvx2(RansCursor& cursor, const DecodeTable* tables, const uint8_t* table_of, size_t groups,
-                        uint8_t* symbols) {
-  return DecodeGroupsPortable(cursor, tables, table_of, groups, symbols);
-}
+void DecodeGroupsAvx2(RansCursor& cursor, const DecodeTable* tables) { DecodeGroupsPortable(cursor, tables); }
 
 void EncodeGroupsAvx2(RansSink& sink, const EncodeTable* tables, const uint8_t* table_of, const uint8_t* symbols,
                       size_t groups) {

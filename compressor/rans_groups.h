@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "absl/types/span.h"
 #include "compressor/entropy_table.h"
 #include "compressor/rans.h"
 
@@ -17,11 +18,12 @@ inline constexpr size_t kWordsAhead = 8;
 // As many words must remain for a group to be decoded without a bounds check.
 inline constexpr size_t kWordsForGroup = kStreams + kWordsAhead;
 
-// Where decoding stands. Words have no alignment.
-struct RansCursor {
-  alignas(32) uint32_t states[kStreams];
+// Where decoding stands. Words have no alignment. The symbols that are left may end with a part of a group.
+struct RansPosition {
   const char* next;
   const char* end;
+  const uint8_t* table_of;
+  absl::Span<uint8_t> symbols;
 
   size_t words_left() const { return static_cast<size_t>(end - next) / sizeof(uint16_t); }
   uint32_t PeekWord() const {
@@ -29,6 +31,17 @@ struct RansCursor {
     std::memcpy(&word, next, sizeof(word));
     return word;
   }
+  bool HasSafeGroup() const { return symbols.size() >= kStreams && words_left() >= kWordsForGroup; }
+  void PassWords(size_t words) { next += words * sizeof(uint16_t); }
+  void PassSymbols(size_t count) {
+    table_of += count;
+    symbols.remove_prefix(count);
+  }
+};
+
+struct RansCursor {
+  alignas(64) uint32_t states[kStreams];
+  RansPosition at;
 };
 
 // Takes a symbol off a state, which may then be below kStateLow.
@@ -38,16 +51,18 @@ inline uint8_t PopSymbol(uint32_t& state, const DecodeTable& table) {
   return static_cast<uint8_t>(slot);
 }
 
-// Decode up to `groups` groups, as long as kWordsForGroup words remain; return how many.
-size_t DecodeGroupsPortable(RansCursor& cursor, const DecodeTable* tables, const uint8_t* table_of, size_t groups,
-                            uint8_t* symbols);
-// The same with AVX2, to be called only where HaveAvx2().
-size_t DecodeGroupsAvx2(RansCursor& cursor, const DecodeTable* tables, const uint8_t* table_of, size_t groups,
-                        uint8_t* symbols);
+// Decode whole groups as long as kWordsForGroup words remain.
+void DecodeGroupsPortable(RansCursor& cursor, const DecodeTable* tables);
+// The same with more instructions, to be called only where this processor and this build have them.
+void DecodeGroupsAvx2(RansCursor& cursor, const DecodeTable* tables);
+void DecodeGroupsAvx512(RansCursor& cursor, const DecodeTable* tables);
+// Decodes groups of two sequences in turn, until one of them has no more: the one's gathers run while the other waits
+// for its own, which takes about two thirds of the time.
+void DecodePairAvx512(RansCursor& a, RansCursor& b, const DecodeTable* tables);
 
 // Where encoding stands. Words are written from the end of a buffer towards its beginning, as rANS encodes backwards.
 struct RansSink {
-  alignas(32) uint32_t states[kStreams];
+  alignas(64) uint32_t states[kStreams];
   uint16_t* words;
 };
 
@@ -70,12 +85,11 @@ inline uint32_t PushSymbol(uint32_t state, const EncodeSymbol& symbol, uint16_t*
 // the symbols make.
 void EncodeGroupsPortable(RansSink& sink, const EncodeTable* tables, const uint8_t* table_of, const uint8_t* symbols,
                           size_t groups);
-// The same with AVX2, to be called only where HaveAvx2().
+// The same with more instructions, to be called only where this processor and this build have them.
 void EncodeGroupsAvx2(RansSink& sink, const EncodeTable* tables, const uint8_t* table_of, const uint8_t* symbols,
                       size_t groups);
-
-// Whether this processor and this build have the AVX2 path.
-bool HaveAvx2();
+void EncodeGroupsAvx512(RansSink& sink, const EncodeTable* tables, const uint8_t* table_of, const uint8_t* symbols,
+                        size_t groups);
 
 }  // namespace quicksave::compressor
 

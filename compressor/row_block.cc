@@ -53,8 +53,9 @@ void AppendCoded(const std::array<uint64_t, kSymbols>& counts, std::vector<uint8
   const EncodeTable table(frequencies);
   std::string escapes;
   for (uint8_t& symbol : plane) {
-    if (table.available[symbol] == kEscapeSymbol) escapes.push_back(static_cast<char>(symbol));
-    symbol = table.available[symbol];
+    const uint8_t available = table.Available(symbol);
+    if (available == kEscapeSymbol) escapes.push_back(static_cast<char>(symbol));
+    symbol = available;
   }
   for (const uint16_t frequency : frequencies) AppendInteger(out, frequency);
   AppendInteger(out, static_cast<uint32_t>(escapes.size()));

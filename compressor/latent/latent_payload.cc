@@ -119,9 +119,9 @@ SparseLatent LatentPayloadCoder::Add(absl::Span<const float> sigma, absl::Span<c
   size_t next = 0;
   for (size_t i = 0; i < components.size(); ++i) {
     const int table = Shifted(components[i].sigma_class, shift);
-    const std::array<uint8_t, kSymbols>& available = encode_tables_[table].available;
+    const EncodeTable& encode_table = encode_tables_[table];
     for (uint8_t& symbol : symbols.subspan(i * tokens, tokens)) {
-      if (available[symbol] != kEscapeSymbol) continue;
+      if (encode_table.Available(symbol) != kEscapeSymbol) continue;
       draft.escapes.push_back(symbol == kEscapeSymbol ? escapes[next++] : int32_t{symbol} - kZeroSymbol);
       symbol = kEscapeSymbol;
     }

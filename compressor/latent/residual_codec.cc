@@ -152,7 +152,7 @@ class ResidualCodec : public Codec {
         const uint16_t base = context.base[i];
         const ResidualClass& residual_class = classes[base];
         const ResidualSymbol symbol = SymbolOf(block.values[i], base, classes);
-        symbols[next] = encode_tables_[residual_class.table].available[symbol.symbol];
+        symbols[next] = encode_tables_[residual_class.table].Available(symbol.symbol);
         table_of[next] = residual_class.table;
         if (symbols[next] == kEscapeSymbol) {
           AppendInteger(escapes, block.values[i]);

@@ -1,0 +1,24 @@
+#include "compressor/xxh3.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "compressor/cpu_features.h"
+
+namespace quicksave::compressor {
+
+uint64_t Xxh3(const void* bytes, size_t size) {
+  return HaveAvx512() ? Xxh3Avx512(bytes, size) : XXH3_64bits(bytes, size);
+}
+
+Xxh3Digest Xxh3Wide(const Xxh3Input& input) {
+  if (HaveAvx512()) return Xxh3WideAvx512(input);
+  XXH3_state_t state;
+  XXH3_128bits_reset(&state);
+  XXH3_128bits_update(&state, input.first, input.first_bytes);
+  XXH3_128bits_update(&state, input.second, input.second_bytes);
+  const XXH128_hash_t hash = XXH3_128bits_digest(&state);
+  return {hash.high64, hash.low64};
+}
+
+}  // namespace quicksave::compressor
