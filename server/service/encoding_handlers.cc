@@ -185,7 +185,8 @@ class NodeEncoding {
                                                            ", not ", request_.etag(), "; read it again")));
     }
     record_ = *std::move(record);
-    StartUse use{.growth = [](int tokens) { return engine::PagesFor(tokens) + 1; }, .taps = false};
+    const auto growth = [](int tokens) { return engine::PagesFor(tokens) + 1; };
+    StartUse use{.growth = growth, .taps = false};
     use.preference.exact_only = true;
     absl::StatusOr<ProvenState> saved =
         RestoreWithProof(core_, request_.name(), std::nullopt, /*skip_check=*/true, call_, use);
