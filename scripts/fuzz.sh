@@ -3,7 +3,8 @@
 #
 # Builds the libFuzzer programs of tests/fuzz/ with Clang and the address and undefined-behaviour sanitizers, and runs
 # each for SECONDS (default 60): all decoders that take bytes from outside, or only the targets named (exact_block
-# exact_profile latent_block latent_profile residual_block row_block stored_value). Needs scripts/setup.sh --only=build,fuzz.
+# exact_profile latent_block latent_profile learned_block learned_profile residual_block row_block stored_value). Needs
+# scripts/setup.sh --only=build,fuzz.
 #
 # What a run finds interesting is kept in build/fuzz/corpus/TARGET and starts the next run. An input that breaks a decoder is
 # left in build/fuzz/found/ and fails the script: mend the decoder, and add the input to tests/fuzz/corpus/TARGET, where

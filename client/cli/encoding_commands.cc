@@ -204,6 +204,7 @@ void AddEncode(CLI::App& app, CommandBody* chosen) {
   AddBudgetFlags(command, &request->budget);
   command->add_flag("--drop-saved", request->drop_saved, "Drop the blocks as saved in the same step");
   command->add_option("--etag", request->etag, "Encode only this version of the node");
+  command->add_option("--request-id", request->request_id, "UUID; a repeat returns the first answer");
   command->callback(
       [request, chosen] { *chosen = [request](CommandContext& context) { return Encode(*request, context); }; });
 }

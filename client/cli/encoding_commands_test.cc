@@ -58,7 +58,7 @@ TEST_F(EncodingCommandsTest, EncodeShowsWhatWasTriedAndStored) {
 
 TEST_F(EncodingCommandsTest, EveryFlagOfEncodeReachesTheRequest) {
   ASSERT_EQ(Run({"encode", "7f3a", "--split", "6", "--step", "0.5", "--profile", "3eb8", "--residual", "--max-kl", "0",
-                 "--min-top1", "0.75", "--drop-saved", "--etag", "e"})
+                 "--min-top1", "0.75", "--drop-saved", "--etag", "e", "--request-id", "id"})
                 .code,
             0);
   const client::EncodeNodeRequest& request = server_->encodes.at(0);
@@ -71,6 +71,7 @@ TEST_F(EncodingCommandsTest, EveryFlagOfEncodeReachesTheRequest) {
   EXPECT_EQ(request.budget, (client::FidelityBudget{.max_kl = 0, .min_top1 = 0.75}));
   EXPECT_TRUE(request.drop_saved);
   EXPECT_EQ(request.etag, "e");
+  EXPECT_EQ(request.request_id, "id");
   const Result small = Run({"encode", "7f3a", "--point", "small", "--drop-saved"});
   EXPECT_EQ(server_->encodes.at(1).encoding.point, "small");
   EXPECT_THAT(small.out, HasSubstr("dropped  the blocks as saved\n"));

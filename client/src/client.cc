@@ -86,12 +86,13 @@ absl::StatusOr<VerifyNodeResponse> Client::VerifyNode(const VerifyNodeRequest& r
   return connection_->VerifyNode(request, options);
 }
 
-absl::StatusOr<EncodeNodeResponse> Client::EncodeNode(const EncodeNodeRequest& request,
-                                                      const CallOptions& options) const {
+absl::StatusOr<EncodeNodeResponse> Client::EncodeNode(EncodeNodeRequest request, const CallOptions& options) const {
+  EnsureRequestId(&request.request_id);
   return connection_->EncodeNode(request, options);
 }
 
-absl::StatusOr<Node> Client::DropEncoding(const DropEncodingRequest& request, const CallOptions& options) const {
+absl::StatusOr<Node> Client::DropEncoding(DropEncodingRequest request, const CallOptions& options) const {
+  EnsureRequestId(&request.request_id);
   return connection_->DropEncoding(request, options);
 }
 

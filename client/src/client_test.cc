@@ -134,30 +134,38 @@ TEST_F(ClientTest, ChangeWithoutRequestIdIsNotRetried) {
   EXPECT_EQ(attempts_, 1);
 }
 
-TEST_F(ClientTest, EncodingIsRetriedUnlessARepeatWouldBeRefused) {
-  FailFirst(2, grpc::Status(grpc::StatusCode::UNAVAILABLE, "draining"));
+TEST_F(ClientTest, ChangesOfEncodingsAreRetriedWithTheirRequestId) {
+  std::vector<std::string> ids;
+  server_.set_unary([&ids](grpc::ServerContext&, const Message& request, Message*) {
+    const auto* encode = dynamic_cast<const v1::EncodeNodeRequest*>(&request);
+    ids.push_back(encode != nullptr ? encode->request_id()
+                                    : dynamic_cast<const v1::DropEncodingRequest&>(request).request_id());
+    return ids.size() % 2 == 1 ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "draining") : grpc::Status::OK;
+  });
   const Client client = MakeClient();
-  EXPECT_TRUE(client.EncodeNode({.name = "nodes/abc"}).ok());
-  EXPECT_EQ(attempts_, 3);
-  for (const EncodeNodeRequest& once : {EncodeNodeRequest{.name = "nodes/abc", .drop_saved = true},
-                                        EncodeNodeRequest{.name = "nodes/abc", .etag = "1-1"}}) {
-    attempts_ = 0;
-    EXPECT_EQ(client.EncodeNode(once).status().code(), absl::StatusCode::kUnavailable);
-    EXPECT_EQ(attempts_, 1);
-  }
+  EXPECT_TRUE(client.EncodeNode({.name = "nodes/abc", .drop_saved = true, .etag = "1-1"}).ok());
+  EXPECT_TRUE(client.DropEncoding({.name = "nodes/abc", .what = DropSaved(), .request_id = "mine"}).ok());
+  ASSERT_EQ(ids.size(), 4);
+  EXPECT_NE(ids[0], "");
+  EXPECT_EQ(ids[0], ids[1]);
+  EXPECT_EQ(ids[2], "mine");
+  EXPECT_EQ(ids[3], "mine");
+}
+
+TEST_F(ClientTest, ChangesOfEncodingsWithoutRequestIdAreNotRetried) {
+  FailFirst(100, grpc::Status(grpc::StatusCode::UNAVAILABLE, "draining"));
+  const auto connection = MakeConnection(server_.Options()).value();
+  EXPECT_EQ(connection->EncodeNode({.name = "nodes/abc"}, {}).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(attempts_, 1);
+  EXPECT_EQ(connection->DropEncoding({.name = "nodes/abc", .what = DropSaved()}, {}).status().code(),
+            absl::StatusCode::kUnavailable);
+  EXPECT_EQ(attempts_, 2);
 }
 
 TEST_F(ClientTest, EncodingWithTwoDialsIsRefused) {
   const absl::Status status = MakeClient().EncodeNode({.encoding = {.point = "fine", .step = 0.5f}}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(server_.Requests(), IsEmpty());
-}
-
-TEST_F(ClientTest, DroppingIsNeverRetried) {
-  FailFirst(100, grpc::Status(grpc::StatusCode::UNAVAILABLE, "draining"));
-  EXPECT_EQ(MakeClient().DropEncoding({.name = "nodes/abc", .what = DropSaved()}).status().code(),
-            absl::StatusCode::kUnavailable);
-  EXPECT_EQ(attempts_, 1);
 }
 
 TEST_F(ClientTest, EncodingHasTheTimeOfAGeneration) {

@@ -137,15 +137,13 @@ class GrpcConnection : public Connection {
     if (!request.encoding.point.empty() && request.encoding.step) {
       return absl::InvalidArgumentError("encoding: point and step are both set; give one of them");
     }
-    // After an attempt that succeeded, these would be refused for what it has changed.
-    const bool once = request.drop_saved || !request.etag.empty();
     CallOptions limited = options;
     if (!limited.timeout) limited.timeout = options_.generate_timeout;
-    return Converted(Unary(ToProto(request), once ? Repeatable::kNo : Repeatable::kYes, limited));
+    return Converted(Unary(ToProto(request), IfNamed(request.request_id), limited));
   }
 
   absl::StatusOr<Node> DropEncoding(const DropEncodingRequest& request, const CallOptions& options) override {
-    const auto response = Unary(ToProto(request), Repeatable::kNo, options);
+    const auto response = Unary(ToProto(request), IfNamed(request.request_id), options);
     if (!response.ok()) return response.status();
     return FromProto(response->node());
   }

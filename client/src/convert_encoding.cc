@@ -90,6 +90,7 @@ v1::EncodeNodeRequest ToProto(const EncodeNodeRequest& from) {
   if (from.budget != FidelityBudget()) ToProto(from.budget, to.mutable_budget());
   to.set_drop_saved(from.drop_saved);
   to.set_etag(from.etag);
+  to.set_request_id(from.request_id);
   return to;
 }
 
@@ -102,6 +103,7 @@ v1::DropEncodingRequest ToProto(const DropEncodingRequest& from) {
     KeyToProto(residual->encoding, to.mutable_residual_of());
   }
   to.set_etag(from.etag);
+  to.set_request_id(from.request_id);
   return to;
 }
 

@@ -234,13 +234,15 @@ TEST(ConvertTest, EncodeNodeRequestIsWrittenWhole) {
                         .encoding = {.profile = "p", .split = 6, .point = "fine", .residual = true, .codec = "latent"},
                         .budget = {.max_kl = 0.5, .min_top1 = 0.75},
                         .drop_saved = true,
-                        .etag = "e"});
+                        .etag = "e",
+                        .request_id = "id"});
   EXPECT_THAT(UnsetFields(encode), IsEmpty());
   ExpectProto(encode, R"pb(name: "nodes/n"
                            encoding { profile: "p" split: 6 point: "fine" residual: true codec: "latent" }
                            budget { max_kl: 0.5 min_top1: 0.75 }
                            drop_saved: true
-                           etag: "e")pb");
+                           etag: "e"
+                           request_id: "id")pb");
 }
 
 TEST(ConvertTest, ZeroesOfAnEncodingAreNotUnset) {
@@ -254,8 +256,8 @@ TEST(ConvertTest, ZeroesOfAnEncodingAreNotUnset) {
 TEST(ConvertTest, DropsNameWhatTheyDrop) {
   const Encoding encoding = {
       .codec = "latent", .profile = "p", .split = 6, .step = 0.5f, .has_residual = true, .stored_bytes = 7};
-  ExpectProto(ToProto(DropEncodingRequest{.name = "nodes/n", .what = DropSaved(), .etag = "e"}),
-              "name: 'nodes/n' saved: true etag: 'e'");
+  ExpectProto(ToProto(DropEncodingRequest{.name = "nodes/n", .what = DropSaved(), .etag = "e", .request_id = "id"}),
+              "name: 'nodes/n' saved: true etag: 'e' request_id: 'id'");
   ExpectProto(ToProto(DropEncodingRequest{.what = DropWhole{encoding}}),
               "encoding { codec: 'latent' profile: 'p' split: 6 step: 0.5 }");
   ExpectProto(ToProto(DropEncodingRequest{.what = DropResidual{encoding}}),

@@ -15,6 +15,7 @@
 #include "absl/types/span.h"
 #include "compressor/codec.h"
 #include "server/archive/replayer.h"
+#include "server/archive/restore_costs.h"
 #include "server/archive/restore_plan.h"
 #include "server/archive/rope_angles.h"
 #include "server/archive/state_replay.h"

@@ -8,13 +8,11 @@
 #include "absl/strings/str_join.h"
 #include "compressor/replay_codec.h"
 #include "server/archive/block_coder.h"
+#include "server/archive/restore_costs.h"
 #include "storage/error_reason.h"
 
 namespace quicksave::server {
 namespace {
-
-// Weight of a new measurement.
-constexpr double kNewest = 0.25;
 
 bool Within(const storage::v1::Encoding& encoding, const RestorePreference& preference) {
   if (!encoding.has_fidelity()) return false;
@@ -63,32 +61,6 @@ void AddResiduals(const storage::v1::Encoding& encoding, RestoreSource& source) 
 }
 
 }  // namespace
-
-double& RestoreCosts::RateOf(const RestoreSource& source) {
-  if (source.replay_end == 0) return rates_.exact;
-  const bool layered = std::any_of(source.residuals.begin(), source.residuals.end(),
-                                   [](const storage::BlockRef* ref) { return ref != nullptr; });
-  return layered ? rates_.layered : rates_.latent;
-}
-
-absl::Duration RestoreCosts::Estimate(const RestoreSource& source, int tokens, double layers_share) const {
-  absl::MutexLock lock(&mutex_);
-  const double rate = const_cast<RestoreCosts*>(this)->RateOf(source);
-  return absl::Seconds(tokens * rate + source.replay_end * layers_share * rates_.prefill);
-}
-
-void RestoreCosts::NoteRead(const RestoreSource& source, int tokens, absl::Duration time) {
-  if (tokens == 0) return;
-  absl::MutexLock lock(&mutex_);
-  double& rate = RateOf(source);
-  rate += kNewest * (absl::ToDoubleSeconds(time) / tokens - rate);
-}
-
-void RestoreCosts::NoteReplay(int tokens, double layers_share, absl::Duration time) {
-  if (tokens == 0 || layers_share <= 0) return;
-  absl::MutexLock lock(&mutex_);
-  rates_.prefill += kNewest * (absl::ToDoubleSeconds(time) / tokens / layers_share - rates_.prefill);
-}
 
 absl::StatusOr<RestoreSource> ChooseSource(const storage::NodeRecord& record, int tokens, int layers,
                                            const RestorePreference& preference, const LatentProfiles& profiles,

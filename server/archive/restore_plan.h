@@ -6,14 +6,14 @@
 #include <optional>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/archive/latent_profiles.h"
 #include "storage/store.h"
 
 namespace quicksave::server {
+
+class RestoreCosts;
 
 // What a caller takes. Without bounds only a node that has no exact encoding left is restored from a lossy one.
 struct RestorePreference {
@@ -40,28 +40,6 @@ struct RestoreSource {
 
   // Of a model's work on a token, what recomputing takes: the last layer only makes K and V.
   double layers_share(int layers) const { return splits.empty() ? 0 : (splits.back() + 0.2) / layers; }
-};
-
-// What restoring costs on this machine: running averages. Thread-safe.
-class RestoreCosts {
- public:
-  // For `tokens` tokens, of which `replayed` go through `layers_share` of the model's layers first.
-  absl::Duration Estimate(const RestoreSource& source, int tokens, double layers_share) const;
-  void NoteRead(const RestoreSource& source, int tokens, absl::Duration time);
-  void NoteReplay(int tokens, double layers_share, absl::Duration time);
-
- private:
-  // Seconds for each token, before anything was measured those of a small model on a CPU.
-  struct Rates {
-    double exact = 15e-6;
-    double latent = 200e-6;
-    double layered = 400e-6;
-    double prefill = 1.5e-3;  // through all layers
-  };
-  double& RateOf(const RestoreSource& source) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
-  mutable absl::Mutex mutex_;
-  Rates rates_ ABSL_GUARDED_BY(mutex_);
 };
 
 // The fastest source of the first `tokens` tokens that the preference allows. The record is consistent, has its

@@ -123,11 +123,12 @@ void SetSizes(EncodedState& encoded) {
 // One call of EncodeNode.
 class NodeEncoding {
  public:
-  NodeEncoding(Core& core, const CallContext& call, const v1::EncodeNodeRequest& request)
-      : core_(core), call_(call), request_(request) {}
+  // With an identity the answer is remembered, once an encoding is stored.
+  NodeEncoding(Core& core, const CallContext& call, const v1::EncodeNodeRequest& request,
+               const std::optional<storage::RequestIdentity>& identity)
+      : core_(core), call_(call), request_(request), identity_(identity) {}
 
   absl::Status Run(v1::EncodeNodeResponse& response) {
-    const absl::Time start = absl::Now();
     const absl::StatusOr<std::string> id = ParseName(request_.name(), "nodes");
     if (!id.ok()) return id.status();
     if (absl::Status status = CheckBudget(request_.budget()); !status.ok()) return status;
@@ -144,9 +145,7 @@ class NodeEncoding {
       if (absl::Status status = Try(between, response, coarser); !status.ok()) return status;
       if (coarser) best = std::move(coarser);
     }
-    if (absl::Status status = Commit(*id, std::move(best), response); !status.ok()) return status;
-    ToProto(absl::Now() - start, response.mutable_total());
-    return absl::OkStatus();
+    return Commit(*id, std::move(best), response);
   }
 
  private:
@@ -186,7 +185,8 @@ class NodeEncoding {
                                                            ", not ", request_.etag(), "; read it again")));
     }
     record_ = *std::move(record);
-    StartUse use{.growth = [](int tokens) { return engine::PagesFor(tokens) + 1; }, .taps = false};
+    const auto growth = [](int tokens) { return engine::PagesFor(tokens) + 1; };
+    StartUse use{.growth = growth, .taps = false};
     use.preference.exact_only = true;
     absl::StatusOr<ProvenState> saved =
         RestoreWithProof(core_, request_.name(), std::nullopt, /*skip_check=*/true, call_, use);
@@ -223,25 +223,38 @@ class NodeEncoding {
 
   absl::Status Commit(const std::string& id, std::optional<EncodedState> encoded, v1::EncodeNodeResponse& response) {
     if (!encoded) {
-      ToProto(record_, core_, v1::NODE_VIEW_BASIC, response.mutable_node());
+      Complete(record_, response);
       return absl::OkStatus();
     }
+    ToProto(encoded->encoding, v1::NODE_VIEW_FULL, response.mutable_encoding());
     storage::EncodingChange change;
     change.blocks = std::move(encoded->blocks);
     change.add = {std::move(encoded->encoding)};
     change.remove_saved = request_.drop_saved();
     // Whatever else is changed meanwhile, the state that was encoded is the node's for good.
     change.etag = request_.etag();
+    if (identity_) {
+      change.request = {*identity_, [&](const storage::NodeRecord& record) {
+                          Complete(record, response);
+                          return response.SerializeAsString();
+                        }};
+    }
     const absl::StatusOr<storage::NodeRecord> record = core_.store->ChangeEncodings(Core::kTenant, id, change);
     if (!record.ok()) return record.status();
-    ToProto(*record, core_, v1::NODE_VIEW_BASIC, response.mutable_node());
-    ToProto(change.add.front(), v1::NODE_VIEW_FULL, response.mutable_encoding());
+    if (!identity_) Complete(*record, response);
     return absl::OkStatus();
+  }
+
+  void Complete(const storage::NodeRecord& record, v1::EncodeNodeResponse& response) const {
+    ToProto(record, core_, v1::NODE_VIEW_BASIC, response.mutable_node());
+    ToProto(absl::Now() - start_, response.mutable_total());
   }
 
   Core& core_;
   const CallContext& call_;
   const v1::EncodeNodeRequest& request_;
+  const std::optional<storage::RequestIdentity>& identity_;
+  const absl::Time start_ = absl::Now();
   const LatentProfileEntry* profile_ = nullptr;
   storage::NodeRecord record_;
   ProvenState saved_;
@@ -255,15 +268,8 @@ storage::EncodingKey KeyOf(const v1::Encoding& encoding) {
   return {encoding.codec(), encoding.profile(), static_cast<uint32_t>(encoding.split()), encoding.step()};
 }
 
-}  // namespace
-
-absl::Status EncodeNode(Core& core, const CallContext& call, const v1::EncodeNodeRequest& request,
-                        v1::EncodeNodeResponse& response) {
-  return NodeEncoding(core, call, request).Run(response);
-}
-
-absl::Status DropEncoding(Core& core, const CallContext& call, const v1::DropEncodingRequest& request,
-                          v1::DropEncodingResponse& response) {
+absl::Status Drop(Core& core, const v1::DropEncodingRequest& request,
+                  const std::optional<storage::RequestIdentity>& identity, v1::DropEncodingResponse& response) {
   const absl::StatusOr<std::string> id = ParseName(request.name(), "nodes");
   if (!id.ok()) return id.status();
   storage::EncodingChange change{.etag = request.etag()};
@@ -287,10 +293,36 @@ absl::Status DropEncoding(Core& core, const CallContext& call, const v1::DropEnc
   if (named.split() < 0) {
     return absl::InvalidArgumentError(absl::StrCat("split is ", named.split(), "; it must be 0 or more"));
   }
+  const auto answer = [&core](const storage::NodeRecord& record) {
+    v1::DropEncodingResponse dropped;
+    ToProto(record, core, v1::NODE_VIEW_BASIC, dropped.mutable_node());
+    return dropped;
+  };
+  if (identity) {
+    change.request = {*identity, [&](const storage::NodeRecord& record) { return answer(record).SerializeAsString(); }};
+  }
   const absl::StatusOr<storage::NodeRecord> record = core.store->ChangeEncodings(Core::kTenant, *id, change);
   if (!record.ok()) return record.status();
-  ToProto(*record, core, v1::NODE_VIEW_BASIC, response.mutable_node());
+  response = answer(*record);
   return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status EncodeNode(Core& core, const CallContext& call, const v1::EncodeNodeRequest& request,
+                        v1::EncodeNodeResponse& response) {
+  const auto encode = [&](const std::optional<storage::RequestIdentity>& identity) {
+    return NodeEncoding(core, call, request, identity).Run(response);
+  };
+  return core.requests.RunOnNodes("EncodeNode", request.request_id(), request, &response, encode);
+}
+
+absl::Status DropEncoding(Core& core, const CallContext& call, const v1::DropEncodingRequest& request,
+                          v1::DropEncodingResponse& response) {
+  const auto drop = [&](const std::optional<storage::RequestIdentity>& identity) {
+    return Drop(core, request, identity, response);
+  };
+  return core.requests.RunOnNodes("DropEncoding", request.request_id(), request, &response, drop);
 }
 
 }  // namespace quicksave::server

@@ -10,7 +10,7 @@ namespace quicksave::fuzz {
 const std::vector<DecoderTarget>& DecoderTargets() {
   static const auto& targets = *new std::vector<DecoderTarget>([] {
     std::vector<DecoderTarget> all;
-    for (const auto& some : {LosslessTargets(), LatentTargets(), StoredTargets()}) {
+    for (const auto& some : {LosslessTargets(), LatentTargets(), LearnedTargets(), StoredTargets()}) {
       std::copy(some.begin(), some.end(), std::back_inserter(all));
     }
     return all;

@@ -22,9 +22,10 @@ struct DecoderTarget {
 
 // All of them.
 const std::vector<DecoderTarget>& DecoderTargets();
-// Those of the exact codec and of row blocks, of the latent codecs, and of the store.
+// Those of the exact codec and of row blocks, of the latent codecs, of learned sidecars, and of the store.
 std::vector<DecoderTarget> LosslessTargets();
 std::vector<DecoderTarget> LatentTargets();
+std::vector<DecoderTarget> LearnedTargets();
 std::vector<DecoderTarget> StoredTargets();
 // Aborts where there is no target of this name.
 const DecoderTarget& FindDecoderTarget(std::string_view name);

@@ -116,7 +116,9 @@ std::vector<BadRequest> BadLeasesAndIds() {
            {"SnapshotService/Restore", "node: '$1'"},
            {"SnapshotService/Branch", "session: '$0'"},
            {"GraphService/UpdateNode", "node {name: '$1'} update_mask {paths: 'note'}"},
-           {"GraphService/DeleteNode", "name: '$1'"}}) {
+           {"GraphService/DeleteNode", "name: '$1'"},
+           {"GraphService/EncodeNode", "name: '$1' encoding {codec: 'replay'}"},
+           {"GraphService/DropEncoding", "name: '$1' saved: true"}}) {
     for (const char* id : {"1", "3f0c1c52-1a60-4f0e-9d3b-0f6a52a9d00", "not-a-uuid-but-thirty-six-letters-ok"}) {
       requests.push_back({method, absl::StrCat(rest, " request_id: '", id, "'"), "request_id"});
     }

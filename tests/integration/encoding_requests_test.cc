@@ -111,6 +111,46 @@ TEST_F(EncodingRequestsTest, AnEtagLetsOneOfTwoChangesThrough) {
               HasSubstr("[ETAG_MISMATCH]"));
 }
 
+TEST_F(EncodingRequestsTest, ARepeatedEncodeGetsTheFirstAnswerWithAllTrials) {
+  const client::Node saved = Save(6, 5);
+  const std::string once = absl::StrCat("budget { max_kl: 5 } drop_saved: true etag: '", saved.etag,
+                                        "' request_id: '3f0c1c52-1a60-4f0e-9d3b-0f6a52a9d0e1'");
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::EncodeNodeResponse first, Calls().Encode(saved.name, once));
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::EncodeNodeResponse again, Calls().Encode(saved.name, once));
+  EXPECT_GT(first.trials_size(), 0);
+  EXPECT_EQ(again.DebugString(), first.DebugString());
+  const absl::Status other = ErrorOf(Calls().Encode(saved.name, once + " encoding { residual: true }"));
+  EXPECT_EQ(other.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(other.message()), HasSubstr("[REQUEST_ID_REUSED]"));
+  KillAndRestart();
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::EncodeNodeResponse later, Calls().Encode(saved.name, once));
+  EXPECT_EQ(later.DebugString(), first.DebugString());
+}
+
+TEST_F(EncodingRequestsTest, ARepeatedDropGetsTheFirstAnswer) {
+  const client::Node saved = Save(6, 6);
+  ASSERT_TRUE(Calls().Encode(saved.name).ok());
+  const std::string once = "saved: true request_id: '3f0c1c52-1a60-4f0e-9d3b-0f6a52a9d0e2'";
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::Node first, Calls().Drop(saved.name, once));
+  ASSERT_TRUE(Client().UpdateNode({.name = saved.name, .note = "later", .update_mask = {"note"}}).ok());
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::Node again, Calls().Drop(saved.name, once));
+  EXPECT_EQ(again.DebugString(), first.DebugString());
+  EXPECT_TRUE(absl::IsNotFound(ErrorOf(Calls().Drop(saved.name, "saved: true"))));
+}
+
+TEST_F(EncodingRequestsTest, AnEncodeThatStoredNothingIsTriedAgain) {
+  const client::Node saved = Save(6, 7);
+  const std::string id = " request_id: '3f0c1c52-1a60-4f0e-9d3b-0f6a52a9d0e3'";
+  for (int i = 0; i < 2; i++) {
+    QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::EncodeNodeResponse nothing,
+                                   Calls().Encode(saved.name, "encoding { step: 3 } budget { max_kl: 0 }" + id));
+    EXPECT_FALSE(nothing.has_encoding());
+    EXPECT_EQ(nothing.trials_size(), 1);
+    EXPECT_TRUE(nothing.has_total());
+  }
+  EXPECT_EQ(Calls().Get(saved.name)->encodings_size(), 0);
+}
+
 TEST_F(EncodingRequestsTest, ProfilesAreListedAndWhatIsNoneIsRefused) {
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const auto listed,
                                  Calls().Call<v1::ListProfilesResponse>("AdminService/ListProfiles", ""));

@@ -24,6 +24,8 @@ constexpr char kUpdateId[] = "3f0c1c52-1a60-4f0e-9d3b-0f6a52a9d003";
 constexpr char kDeleteId[] = "3f0c1c52-1a60-4f0e-9d3b-0f6a52a9d004";
 constexpr char kRestoreId[] = "3f0c1c52-1a60-4f0e-9d3b-0f6a52a9d005";
 constexpr char kBranchId[] = "3f0c1c52-1a60-4f0e-9d3b-0f6a52a9d006";
+constexpr char kEncodeId[] = "3f0c1c52-1a60-4f0e-9d3b-0f6a52a9d007";
+constexpr char kDropId[] = "3f0c1c52-1a60-4f0e-9d3b-0f6a52a9d008";
 
 // Requests with ids, and the answers to the first of each.
 struct Mutations {
@@ -31,11 +33,30 @@ struct Mutations {
   client::GenerateRequest generate;
   client::UpdateNodeRequest update;
   client::DeleteNodeRequest remove;
+  client::EncodeNodeRequest encode;
+  client::DropEncodingRequest drop;
   client::SavedNode saved;
   Generation generated;
   client::Node updated;
   client::DeleteNodeResponse deleted;
+  client::EncodeNodeResponse encoded;
+  client::Node dropped;
 };
+
+void EncodeAndDropFirst(const client::Client& client, Mutations* mutations) {
+  mutations->encode = {.name = mutations->saved.node.name,
+                       .encoding = {.codec = "replay"},
+                       .etag = mutations->updated.etag,
+                       .request_id = kEncodeId};
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(mutations->encoded, client.EncodeNode(mutations->encode));
+  ASSERT_TRUE(mutations->encoded.encoding.has_value());
+  mutations->drop = {.name = mutations->encode.name,
+                     .what = client::DropSaved(),
+                     .etag = mutations->encoded.node.etag,
+                     .request_id = kDropId};
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(mutations->dropped, client.DropEncoding(mutations->drop));
+  EXPECT_TRUE(mutations->dropped.saved_dropped);
+}
 
 void MutateFirst(const client::Client& client, Mutations* mutations) {
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const std::string session, NewSession(client, std::string("The first of all")));
@@ -54,6 +75,7 @@ void MutateFirst(const client::Client& client, Mutations* mutations) {
   mutations->remove = {.name = victim.node.name, .request_id = kDeleteId};
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(mutations->deleted, client.DeleteNode(mutations->remove));
   EXPECT_EQ(mutations->deleted.deleted_nodes, 1);
+  EncodeAndDropFirst(client, mutations);
 }
 
 void ExpectFirstAnswers(const client::Client& client, const Mutations& mutations) {
@@ -74,6 +96,10 @@ void ExpectFirstAnswers(const client::Client& client, const Mutations& mutations
   EXPECT_EQ(updated, mutations.updated);
   QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::DeleteNodeResponse deleted, client.DeleteNode(mutations.remove));
   EXPECT_EQ(deleted, mutations.deleted);
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::EncodeNodeResponse encoded, client.EncodeNode(mutations.encode));
+  EXPECT_EQ(encoded, mutations.encoded);
+  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const client::Node dropped, client.DropEncoding(mutations.drop));
+  EXPECT_EQ(dropped, mutations.dropped);
   EXPECT_EQ(client.GetStatus()->store.nodes, nodes) << "a repeat changed something";
 }
 
@@ -82,9 +108,12 @@ void ExpectOthersRefused(const client::Client& client, Mutations mutations) {
   mutations.generate.input = std::string(" nights");
   mutations.update.note = "second";
   mutations.remove.force = true;
+  mutations.encode.drop_saved = true;
+  mutations.drop.etag.clear();
   for (const absl::Status& status :
        {ErrorOf(client.Snapshot(mutations.snapshot)), ErrorOf(Generate(client, mutations.generate)),
-        ErrorOf(client.UpdateNode(mutations.update)), ErrorOf(client.DeleteNode(mutations.remove))}) {
+        ErrorOf(client.UpdateNode(mutations.update)), ErrorOf(client.DeleteNode(mutations.remove)),
+        ErrorOf(client.EncodeNode(mutations.encode)), ErrorOf(client.DropEncoding(mutations.drop))}) {
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
     EXPECT_THAT(std::string(status.message()), testing::HasSubstr("request_id"));
   }

@@ -101,15 +101,12 @@ class Client {
   // Encodes a node's state as latents, measures how faithful they are, and stores them beside the blocks as saved, or
   // in their place; an equal encoding is replaced. Success without an encoding means that nothing kept to the budget.
   // FAILED_PRECONDITION, reason NO_PROFILE, when the server has no such profile (see ListProfiles); and, reason
-  // SAVED_BLOCKS_DROPPED, when the blocks as saved are gone. Takes as long as generating. A repeat may find what an
-  // attempt whose answer was lost has changed, so with `drop_saved` or an etag it is not retried.
-  absl::StatusOr<EncodeNodeResponse> EncodeNode(const EncodeNodeRequest& request,
-                                                const CallOptions& options = {}) const;
+  // SAVED_BLOCKS_DROPPED, when the blocks as saved are gone. Takes as long as generating.
+  absl::StatusOr<EncodeNodeResponse> EncodeNode(EncodeNodeRequest request, const CallOptions& options = {}) const;
 
   // Drops an encoding, its residual, or the blocks as saved, and returns the node. NOT_FOUND when the node does not
-  // have it; FAILED_PRECONDITION, reason LAST_ENCODING, when nothing would be left. Never retried: a repeat of what
-  // succeeded is NOT_FOUND.
-  absl::StatusOr<Node> DropEncoding(const DropEncodingRequest& request, const CallOptions& options = {}) const;
+  // have it; FAILED_PRECONDITION, reason LAST_ENCODING, when nothing would be left.
+  absl::StatusOr<Node> DropEncoding(DropEncodingRequest request, const CallOptions& options = {}) const;
 
   // Returns what runs on the server: version, model, engine, store and limits.
   absl::StatusOr<ServerStatus> GetStatus(const CallOptions& options = {}) const;

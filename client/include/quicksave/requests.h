@@ -470,6 +470,9 @@ struct EncodeNodeRequest {
   bool drop_saved = false;
   // Only if the node is still this version; empty takes any.
   std::string etag;
+  // UUID; a repeat returns the first answer, if that stored an encoding, and tries again otherwise. Made by the client
+  // when empty.
+  std::string request_id;
 };
 
 // An encoding that was tried.
@@ -525,6 +528,8 @@ struct DropEncodingRequest {
   DropTarget what;
   // Only if the node is still this version; empty takes any.
   std::string etag;
+  // UUID; a repeat returns the first answer. Made by the client when empty.
+  std::string request_id;
 };
 
 }  // namespace quicksave::client

@@ -12,11 +12,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numbers>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "compressor/block.h"
 #include "server/sidecar/training/adam.h"
 #include "server/sidecar/training/sidecar_model.h"
 #include "server/sidecar/training/tensor_file.h"
@@ -262,10 +265,10 @@ compressor::LearnedProfile SidecarTrainer::Best(compressor::LatentProfile base) 
 void SidecarTrainer::Save(std::ostream& stream) const {
   const State& state = *state_;
   const int64_t header[] = {state.steps, state.worse, static_cast<int64_t>(state.history.size())};
-  stream.write(reinterpret_cast<const char*>(header), sizeof(header));
-  stream.write(reinterpret_cast<const char*>(&state.best_loss), sizeof(state.best_loss));
-  stream.write(reinterpret_cast<const char*>(state.history.data()),
-               static_cast<std::streamsize>(state.history.size() * sizeof(TrainingRow)));
+  std::string front(reinterpret_cast<const char*>(header), sizeof(header));
+  front.append(reinterpret_cast<const char*>(&state.best_loss), sizeof(state.best_loss));
+  front.append(reinterpret_cast<const char*>(state.history.data()), state.history.size() * sizeof(TrainingRow));
+  stream << front << compressor::ComputeDigest(front).ToBytes();
   state.adam.Save(stream);
   for (const at::Tensor& tensor : state.best) SaveTensor(stream, tensor);
 }
@@ -275,15 +278,21 @@ absl::Status SidecarTrainer::Load(std::istream& stream) {
   const auto damaged = [] { return absl::DataLossError("the checkpoint is damaged, or of another training"); };
   int64_t header[3] = {};
   stream.read(reinterpret_cast<char*>(header), sizeof(header));
-  stream.read(reinterpret_cast<char*>(&state.best_loss), sizeof(state.best_loss));
   if (!stream.good() || header[0] < 0 || header[0] > state.steps_wanted || header[2] < 0 || header[2] > header[0]) {
     return damaged();
   }
   state.steps = header[0];
   state.worse = static_cast<int>(header[1]);
   state.history.resize(header[2]);
-  stream.read(reinterpret_cast<char*>(state.history.data()),
-              static_cast<std::streamsize>(state.history.size() * sizeof(TrainingRow)));
+  const size_t rows_size = state.history.size() * sizeof(TrainingRow);
+  std::string front(sizeof(header) + sizeof(state.best_loss) + rows_size, '\0');
+  std::memcpy(front.data(), header, sizeof(header));
+  stream.read(front.data() + sizeof(header), static_cast<std::streamsize>(front.size() - sizeof(header)));
+  std::string digest(compressor::Digest128().ToBytes().size(), '\0');
+  stream.read(digest.data(), static_cast<std::streamsize>(digest.size()));
+  if (!stream.good() || compressor::ComputeDigest(front).ToBytes() != digest) return damaged();
+  std::memcpy(&state.best_loss, front.data() + sizeof(header), sizeof(state.best_loss));
+  std::memcpy(state.history.data(), front.data() + front.size() - rows_size, rows_size);
   if (!state.adam.Load(stream)) return damaged();
   for (const at::Tensor& tensor : state.best) {
     if (!LoadTensor(stream, tensor)) return damaged();

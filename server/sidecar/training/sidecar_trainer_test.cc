@@ -102,7 +102,9 @@ TEST_P(SidecarTrainerTest, DamagedCheckpointsAreRefused) {
   TrainingOptions options = Options();
   options.epochs = 1;
   const std::string kept = Trained(options);
-  for (const size_t place : {size_t{3}, kept.size() / 2, kept.size() - 1}) {
+  // Steps, what is worse since, rows, the best loss, rows, and tensors.
+  for (const size_t place : {size_t{0}, size_t{3}, size_t{8}, size_t{16}, size_t{24}, size_t{31}, size_t{40},
+                             kept.size() / 2, kept.size() - 1}) {
     std::string damaged = kept;
     damaged[place] = static_cast<char>(damaged[place] ^ 0x40);
     SidecarTrainer trainer(train_, watch_, options);
