@@ -12,8 +12,6 @@ namespace {
 constexpr int kByteExponent = 6;
 // Two bytes, of which the lower one is signed as well.
 constexpr int kTwoBytesExponent = kByteExponent + 8;
-// One byte must have this many bits behind the point, or two are used.
-constexpr int kLeastExponent = 3;
 // Larger magnitudes count as this.
 constexpr float kLargestMagnitude = 1 << 26;
 constexpr int kQuad = 4;
@@ -143,7 +141,7 @@ void AddPlane(FixedPlane plane, std::vector<FixedPlane>& planes) {
 
 }  // namespace
 
-FixedPointColumns ToFixedPoint(absl::Span<const int> used, const float* x, int columns) {
+FixedPointColumns ToFixedPoint(absl::Span<const int> used, const float* x, int columns, int least_exponent) {
   const std::vector<Rows> all = RowsByExponent(used, x, columns);
   FixedPointColumns fixed{.exponents = CommonExponents(all, columns)};
   Bytes low(static_cast<size_t>(kExponentInputs) * columns);
@@ -155,7 +153,7 @@ FixedPointColumns ToFixedPoint(absl::Span<const int> used, const float* x, int c
     for (int c = 0; c < columns; ++c) {
       const int common = fixed.exponents[c];
       int exponent = FinestExponent(rows.largest[c], kByteExponent, common);
-      if (exponent < std::min(kLeastExponent, common)) {
+      if (exponent < std::min(least_exponent, common)) {
         exponent = FinestExponent(rows.largest[c], kTwoBytesExponent, common);
       }
       scales.push_back(std::ldexp(1.0f, exponent));

@@ -39,7 +39,8 @@ struct FixedPointColumns {
 };
 
 // x[used.size(), columns], whose row i is input used[i], ascending; docs/formats/latent_block.md, "Fixed point".
-FixedPointColumns ToFixedPoint(absl::Span<const int> used, const float* x, int columns);
+// Numbers of which a byte would keep less than `least_exponent` bits behind the point get two.
+FixedPointColumns ToFixedPoint(absl::Span<const int> used, const float* x, int columns, int least_exponent);
 
 }  // namespace quicksave::compressor
 

@@ -30,7 +30,7 @@ double Rounded(float value, float other) {
   std::vector<float> x(2 * kColumns);
   x[3] = value;
   x[kColumns + 3] = other;
-  return ValueOf(ToFixedPoint(std::vector<int>{5, 9}, x.data(), kColumns), 5, 3);
+  return ValueOf(ToFixedPoint(std::vector<int>{5, 9}, x.data(), kColumns, 3), 5, 3);
 }
 
 TEST(FixedPointTest, SmallNumbersAreMultiplesOfTheFinest) {
@@ -64,7 +64,7 @@ TEST(FixedPointTest, InputsOf128HaveAnExponentOfTheirOwn) {
   const std::vector<int> used = {127, 128, 129};
   std::vector<float> x(3 * kColumns, 1.0f / 32);
   x[kColumns + 7] = 3000;
-  const FixedPointColumns fixed = ToFixedPoint(used, x.data(), kColumns);
+  const FixedPointColumns fixed = ToFixedPoint(used, x.data(), kColumns, 3);
   EXPECT_EQ(ValueOf(fixed, 127, 7), 1.0 / 32);
   EXPECT_EQ(ValueOf(fixed, 129, 7), 0);
   EXPECT_EQ(ValueOf(fixed, 128, 7), 3000);
@@ -80,7 +80,7 @@ TEST(FixedPointTest, SumsAreThoseOfThePlanes) {
     const float amplitude = i < 200 ? 50 : 0.2f;
     for (int c = 0; c < kColumns; ++c) x.push_back(random.Below(3) == 0 ? amplitude * random.Normal() : 0);
   }
-  const FixedPointColumns fixed = ToFixedPoint(used, x.data(), kColumns);
+  const FixedPointColumns fixed = ToFixedPoint(used, x.data(), kColumns, 3);
   ASSERT_GT(fixed.planes.size(), 1U);
   for (const FixedPlane& plane : fixed.planes) {
     for (int c = 0; c < kColumns; ++c) {

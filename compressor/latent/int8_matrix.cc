@@ -220,7 +220,7 @@ HWY_EXPORT(AddProductImpl);
 
 void AddProduct(const Int8Matrix& matrix, absl::Span<const int> used, const float* x, int columns, float unit,
                 float* y) {
-  AddProduct(matrix, ToFixedPoint(used, x, columns), unit, y);
+  AddProduct(matrix, ToFixedPoint(used, x, columns, kLeastExponent), unit, y);
 }
 
 void AddProduct(const Int8Matrix& matrix, const FixedPointColumns& x, float unit, float* y) {

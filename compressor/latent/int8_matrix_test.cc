@@ -63,7 +63,7 @@ double FixedValue(const FixedPointColumns& fixed, int input, int column) {
 
 // The definition, of the rounded x.
 std::vector<float> Reference(const Problem& problem, float unit) {
-  const FixedPointColumns fixed = ToFixedPoint(problem.used, problem.x.data(), problem.columns);
+  const FixedPointColumns fixed = ToFixedPoint(problem.used, problem.x.data(), problem.columns, kLeastExponent);
   std::vector<float> y = problem.y;
   for (int c = 0; c < problem.columns; ++c) {
     std::vector<double> x;

@@ -64,8 +64,9 @@ const Subject& WithBasis() {
                                              .head_dim = 64,
                                              .features = 576,
                                              .dropped = 0,
+                                             .refined = 64,
                                              .calibration_blocks = 2},
-                                            0.25f);
+                                            0.4f);
   return subject;
 }
 // Channels for components, without prediction.

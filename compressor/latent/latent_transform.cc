@@ -16,15 +16,6 @@ std::vector<int> AllOf(int count) {
   return all;
 }
 
-// Of features as fixed-point numbers. They predict most of what large components are, so that what is rounded off them
-// must be far below a step.
-constexpr float kFeatureUnit = 1.0f / 8;
-
-FixedPointColumns FixedFeatures(std::vector<float> features, int count, int columns) {
-  for (float& value : features) value *= 1 / kFeatureUnit;
-  return ToFixedPoint(AllOf(count), features.data(), columns);
-}
-
 // The latent, and once more those of its components that have a second row.
 SparseLatent WithRefinements(const LayerGroup& group, const SparseLatent& latent, int columns) {
   SparseLatent all;
@@ -60,7 +51,7 @@ LatentTransform::LatentTransform(const LatentProfile& profile, const BlockShape&
       panels_(shape, context),
       features_(StandardisedFeatures(profile, context.hidden_states, shape.tokens - panels_.tokens(), panels_.tokens(),
                                      panels_.columns())),
-      fixed_features_(FixedFeatures(features_, profile.features, panels_.columns())) {}
+      fixed_features_(ToFixedPoint(AllOf(profile.features), features_.data(), panels_.columns(), kFinestExponent)) {}
 
 absl::Status LatentTransform::CheckContext(const LatentProfile& profile, const BlockShape& shape,
                                            const BlockContext& context) {
@@ -100,7 +91,7 @@ std::vector<float> LatentTransform::Predict(const LayerGroup& group) const {
     std::fill_n(predicted.begin() + static_cast<size_t>(c) * columns(), columns(), group.mean[c]);
   }
   if (group.predictor.int8() != nullptr) {
-    AddProduct(*group.predictor.int8(), fixed_features_, kFeatureUnit, predicted.data());
+    AddProduct(*group.predictor.int8(), fixed_features_, 1, predicted.data());
   } else if (!group.predictor.empty()) {
     AddProduct(*group.predictor.bf16(), AllOf(profile_.features), features_.data(), columns(), predicted.data());
   }

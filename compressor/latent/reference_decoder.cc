@@ -213,7 +213,7 @@ struct Number {
   bool absent = false;
   float value = 0;
 };
-std::vector<double> FixedPoint(const std::vector<Number>& x) {
+std::vector<double> FixedPoint(const std::vector<Number>& x, int least) {
   const auto magnitude = [](float value) {
     return std::isnan(value) ? 0.0 : std::min<double>(std::abs(value), 1 << 26);
   };
@@ -235,7 +235,7 @@ std::vector<double> FixedPoint(const std::vector<Number>& x) {
   for (size_t i = 0; i < x.size(); ++i) {
     const double m = std::max(largest[i / 128], 0.0);
     const int one_byte = finest(m, 127);
-    const int e = one_byte >= std::min(3, common) ? one_byte : finest(m, 127 * 256);
+    const int e = one_byte >= std::min(least, common) ? one_byte : finest(m, 127 * 256);
     const double value = std::copysign(magnitude(x[i].value), x[i].value);
     rounded.push_back(std::nearbyint(value * std::pow(2, e)) / std::pow(2, e));
   }
@@ -246,11 +246,11 @@ std::vector<double> FixedPoint(const std::vector<Number>& x) {
 using Rows = std::vector<std::vector<float>>;
 
 // Adds the product of a matrix with one token of the rows to y: sums of integers are exact in double.
-void AddProduct(const Tensor& matrix, const Tensor& scales, const Rows& rows, size_t t, float unit,
+void AddProduct(const Tensor& matrix, const Tensor& scales, int least, const Rows& rows, size_t t, float unit,
                 std::vector<float>& y) {
   std::vector<Number> x;
   for (const std::vector<float>& row : rows) x.push_back({row.empty(), row.empty() ? 0 : row[t]});
-  const std::vector<double> fixed = FixedPoint(x);
+  const std::vector<double> fixed = FixedPoint(x, least);
   for (size_t c = 0; c < y.size(); ++c) {
     double sum = 0;
     for (size_t i = 0; i < x.size(); ++i) {
@@ -283,22 +283,14 @@ Rows Features(const Profile& profile, const std::vector<float>& hidden, size_t k
 // Steps 1 to 3 of "Values" for one token.
 std::vector<float> ChannelsOf(const Group& group, const Rows& features, const Rows& z, float step, size_t t) {
   std::vector<float> y = group.mean.values;
-  if (group.predictor.present()) {
-    // A power of two.
-    const float unit = group.predictor.dtype == "I8" ? 1.0F / 8 : 1;
-    Rows inputs = features;
-    for (std::vector<float>& row : inputs) {
-      for (float& value : row) value /= unit;
-    }
-    AddProduct(group.predictor, group.predictor_scale, inputs, t, unit, y);
-  }
+  if (group.predictor.present()) AddProduct(group.predictor, group.predictor_scale, 5, features, t, 1, y);
   if (group.decode.present()) {
     Rows inputs = z;
     for (size_t k = 0; inputs.size() < group.decode.shape[0]; ++k) {
       inputs.push_back(z[k]);
       for (float& value : inputs.back()) value /= 128;
     }
-    AddProduct(group.decode, group.decode_scale, inputs, t, step, y);
+    AddProduct(group.decode, group.decode_scale, 3, inputs, t, step, y);
     return y;
   }
   for (size_t c = 0; c < y.size(); ++c) {
