@@ -13,13 +13,15 @@ namespace {
 
 constexpr int kColumns = 32;
 
-double ValueOf(const FixedPointColumns& fixed, int input, int column) {
+double ValueOf(const std::vector<FixedPointGroup>& fixed, int input, int column) {
+  const FixedPointGroup& group = fixed[column / kColumnGroup];
+  const int c = column % kColumnGroup;
   double value = 0;
-  for (const FixedPlane& plane : fixed.planes) {
-    for (uint32_t q = plane.begins[column]; q < plane.begins[column + 1]; ++q) {
-      if (static_cast<int>(plane.quads[q].quad) != input / 4) continue;
-      const auto byte = static_cast<int8_t>(plane.quads[q].values >> (8 * (input % 4)));
-      value += std::ldexp(static_cast<double>(byte), plane.shifts[column] - fixed.exponents[column]);
+  for (const FixedPlane& plane : group.planes) {
+    for (size_t q = 0; q < plane.quads.size(); ++q) {
+      if (static_cast<int>(plane.quads[q]) != input / kQuad) continue;
+      const auto byte = static_cast<int8_t>(plane.values[q * kColumnGroup + c] >> (8 * (input % kQuad)));
+      value += std::ldexp(static_cast<double>(byte), plane.shifts[c] - group.exponents[c]);
     }
   }
   return value;
@@ -64,7 +66,7 @@ TEST(FixedPointTest, InputsOf128HaveAnExponentOfTheirOwn) {
   const std::vector<int> used = {127, 128, 129};
   std::vector<float> x(3 * kColumns, 1.0f / 32);
   x[kColumns + 7] = 3000;
-  const FixedPointColumns fixed = ToFixedPoint(used, x.data(), kColumns, 3);
+  const std::vector<FixedPointGroup> fixed = ToFixedPoint(used, x.data(), kColumns, 3);
   EXPECT_EQ(ValueOf(fixed, 127, 7), 1.0 / 32);
   EXPECT_EQ(ValueOf(fixed, 129, 7), 0);
   EXPECT_EQ(ValueOf(fixed, 128, 7), 3000);
@@ -80,15 +82,15 @@ TEST(FixedPointTest, SumsAreThoseOfThePlanes) {
     const float amplitude = i < 200 ? 50 : 0.2f;
     for (int c = 0; c < kColumns; ++c) x.push_back(random.Below(3) == 0 ? amplitude * random.Normal() : 0);
   }
-  const FixedPointColumns fixed = ToFixedPoint(used, x.data(), kColumns, 3);
-  ASSERT_GT(fixed.planes.size(), 1U);
-  for (const FixedPlane& plane : fixed.planes) {
+  const std::vector<FixedPointGroup> fixed = ToFixedPoint(used, x.data(), kColumns, 3);
+  ASSERT_EQ(fixed.size(), 1U);
+  ASSERT_GT(fixed[0].planes.size(), 1U);
+  for (const FixedPlane& plane : fixed[0].planes) {
     for (int c = 0; c < kColumns; ++c) {
       EXPECT_GE(plane.shifts[c], 0);
       int sum = 0;
-      for (uint32_t q = plane.begins[c]; q < plane.begins[c + 1]; ++q) {
-        EXPECT_NE(plane.quads[q].values, 0U);
-        for (int i = 0; i < 4; ++i) sum += static_cast<int8_t>(plane.quads[q].values >> (8 * i));
+      for (size_t q = 0; q < plane.quads.size(); ++q) {
+        for (int i = 0; i < kQuad; ++i) sum += static_cast<int8_t>(plane.values[q * kColumns + c] >> (8 * i));
       }
       EXPECT_EQ(sum, plane.sums[c]);
     }

@@ -15,18 +15,8 @@ HWY_BEFORE_NAMESPACE();
 namespace quicksave::compressor::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr int kQuad = Int8Matrix::kQuad;
-constexpr int kTile = Int8Matrix::kTile;
-// Vectors of outputs whose sums are in registers.
-constexpr int kVectors = HWY_TARGET == HWY_AVX2 ? 8 : 16;
-// Not a power of two, so that the columns of a tile's sums do not fight for the same lines of the cache.
-constexpr int kSumStride = kTile + 16;
-
-// Aligned to lines of the cache.
-struct alignas(64) SumLine {
-  static constexpr int kSums = 16;
-  int32_t sums[kSums] = {};
-};
+// Outputs that are summed together: with two vectors of columns, as many sums as there is room for in registers.
+constexpr int kTile = HWY_TARGET == HWY_AVX2 ? 4 : Int8Matrix::kPanel;
 
 using Integers = hn::CappedTag<int32_t, 16>;
 using Words = hn::RebindToUnsigned<Integers>;
@@ -64,76 +54,70 @@ HWY_INLINE void AddQuad(hn::Vec<Integers> weights, hn::Vec<Integers> x, hn::Vec<
 #endif
 }
 
-// One column of one plane: adds the products of its quads, shifted, to the sums of `kCount` vectors of outputs. The
-// weights of a quad are `quad_bytes` apart.
-template <int kCount>
-HWY_INLINE void AddColumn(absl::Span<const FixedQuad> quads, const uint8_t* weights, size_t quad_bytes, int shift,
-                          int32_t* sums) {
+// Adds the products of one plane to the sums [kTile, kColumnGroup] of two vectors of columns from `column` on. The
+// weights of a quad are kPanel quads apart.
+HWY_INLINE void AddPlane(const FixedPlane& plane, const uint8_t* weights, int column, int32_t* sums) {
   const Integers d;
-  const hn::Repartition<uint8_t, Integers> bytes;
   const int lanes = static_cast<int>(hn::Lanes(d));
-  hn::Vec<Integers> sum[kCount];
-  HWY_UNROLL(16)
-  for (int v = 0; v < kCount; ++v) sum[v] = hn::Zero(d);
-  for (const FixedQuad& quad : quads) {
-    const uint8_t* row = weights + quad.quad * quad_bytes;
-    const auto x = hn::Set(d, static_cast<int32_t>(quad.values));
+  hn::Vec<Integers> sum[kTile][2];
+  HWY_UNROLL(2)
+  for (int half = 0; half < 2; ++half) {
+    const auto total = hn::LoadU(d, plane.sums.data() + column + half * lanes);
+    const auto bias = hn::Mul(total, hn::Set(d, -Int8Matrix::kBias));
     HWY_UNROLL(16)
-    for (int v = 0; v < kCount; ++v) {
-      AddQuad(hn::BitCast(d, hn::LoadU(bytes, row + size_t(v) * lanes * kQuad)), x, sum[v]);
+    for (int o = 0; o < kTile; ++o) sum[o][half] = bias;
+  }
+  const uint32_t* values = plane.values.data() + column;
+  for (const uint32_t quad : plane.quads) {
+    const auto left = hn::BitCast(d, hn::LoadU(Words(), values));
+    const auto right = hn::BitCast(d, hn::LoadU(Words(), values + lanes));
+    values += kColumnGroup;
+    const auto* row = reinterpret_cast<const int32_t*>(weights + size_t(quad) * Int8Matrix::kPanel * kQuad);
+    HWY_UNROLL(16)
+    for (int o = 0; o < kTile; ++o) {
+      const auto weight = hn::Set(d, row[o]);
+      AddQuad(weight, left, sum[o][0]);
+      AddQuad(weight, right, sum[o][1]);
     }
   }
-  HWY_UNROLL(16)
-  for (int v = 0; v < kCount; ++v) {
-    int32_t* const to = sums + v * lanes;
-    hn::StoreU(hn::Add(hn::LoadU(d, to), hn::ShiftLeftSame(sum[v], shift)), d, to);
+  HWY_UNROLL(2)
+  for (int half = 0; half < 2; ++half) {
+    const auto shift = hn::LoadU(d, plane.shifts.data() + column + half * lanes);
+    HWY_UNROLL(16)
+    for (int o = 0; o < kTile; ++o) {
+      int32_t* const to = sums + o * kColumnGroup + column + half * lanes;
+      hn::StoreU(hn::Add(hn::LoadU(d, to), hn::Shl(sum[o][half], shift)), d, to);
+    }
   }
 }
 
-template <int kCount = kVectors>
-void AddPlane(int vectors, const FixedPlane& plane, const uint8_t* weights, size_t quad_bytes, int32_t* sums) {
-  if constexpr (kCount > 1) {
-    if (vectors < kCount) return AddPlane<kCount - 1>(vectors, plane, weights, quad_bytes, sums);
-  }
-  for (size_t c = 0; c < plane.sums.size(); ++c) {
-    const auto quads = absl::MakeConstSpan(plane.quads).subspan(plane.begins[c], plane.begins[c + 1] - plane.begins[c]);
-    if (quads.empty()) continue;
-    AddColumn<kCount>(quads, weights, quad_bytes, plane.shifts[c], sums + c * kSumStride);
-  }
-}
-
-// y[columns] += scale * units[columns] * (sum - bias) of one output, sums being kSumStride apart.
-HWY_INLINE void AddOutput(const int32_t* sums, const int32_t* biases, const float* units, int columns, float scale,
-                          float* y) {
+// y[columns of the group] += scale * units * sums, of one output.
+HWY_INLINE void AddOutput(const int32_t* sums, const float* units, float scale, float* y) {
   const Integers d;
   const Floats df;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  const auto places = hn::Mul(hn::Iota(d, 0), hn::Set(d, kSumStride));
-  for (int c = 0; c < columns; c += lanes) {
-    const auto sum = hn::Sub(hn::GatherIndex(d, sums + size_t(c) * kSumStride, places), hn::LoadU(d, biases + c));
+  for (int c = 0; c < kColumnGroup; c += static_cast<int>(hn::Lanes(d))) {
     const auto factor = hn::Mul(hn::Set(df, scale), hn::LoadU(df, units + c));
-    hn::StoreU(hn::MulAdd(hn::ConvertTo(df, sum), factor, hn::LoadU(df, y + c)), df, y + c);
+    hn::StoreU(hn::MulAdd(hn::ConvertTo(df, hn::LoadU(d, sums + c)), factor, hn::LoadU(df, y + c)), df, y + c);
   }
 }
 
-// `biases` and `units` are those of each column.
-void AddProductImpl(const Int8Matrix& matrix, const FixedPointColumns& x, const int32_t* biases, const float* units,
-                    float* y) {
-  const int lanes = static_cast<int>(hn::Lanes(Integers()));
-  const int columns = static_cast<int>(x.exponents.size());
-  std::vector<SumLine> lines(size_t(columns) * kSumStride / SumLine::kSums);
-  int32_t* const sums = lines.front().sums;
+// `units` are those of each column.
+void AddProductImpl(const Int8Matrix& matrix, const std::vector<FixedPointGroup>& x, const float* units, float* y) {
+  const int step = 2 * static_cast<int>(hn::Lanes(Integers()));
+  const size_t columns = x.size() * kColumnGroup;
+  HWY_ALIGN int32_t sums[kTile * kColumnGroup];
   for (int first = 0; first < matrix.outputs(); first += kTile) {
-    const int width = matrix.tile_width(first);
-    std::fill(lines.begin(), lines.end(), SumLine());
-    for (const FixedPlane& plane : x.planes) {
-      for (int o = 0; o < width; o += kVectors * lanes) {
-        AddPlane(std::min((width - o) / lanes, kVectors), plane, matrix.tile(first) + size_t(o) * kQuad,
-                 size_t(width) * kQuad, sums + o);
+    const int place = first % Int8Matrix::kPanel;
+    const uint8_t* weights = matrix.panel(first - place) + place * kQuad;
+    for (size_t g = 0; g < x.size(); ++g) {
+      std::fill(sums, sums + kTile * kColumnGroup, 0);
+      for (const FixedPlane& plane : x[g].planes) {
+        for (int column = 0; column < kColumnGroup; column += step) AddPlane(plane, weights, column, sums);
       }
-    }
-    for (int o = 0; o < std::min(kTile, matrix.outputs() - first); ++o) {
-      AddOutput(sums + o, biases, units, columns, matrix.scales()[first + o], y + size_t(first + o) * columns);
+      for (int o = 0; o < std::min(kTile, matrix.outputs() - first); ++o) {
+        AddOutput(sums + o * kColumnGroup, units + g * kColumnGroup, matrix.scales()[first + o],
+                  y + size_t(first + o) * columns + g * kColumnGroup);
+      }
     }
   }
 }
@@ -147,21 +131,12 @@ namespace {
 
 int Padded(int count, int multiple) { return (count + multiple - 1) / multiple * multiple; }
 
-// What kBias adds to the sums of each column.
-std::vector<int32_t> BiasesOf(const FixedPointColumns& x) {
-  std::vector<uint32_t> biases(x.exponents.size());
-  for (const FixedPlane& plane : x.planes) {
-    for (size_t c = 0; c < biases.size(); ++c) {
-      biases[c] += static_cast<uint32_t>(plane.sums[c]) * uint32_t{Int8Matrix::kBias} << plane.shifts[c];
-    }
-  }
-  return {biases.begin(), biases.end()};
-}
-
 // What a one counts in the sums of each column.
-std::vector<float> UnitsOf(const FixedPointColumns& x, float unit) {
+std::vector<float> UnitsOf(const std::vector<FixedPointGroup>& x, float unit) {
   std::vector<float> units;
-  for (const int exponent : x.exponents) units.push_back(std::ldexp(unit, -exponent));
+  for (const FixedPointGroup& group : x) {
+    for (const int exponent : group.exponents) units.push_back(std::ldexp(unit, -exponent));
+  }
   return units;
 }
 
@@ -170,13 +145,11 @@ std::vector<float> UnitsOf(const FixedPointColumns& x, float unit) {
 Int8Matrix::Int8Matrix(int inputs, int outputs, absl::Span<const int8_t> values, std::vector<float> scales)
     : inputs_(inputs),
       outputs_(outputs),
-      lines_(static_cast<size_t>(Padded(inputs, kQuad)) * Padded(outputs, kVector) / sizeof(Line)),
+      packed_(static_cast<size_t>(Padded(inputs, kQuad)) * Padded(outputs, kPanel), uint8_t{kBias}),
       scales_(std::move(scales)) {
-  auto* const packed = reinterpret_cast<uint8_t*>(lines_.data());
-  std::fill_n(packed, lines_.size() * sizeof(Line), uint8_t{kBias});
   for (int i = 0; i < inputs; ++i) {
     const int8_t* row = values.data() + static_cast<size_t>(i) * outputs;
-    for (int o = 0; o < outputs; ++o) packed[Place(i, o)] = static_cast<uint8_t>(row[o] + kBias);
+    for (int o = 0; o < outputs; ++o) packed_[Place(i, o)] = static_cast<uint8_t>(row[o] + kBias);
   }
 }
 
@@ -208,12 +181,9 @@ std::vector<int8_t> Int8Matrix::RowMajor() const {
   return values;
 }
 
-int Int8Matrix::tile_width(int first_output) const { return std::min(kTile, Padded(outputs_, kVector) - first_output); }
-
 size_t Int8Matrix::Place(int input, int output) const {
-  const int first = output / kTile * kTile;
-  const size_t quad = static_cast<size_t>(input / kQuad) * tile_width(first);
-  return static_cast<size_t>(first) * quads() * kQuad + (quad + output - first) * kQuad + input % kQuad;
+  const size_t quad = static_cast<size_t>(output / kPanel) * quads() + input / kQuad;
+  return (quad * kPanel + output % kPanel) * kQuad + input % kQuad;
 }
 
 HWY_EXPORT(AddProductImpl);
@@ -223,11 +193,9 @@ void AddProduct(const Int8Matrix& matrix, absl::Span<const int> used, const floa
   AddProduct(matrix, ToFixedPoint(used, x, columns, kLeastExponent), unit, y);
 }
 
-void AddProduct(const Int8Matrix& matrix, const FixedPointColumns& x, float unit, float* y) {
-  if (x.planes.empty()) return;
-  const std::vector<int32_t> biases = BiasesOf(x);
+void AddProduct(const Int8Matrix& matrix, const std::vector<FixedPointGroup>& x, float unit, float* y) {
   const std::vector<float> units = UnitsOf(x, unit);
-  HWY_DYNAMIC_DISPATCH(AddProductImpl)(matrix, x, biases.data(), units.data(), y);
+  HWY_DYNAMIC_DISPATCH(AddProductImpl)(matrix, x, units.data(), y);
 }
 
 }  // namespace quicksave::compressor

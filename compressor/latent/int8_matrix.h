@@ -23,10 +23,10 @@ class Int8Matrix {
  public:
   static constexpr int kLargest = 127;
   static constexpr int kRefinement = 128;
-  // Inputs that one instruction multiplies.
-  static constexpr int kQuad = 4;
-  // Outputs that are summed together.
-  static constexpr int kTile = 256;
+  // Outputs whose weights are side by side.
+  static constexpr int kPanel = 12;
+  // What is added to the integers where they are kept, since the instruction wants one unsigned factor.
+  static constexpr int kBias = 128;
 
   Int8Matrix() = default;
   // `values` are [inputs, outputs], the outputs of one input side by side, and none of them is -128; a scale for each
@@ -37,50 +37,39 @@ class Int8Matrix {
   // that leaves of the first `refined` inputs, times kRefinement, follows as so many more inputs.
   static Int8Matrix Nearest(int inputs, int outputs, absl::Span<const float> values, int refined = 0);
 
-  bool empty() const { return lines_.empty(); }
+  bool empty() const { return packed_.empty(); }
   int inputs() const { return inputs_; }
   int outputs() const { return outputs_; }
   const std::vector<float>& scales() const { return scales_; }
-  int value(int input, int output) const { return packed()[Place(input, output)] - kBias; }
+  int value(int input, int output) const { return packed_[Place(input, output)] - kBias; }
   // What the constructor was given.
   std::vector<int8_t> RowMajor() const;
 
-  // The integers plus kBias: [tile][quad][output of the tile][input of the quad], the last tile narrower, inputs and
-  // outputs padded to whole quads and vectors with zeros.
-  const uint8_t* tile(int first_output) const { return packed() + static_cast<size_t>(first_output) * quads() * kQuad; }
+  // The integers plus kBias: [quads][kPanel outputs][inputs of the quad], of the panel that begins with that output;
+  // padded with zeros.
+  const uint8_t* panel(int first_output) const { return packed_.data() + size_t(first_output) * quads() * kQuad; }
   int quads() const { return (inputs_ + kQuad - 1) / kQuad; }
-  // A multiple of kVector.
-  int tile_width(int first_output) const;
-
-  static constexpr int kBias = 128;
-  static constexpr int kVector = 16;
 
  private:
-  // Aligned, for a vector that lies in two lines of the cache is loaded at half the speed.
-  struct alignas(64) Line {
-    uint8_t bytes[64];
-  };
-
-  const uint8_t* packed() const { return reinterpret_cast<const uint8_t*>(lines_.data()); }
   size_t Place(int input, int output) const;
 
   int inputs_ = 0;
   int outputs_ = 0;
-  std::vector<Line> lines_;
+  std::vector<uint8_t> packed_;
   std::vector<float> scales_;
 };
 
 // y[outputs, columns] += unit * matrix^T x, where row i of x[used.size(), columns] is input used[i] of the matrix; the
 // other inputs are zero. `used` ascends, `columns` is a multiple of kColumnGroup. x is rounded to fixed-point numbers
 // as the format says, to a resolution of 1/8 or better where no value is larger than some thousand; what is no number
-// counts as zero. No column depends on another one. Costs about inputs * outputs * columns / 100 cycles of a core with
+// counts as zero. No column depends on another one. Costs about inputs * outputs * columns / 110 cycles of a core with
 // AVX-512 VNNI, less where x has zeros. Any thread.
 // Bits behind the point that the x of AddProduct keeps at least.
 inline constexpr int kLeastExponent = 3;
 void AddProduct(const Int8Matrix& matrix, absl::Span<const int> used, const float* x, int columns, float unit,
                 float* y);
 // The same of an x that several matrices are multiplied with.
-void AddProduct(const Int8Matrix& matrix, const FixedPointColumns& x, float unit, float* y);
+void AddProduct(const Int8Matrix& matrix, const std::vector<FixedPointGroup>& x, float unit, float* y);
 
 }  // namespace quicksave::compressor
 

@@ -49,13 +49,15 @@ std::vector<float> Product(const Problem& problem, float unit) {
 }
 
 // What the planes of an input and a column add up to.
-double FixedValue(const FixedPointColumns& fixed, int input, int column) {
+double FixedValue(const std::vector<FixedPointGroup>& fixed, int input, int column) {
+  const FixedPointGroup& group = fixed[column / kColumnGroup];
+  const int c = column % kColumnGroup;
   double value = 0;
-  for (const FixedPlane& plane : fixed.planes) {
-    for (uint32_t q = plane.begins[column]; q < plane.begins[column + 1]; ++q) {
-      if (static_cast<int>(plane.quads[q].quad) != input / 4) continue;
-      const auto byte = static_cast<int8_t>(plane.quads[q].values >> (8 * (input % 4)));
-      value += std::ldexp(static_cast<double>(byte), plane.shifts[column] - fixed.exponents[column]);
+  for (const FixedPlane& plane : group.planes) {
+    for (size_t q = 0; q < plane.quads.size(); ++q) {
+      if (static_cast<int>(plane.quads[q]) != input / kQuad) continue;
+      const auto byte = static_cast<int8_t>(plane.values[q * kColumnGroup + c] >> (8 * (input % kQuad)));
+      value += std::ldexp(static_cast<double>(byte), plane.shifts[c] - group.exponents[c]);
     }
   }
   return value;
@@ -63,7 +65,8 @@ double FixedValue(const FixedPointColumns& fixed, int input, int column) {
 
 // The definition, of the rounded x.
 std::vector<float> Reference(const Problem& problem, float unit) {
-  const FixedPointColumns fixed = ToFixedPoint(problem.used, problem.x.data(), problem.columns, kLeastExponent);
+  const std::vector<FixedPointGroup> fixed =
+      ToFixedPoint(problem.used, problem.x.data(), problem.columns, kLeastExponent);
   std::vector<float> y = problem.y;
   for (int c = 0; c < problem.columns; ++c) {
     std::vector<double> x;

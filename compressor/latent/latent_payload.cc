@@ -85,26 +85,26 @@ void LatentPayloadCoder::Take(absl::Span<const CodedComponent> components, int t
                               CodedValues& coded, SparseLatent& latent) const {
   latent.unit = step;
   latent.used.clear();
-  latent.values.clear();
+  latent.values.resize(components.size() * columns);
+  float* row = latent.values.data();
   for (const CodedComponent& component : components) {
     const absl::Span<const uint8_t> symbols = coded.symbols.first(tokens);
     coded.symbols.remove_prefix(tokens);
     if (AllZero(symbols)) continue;
-    latent.used.push_back(component.index);
-    latent.values.resize(latent.values.size() + columns);
-    float* row = latent.values.data() + latent.values.size() - columns;
     const std::array<float, kSymbols>& values = values_[component.sigma_class];
     for (int t = 0; t < tokens; ++t) row[t] = values[symbols[t]];
-    if (std::count(symbols.begin(), symbols.end(), kEscapeSymbol) == 0) continue;
-    for (int t = 0; t < tokens; ++t) {
+    const bool escapes = std::count(symbols.begin(), symbols.end(), kEscapeSymbol) > 0;
+    for (int t = 0; escapes && t < tokens; ++t) {
       if (symbols[t] != kEscapeSymbol) continue;
       row[t] = Reconstruct(coded.escapes.front(), classes_[component.sigma_class]);
       coded.escapes.remove_prefix(1);
     }
-    if (std::any_of(row, row + tokens, [](float value) { return value != 0; })) continue;
-    latent.used.pop_back();
-    latent.values.resize(latent.values.size() - columns);
+    if (escapes && std::all_of(row, row + tokens, [](float value) { return value == 0; })) continue;
+    std::fill(row + tokens, row + columns, 0.0f);
+    latent.used.push_back(component.index);
+    row += columns;
   }
+  latent.values.resize(latent.used.size() * columns);
 }
 
 SparseLatent LatentPayloadCoder::Add(absl::Span<const float> sigma, absl::Span<const float> latent, int tokens,

@@ -58,7 +58,7 @@ class LatentTransform {
   const ChannelPanels panels_;
   std::vector<float> features_;  // standardised, [features, columns]
   // The same, for predictors of 8-bit integers.
-  FixedPointColumns fixed_features_;
+  std::vector<FixedPointGroup> fixed_features_;
 };
 
 // Hidden states [tokens, features] of the tokens from `known` on, standardised as the profile says:
