@@ -8,6 +8,7 @@
 #define HWY_WANT_AVX3_DL
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "compressor/latent/int8_matrix.cc"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -55,8 +56,8 @@ HWY_INLINE void AddQuad(hn::Vec<Integers> weights, hn::Vec<Integers> x, hn::Vec<
 }
 
 // Adds the products of one plane to the sums [kTile, kColumnGroup] of two vectors of columns from `column` on. The
-// weights of a quad are kPanel quads apart.
-HWY_INLINE void AddPlane(const FixedPlane& plane, const uint8_t* weights, int column, int32_t* sums) {
+// weights of a quad are kPanel quads apart; those that are needed next are so many bytes `ahead`.
+HWY_INLINE void AddPlane(const FixedPlane& plane, const uint8_t* weights, size_t ahead, int column, int32_t* sums) {
   const Integers d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   hn::Vec<Integers> sum[kTile][2];
@@ -72,6 +73,7 @@ HWY_INLINE void AddPlane(const FixedPlane& plane, const uint8_t* weights, int co
     const auto left = hn::BitCast(d, hn::LoadU(Words(), values));
     const auto right = hn::BitCast(d, hn::LoadU(Words(), values + lanes));
     values += kColumnGroup;
+    hwy::Prefetch(weights + size_t(quad) * Int8Matrix::kPanel * kQuad + ahead);
     const auto* row = reinterpret_cast<const int32_t*>(weights + size_t(quad) * Int8Matrix::kPanel * kQuad);
     HWY_UNROLL(16)
     for (int o = 0; o < kTile; ++o) {
@@ -109,10 +111,12 @@ void AddProductImpl(const Int8Matrix& matrix, const std::vector<FixedPointGroup>
   for (int first = 0; first < matrix.outputs(); first += kTile) {
     const int place = first % Int8Matrix::kPanel;
     const uint8_t* weights = matrix.panel(first - place) + place * kQuad;
+    const bool is_last = first + Int8Matrix::kPanel >= matrix.outputs();
+    const size_t ahead = is_last ? 0 : size_t(matrix.quads()) * Int8Matrix::kPanel * kQuad;
     for (size_t g = 0; g < x.size(); ++g) {
       std::fill(sums, sums + kTile * kColumnGroup, 0);
       for (const FixedPlane& plane : x[g].planes) {
-        for (int column = 0; column < kColumnGroup; column += step) AddPlane(plane, weights, column, sums);
+        for (int column = 0; column < kColumnGroup; column += step) AddPlane(plane, weights, ahead, column, sums);
       }
       for (int o = 0; o < std::min(kTile, matrix.outputs() - first); ++o) {
         AddOutput(sums + o * kColumnGroup, units + g * kColumnGroup, matrix.scales()[first + o],

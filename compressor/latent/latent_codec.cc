@@ -47,7 +47,7 @@ class LatentCodec : public Codec {
       if (!std::all_of(latent.begin(), latent.end(), [](float z) { return std::isfinite(z); })) {
         return absl::InvalidArgumentError("the latent codec codes finite values only");
       }
-      const SparseLatent coded = coder_.Add(group.sigma, latent, transform.tokens(), transform.columns(), draft);
+      SparseLatent coded = coder_.Add(group.sigma, latent, transform.tokens(), transform.columns(), draft);
       transform.Synthesise(group, coded, std::move(predicted), decoded);
     }
     if (absl::Status status = CheckDecodedIsFinite(block, decoded.view()); !status.ok()) return status;

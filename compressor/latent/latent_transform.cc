@@ -16,19 +16,15 @@ std::vector<int> AllOf(int count) {
   return all;
 }
 
-// The latent, and once more those of its components that have a second row.
-SparseLatent WithRefinements(const LayerGroup& group, const SparseLatent& latent, int columns) {
-  SparseLatent all;
-  all.used.reserve(latent.used.size() + group.refined());
-  all.values.reserve(all.used.capacity() * columns);
-  all = latent;
-  for (size_t i = 0; i < latent.used.size() && latent.used[i] < group.refined(); ++i) {
-    all.used.push_back(group.components() + latent.used[i]);
+// Appends, once more, those components that have a second row.
+void AddRefinements(const LayerGroup& group, int columns, SparseLatent& latent) {
+  const size_t components = latent.used.size();
+  for (size_t i = 0; i < components && latent.used[i] < group.refined(); ++i) {
+    latent.used.push_back(group.components() + latent.used[i]);
     for (int t = 0; t < columns; ++t) {
-      all.values.push_back(latent.values[i * columns + t] * (1.0f / Int8Matrix::kRefinement));
+      latent.values.push_back(latent.values[i * columns + t] * (1.0f / Int8Matrix::kRefinement));
     }
   }
-  return all;
 }
 
 }  // namespace
@@ -115,13 +111,11 @@ std::vector<float> LatentTransform::Analyse(const LayerGroup& group, BlockView b
   return latent;
 }
 
-void LatentTransform::Synthesise(const LayerGroup& group, const SparseLatent& latent, std::vector<float> predicted,
+void LatentTransform::Synthesise(const LayerGroup& group, SparseLatent& latent, std::vector<float> predicted,
                                  MutableBlockView block) const {
   std::vector<float>& values = predicted;
-  if (group.refined() > 0) {
-    const SparseLatent refined = WithRefinements(group, latent, columns());
-    group.decode.AddProduct(refined.used, refined.values.data(), columns(), refined.unit, values.data());
-  } else if (!group.decode.empty()) {
+  if (!group.decode.empty()) {
+    AddRefinements(group, columns(), latent);
     group.decode.AddProduct(latent.used, latent.values.data(), columns(), latent.unit, values.data());
   } else {
     for (size_t i = 0; i < latent.used.size(); ++i) {

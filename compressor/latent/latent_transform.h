@@ -46,10 +46,10 @@ class LatentTransform {
     return Analyse(group, block, Predict(group));
   }
 
-  // Writes the group's layers of the coded tokens.
-  void Synthesise(const LayerGroup& group, const SparseLatent& latent, std::vector<float> predicted,
+  // Writes the group's layers of the coded tokens. Uses up `latent`, whose memory can be used again.
+  void Synthesise(const LayerGroup& group, SparseLatent& latent, std::vector<float> predicted,
                   MutableBlockView block) const;
-  void Synthesise(const LayerGroup& group, const SparseLatent& latent, MutableBlockView block) const {
+  void Synthesise(const LayerGroup& group, SparseLatent& latent, MutableBlockView block) const {
     Synthesise(group, latent, Predict(group), block);
   }
 

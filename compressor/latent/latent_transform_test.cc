@@ -118,8 +118,10 @@ TEST(LatentTransformTest, UnusedComponentsAreZeros) {
     }
     std::vector<uint16_t> few = block.values;
     std::vector<uint16_t> all = block.values;
-    transform.Synthesise(group, {used, kept}, {block.shape, absl::MakeSpan(few)});
-    transform.Synthesise(group, {AllOf(group.components()), latent}, {block.shape, absl::MakeSpan(all)});
+    SparseLatent some{used, kept};
+    SparseLatent zeros{AllOf(group.components()), latent};
+    transform.Synthesise(group, some, {block.shape, absl::MakeSpan(few)});
+    transform.Synthesise(group, zeros, {block.shape, absl::MakeSpan(all)});
     EXPECT_EQ(few, all);
   }
 }
