@@ -92,14 +92,16 @@ Bf16Matrix TensorReader::Matrix(const std::string& name) {
   return matrix;
 }
 
-WeightMatrix TensorReader::Weights(const std::string& name) {
+WeightMatrix TensorReader::Weights(const std::string& name, size_t outputs) {
   const Json& tensor = Member(header_, name.c_str());
   if (!tensor.is_object() || Text(tensor, "dtype") != "I8") return Matrix(name);
   std::vector<size_t> shape;
   const std::string_view bytes = Find(name, "I8", 2, shape);
   std::vector<float> scales = Floats(absl::StrCat(name, ".scale"));
   const absl::Span<const int8_t> values(reinterpret_cast<const int8_t*>(bytes.data()), bytes.size());
-  if (bytes.empty() || scales.size() != shape[1] || std::count(values.begin(), values.end(), -128) > 0) {
+  // Before the matrix is made, which takes more memory where there are few outputs.
+  if (bytes.empty() || shape[1] != outputs || scales.size() != outputs ||
+      std::count(values.begin(), values.end(), -128) > 0) {
     Fail();
     return {};
   }

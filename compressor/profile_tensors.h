@@ -52,8 +52,8 @@ class TensorReader {
   // Nothing where there is no such tensor.
   std::vector<float> Floats(const std::string& name);
   Bf16Matrix Matrix(const std::string& name);
-  // Either form.
-  WeightMatrix Weights(const std::string& name);
+  // Either form, with so many outputs.
+  WeightMatrix Weights(const std::string& name, size_t outputs);
   std::string_view Bytes(const std::string& name);
   // [rows, width] of some type.
   std::string_view Table(const std::string& name, const char* dtype, size_t rows, size_t width);

@@ -55,7 +55,8 @@ PerColumn CommonExponents(const std::vector<Rows>& all) {
     double sum = 0;
     for (const Rows& rows : all) sum += static_cast<double>(rows.largest[c]) + 1;
     exponents[c] = kFinestExponent;
-    while (std::ldexp(sum * kExponentInputs * 127, exponents[c]) >= 0x1p31) --exponents[c];
+    // 128 and not 127 makes room for rounding.
+    while (std::ldexp(sum * kExponentInputs * 128, exponents[c]) >= 0x1p31) --exponents[c];
   }
   return exponents;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 // Also for the instruction vpdpbusd, which that target has.
@@ -74,10 +75,12 @@ HWY_INLINE void AddPlane(const FixedPlane& plane, const uint8_t* weights, size_t
     const auto right = hn::BitCast(d, hn::LoadU(Words(), values + lanes));
     values += kColumnGroup;
     hwy::Prefetch(weights + size_t(quad) * Int8Matrix::kPanel * kQuad + ahead);
-    const auto* row = reinterpret_cast<const int32_t*>(weights + size_t(quad) * Int8Matrix::kPanel * kQuad);
+    const uint8_t* row = weights + size_t(quad) * Int8Matrix::kPanel * kQuad;
     HWY_UNROLL(16)
     for (int o = 0; o < kTile; ++o) {
-      const auto weight = hn::Set(d, row[o]);
+      int32_t word;
+      std::memcpy(&word, row + size_t(o) * kQuad, sizeof(word));
+      const auto weight = hn::Set(d, word);
       AddQuad(weight, left, sum[o][0]);
       AddQuad(weight, right, sum[o][1]);
     }

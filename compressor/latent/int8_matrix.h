@@ -59,13 +59,14 @@ class Int8Matrix {
   std::vector<float> scales_;
 };
 
+// Bits behind the point that the x of AddProduct keeps at least.
+inline constexpr int kLeastExponent = 3;
+
 // y[outputs, columns] += unit * matrix^T x, where row i of x[used.size(), columns] is input used[i] of the matrix; the
 // other inputs are zero. `used` ascends, `columns` is a multiple of kColumnGroup. x is rounded to fixed-point numbers
 // as the format says, to a resolution of 1/8 or better where no value is larger than some thousand; what is no number
 // counts as zero. No column depends on another one. Costs about inputs * outputs * columns / 110 cycles of a core with
 // AVX-512 VNNI, less where x has zeros. Any thread.
-// Bits behind the point that the x of AddProduct keeps at least.
-inline constexpr int kLeastExponent = 3;
 void AddProduct(const Int8Matrix& matrix, absl::Span<const int> used, const float* x, int columns, float unit,
                 float* y);
 // The same of an x that several matrices are multiplied with.

@@ -120,7 +120,8 @@ TEST(Int8ProductTest, SumsDoNotOverflow) {
   const Int8Matrix matrix(inputs, 2, values, {1, 2});
   std::vector<int> used(inputs);
   std::iota(used.begin(), used.end(), 0);
-  for (const float magnitude : {1.0f, 100.0f, 4000.0f, 1e5f, 6e7f}) {
+  // The last but one is as large as it may be at its exponent.
+  for (const float magnitude : {1.0f, 100.0f, 4000.0f, 1e5f, 4194000.0f, 4227328.5f, 6e7f}) {
     const std::vector<float> x(inputs * 32, magnitude);
     std::vector<float> y(2 * 32);
     AddProduct(matrix, used, x.data(), 32, 1, y.data());

@@ -81,6 +81,22 @@ LatentPayloadCoder::LatentPayloadCoder(absl::Span<const SigmaClass> classes) : c
   }
 }
 
+bool LatentPayloadCoder::TakeEscapes(absl::Span<const uint8_t> symbols, int sigma_class,
+                                     absl::Span<const int32_t>& escapes, float* row) const {
+  if (std::count(symbols.begin(), symbols.end(), kEscapeSymbol) == 0) return true;
+  bool any = false;
+  for (size_t t = 0; t < symbols.size(); ++t) {
+    if (symbols[t] != kEscapeSymbol) {
+      any = any || symbols[t] != kZeroSymbol;
+      continue;
+    }
+    any = any || escapes.front() != 0;
+    row[t] = Reconstruct(escapes.front(), classes_[sigma_class]);
+    escapes.remove_prefix(1);
+  }
+  return any;
+}
+
 void LatentPayloadCoder::Take(absl::Span<const CodedComponent> components, int tokens, int columns, float step,
                               CodedValues& coded, SparseLatent& latent) const {
   latent.unit = step;
@@ -93,13 +109,7 @@ void LatentPayloadCoder::Take(absl::Span<const CodedComponent> components, int t
     if (AllZero(symbols)) continue;
     const std::array<float, kSymbols>& values = values_[component.sigma_class];
     for (int t = 0; t < tokens; ++t) row[t] = values[symbols[t]];
-    const bool escapes = std::count(symbols.begin(), symbols.end(), kEscapeSymbol) > 0;
-    for (int t = 0; escapes && t < tokens; ++t) {
-      if (symbols[t] != kEscapeSymbol) continue;
-      row[t] = Reconstruct(coded.escapes.front(), classes_[component.sigma_class]);
-      coded.escapes.remove_prefix(1);
-    }
-    if (escapes && std::all_of(row, row + tokens, [](float value) { return value == 0; })) continue;
+    if (!TakeEscapes(symbols, component.sigma_class, coded.escapes, row)) continue;
     std::fill(row + tokens, row + columns, 0.0f);
     latent.used.push_back(component.index);
     row += columns;

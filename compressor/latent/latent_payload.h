@@ -88,6 +88,9 @@ class LatentPayloadCoder {
   // Takes a group's values, in steps, from the front of `coded`.
   void Take(absl::Span<const CodedComponent> components, int tokens, int columns, float step, CodedValues& coded,
             SparseLatent& latent) const;
+  // Replaces the escapes of a row, from the front of `escapes`. Whether any integer of the row is not 0.
+  bool TakeEscapes(absl::Span<const uint8_t> symbols, int sigma_class, absl::Span<const int32_t>& escapes,
+                   float* row) const;
   int CheapestShift(absl::Span<const CodedComponent> components, absl::Span<const uint8_t> symbols,
                     size_t tokens) const;
 

@@ -198,9 +198,9 @@ void ReadTensors(TensorReader& tensors, LatentProfile& profile) {
   for (size_t i = 0; i < profile.groups.size(); ++i) {
     LayerGroup& group = profile.groups[i];
     group.mean = tensors.Floats(GroupTensor(i, "mean"));
-    group.predictor = tensors.Weights(GroupTensor(i, "predictor"));
+    group.predictor = tensors.Weights(GroupTensor(i, "predictor"), group.mean.size());
     group.encode = tensors.Matrix(GroupTensor(i, "encode"));
-    group.decode = tensors.Weights(GroupTensor(i, "decode"));
+    group.decode = tensors.Weights(GroupTensor(i, "decode"), group.mean.size());
     group.scale = tensors.Floats(GroupTensor(i, "scale"));
     group.sigma = tensors.Floats(GroupTensor(i, "sigma"));
   }

@@ -16,6 +16,15 @@ std::vector<int> AllOf(int count) {
   return all;
 }
 
+// Nothing where no predictor needs them.
+std::vector<FixedPointGroup> FixedFeatures(const LatentProfile& profile, const std::vector<float>& features,
+                                           int columns) {
+  const bool needed = std::any_of(profile.groups.begin(), profile.groups.end(),
+                                  [](const LayerGroup& group) { return group.predictor.int8() != nullptr; });
+  if (!needed) return {};
+  return ToFixedPoint(AllOf(profile.features), features.data(), columns, kFinestExponent);
+}
+
 // Appends, once more, those components that have a second row.
 void AddRefinements(const LayerGroup& group, int columns, SparseLatent& latent) {
   const size_t components = latent.used.size();
@@ -47,7 +56,7 @@ LatentTransform::LatentTransform(const LatentProfile& profile, const BlockShape&
       panels_(shape, context),
       features_(StandardisedFeatures(profile, context.hidden_states, shape.tokens - panels_.tokens(), panels_.tokens(),
                                      panels_.columns())),
-      fixed_features_(ToFixedPoint(AllOf(profile.features), features_.data(), panels_.columns(), kFinestExponent)) {}
+      fixed_features_(FixedFeatures(profile, features_, panels_.columns())) {}
 
 absl::Status LatentTransform::CheckContext(const LatentProfile& profile, const BlockShape& shape,
                                            const BlockContext& context) {

@@ -223,7 +223,7 @@ std::vector<double> FixedPoint(const std::vector<Number>& x, int least) {
     if (!x[i].absent) largest.back() = std::max(largest.back(), magnitude(x[i].value));
   }
   double bound = 0;
-  for (const double m : largest) bound += m < 0 ? 0 : (m + 1) * 128 * 127;
+  for (const double m : largest) bound += m < 0 ? 0 : (m + 1) * 128 * 128;
   int common = 5;
   while (bound * std::pow(2, common) >= 2147483648.0) --common;
   const auto finest = [&](double m, double most) {

@@ -16,6 +16,8 @@ constexpr absl::Duration kLasting = absl::Hours(1);
 // than this, and slower ones a share of that.
 constexpr absl::Duration kMostOfOne = absl::Minutes(10);
 constexpr double kSlower = 0.1;
+// A time is no witness for another one that comes so many times later: the machine was well in between.
+constexpr int64_t kWitnesses = 32;
 // Errors count in proportion to the time, which has a constant like that of so much work in it.
 constexpr double kLeastWork = 64;
 // As if so much of a time's weight were known at 0 and here: of work of one size alone, no line could be told.
@@ -61,24 +63,36 @@ CostLine::Step CostLine::Information::StepAt(double work) const {
           .part = ScaleOf(work) * there / (all.one * all.xx - all.x * all.x)};
 }
 
+Line CostLine::CalmAt(absl::Time now) const {
+  // Nothing was measured yet, and the clock may go back.
+  const absl::Duration silence = std::max(count_ == 0 ? absl::ZeroDuration() : now - noted_, absl::ZeroDuration());
+  const double left = std::exp(-absl::FDivDuration(silence, kLasting));
+  const auto faded = [left](double calm, double prior) { return calm > prior ? prior + left * (calm - prior) : calm; };
+  return {faded(calm_.constant, prior_.constant), faded(calm_.per_unit, prior_.per_unit)};
+}
+
 Line CostLine::Expect(absl::Time now) const {
   const double left = LeftOf(noted_, now);
-  return {calm_.constant + left * (recent_.constant - calm_.constant),
-          calm_.per_unit + left * (recent_.per_unit - calm_.per_unit)};
+  const Line calm = CalmAt(now);
+  return {calm.constant + left * (recent_.constant - calm.constant),
+          calm.per_unit + left * (recent_.per_unit - calm.per_unit)};
 }
 
 double CostLine::Confirm(const Timed& timed, const Line& expected) {
   const auto ratio = [&](const Timed& one) { return one.seconds / std::max(expected.At(one.work), kLeastSeconds); };
   Timed& last = latest_[std::clamp(std::ilogb(timed.work), 0, static_cast<int>(latest_.size()) - 1)];
-  std::array<double, 3> ratios = {1, last.work > 0 ? ratio(last) : 1, ratio(timed)};
+  std::array<double, 3> ratios = {1, last.work > 0 && timed.number - last.number <= kWitnesses ? ratio(last) : 1,
+                                  ratio(timed)};
   last = timed;
   std::sort(ratios.begin(), ratios.end());
   return ratios[1] * std::max(expected.At(timed.work), kLeastSeconds);
 }
 
 void CostLine::Note(double work, double seconds, absl::Time now) {
+  if (!std::isfinite(work) || !std::isfinite(seconds)) return;
   recent_ = Expect(now);
-  const double usual = Confirm({work, seconds}, recent_);
+  calm_ = CalmAt(now);
+  const double usual = Confirm({work, seconds, count_++}, recent_);
   known_.Fade(kKeep * LeftOf(noted_, now));
   known_.Add(work, ScaleOf(work));
   known_.weight += 1;

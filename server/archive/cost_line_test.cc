@@ -1,6 +1,7 @@
 #include "server/archive/cost_line.h"
 
 #include <cmath>
+#include <limits>
 
 #include "compressor/test_blocks.h"
 #include "gtest/gtest.h"
@@ -113,6 +114,44 @@ TEST_F(CostLineTest, WhatIsKnownToBeFasterThanThePriorIsWhatIsReturnedTo) {
   Measure(fast, 4, 20);
   now_ += absl::Hours(1);
   EXPECT_LT(Expect(500), 0.5 * kPrior.At(500));
+}
+
+TEST_F(CostLineTest, WhatWasSlowForHoursIsTriedAgainAfterHours) {
+  // Reading is chosen while it is expected to be sooner than the alternative.
+  constexpr double kAlternative = 0.3;
+  constexpr double kWork = 300;
+  pace_ = absl::ZeroDuration();
+  const auto use = [&](absl::Duration how_long, double slower) {
+    int tried = 0;
+    for (const absl::Time end = now_ + how_long; now_ < end; now_ += absl::Seconds(10)) {
+      if (Expect(kWork) > kAlternative) continue;
+      Note(kWork, slower * kPrior.At(kWork));
+      ++tried;
+    }
+    return tried;
+  };
+  EXPECT_EQ(use(absl::Hours(1), 1), 360);
+  EXPECT_LT(use(absl::Hours(4), 100), 60);
+  EXPECT_GT(use(absl::Hours(4), 1), 360);
+}
+
+TEST_F(CostLineTest, ASlowTimeOfLongAgoIsNoWitness) {
+  Measure(kPrior, 20);
+  const double before = Expect(400);
+  Note(300, 50 * kPrior.At(300));
+  for (int i = 0; i < 100; ++i) Note(100, kPrior.At(100));
+  Note(400, 50 * kPrior.At(400));
+  EXPECT_NEAR(Expect(400), before, 0.15 * before);
+}
+
+TEST_F(CostLineTest, WhatIsNotFiniteIsLeftOut) {
+  for (const double bad : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    for (int i = 0; i < 3; ++i) {
+      Note(300, bad);
+      Note(bad, 1);
+    }
+  }
+  ExpectNear(kPrior, 1e-6);
 }
 
 TEST_F(CostLineTest, NoTimeMakesItNegativeOrInfinite) {

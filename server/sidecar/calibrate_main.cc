@@ -53,8 +53,8 @@ int main(int argc, char** argv) {
       "Makes profiles of the latent codec for a model: fits them to its K and V on some text.\n"
       "Equal texts, options and seed give equal bytes on the same kind of CPU.\n"
       "Memory: the model's weights in bf16 and in fp32; for each split 8 bytes for each pair of the channels\n"
-      "that are coded together, for each group; and 80 bytes for each such pair once, while a group is\n"
-      "fitted. Together about 1.3 GB for SmolLM2-135M with one split; the program says how much before it\n"
+      "that are coded together, for each group; and 144 bytes for each such pair once, while a group is\n"
+      "fitted. Together about 1.5 GB for SmolLM2-135M with one split; the program says how much before it\n"
       "begins. Fewer layers in a group need less."};
   AddFlags(program, app);
   CLI11_PARSE(app, argc, argv);

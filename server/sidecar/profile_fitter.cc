@@ -12,13 +12,16 @@
 #include <ATen/ops/linalg_solve.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "compressor/block.h"
 
 namespace quicksave::server {
@@ -38,15 +41,21 @@ std::vector<float> ToVector(const at::Tensor& x) {
   return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
 }
 
-// A symmetric positive matrix F in double, F^(1/2) and F^(-1/2).
+// A symmetric positive matrix F in double, F^(1/2) and F^(-1/2). Directions in which it is zero count a little.
 struct Metric {
-  explicit Metric(const at::Tensor& f) : matrix(f) {
+  explicit Metric(const at::Tensor& f) {
     const auto [values, vectors] = at::linalg_eigh(f);
-    const at::Tensor roots = values.maximum(values.max().mul(1e-9)).sqrt();
+    largest = values.max().item<double>();
+    const at::Tensor floored = values.maximum(values.max().mul(1e-9));
+    const at::Tensor roots = floored.sqrt();
+    matrix = vectors.mul(floored).matmul(vectors.t());
     root = vectors.mul(roots).matmul(vectors.t());
     inverse_root = vectors.div(roots).matmul(vectors.t());
   }
+  // Else it is no metric.
+  bool IsPositive() const { return largest > 0 && std::isfinite(largest); }
 
+  double largest;
   at::Tensor matrix;
   at::Tensor root;
   at::Tensor inverse_root;
@@ -67,7 +76,7 @@ Int8Matrix RoundedInMetric(const at::Tensor& rows, const Metric& metric, int ref
   parts.narrow(0, 0, refined).fill_(Int8Matrix::kRefinement);
   const at::Tensor largest = parts.mul(Int8Matrix::kLargest);
   // Output by output is row by row here.
-  const at::Tensor rest = rows.to(at::kDouble).t().contiguous();
+  const at::Tensor rest = rows.to(at::kDouble).t().clone(at::MemoryFormat::Contiguous);
   at::Tensor rounded = at::empty_like(rest);
   for (int64_t o = 0; o < outputs; ++o) {
     const double scale = scales[o];
@@ -251,6 +260,14 @@ absl::Status ProfileFitter::LoadMoments(std::istream& stream) {
 }
 
 absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit(bool basis) const {
+  try {
+    return FitProfile(basis);
+  } catch (const c10::Error& error) {
+    return absl::InternalError(absl::StrCat("fitting a profile: ", error.what_without_backtrace()));
+  }
+}
+
+absl::StatusOr<compressor::LatentProfile> ProfileFitter::FitProfile(bool basis) const {
   const bool by_variance = options_.metric == ErrorMetric::kVariance;
   if (moments_->states() < 2 || (!by_variance && moments_->scored() < 1)) {
     return absl::FailedPreconditionError("a profile is fitted to states and gradients: add some of both");
@@ -284,6 +301,10 @@ absl::StatusOr<compressor::LatentProfile> ProfileFitter::Fit(bool basis) const {
     fisher =
         fisher.mul(1 - options_.diagonal_share).add(at::diag_embed(fisher.diagonal()).mul(options_.diagonal_share));
     Metric metric(by_variance ? InverseDiagonal(covariance) : fisher);
+    if (!metric.IsPositive()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the layers from ", group.first_layer, " on have no gradients that a metric could be made of"));
+    }
     // As it will be stored, so that mean and covariance are of what it leaves.
     const Int8Matrix stored_predictor = RoundedInMetric(at::linalg_solve(steadied, cross), metric, /*refined=*/0);
     const at::Tensor predictor = ValuesOf(stored_predictor);

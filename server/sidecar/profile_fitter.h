@@ -76,6 +76,8 @@ class ProfileFitter {
   struct Moments;
 
   absl::StatusOr<compressor::LatentProfile> Fit(bool basis) const;
+  // May throw what Torch throws.
+  absl::StatusOr<compressor::LatentProfile> FitProfile(bool basis) const;
 
   const FitOptions options_;
   compressor::LatentProfile profile_;
