@@ -206,6 +206,7 @@ class NodeEncoding {
 
   // Encodes at a step; sets `kept` when that keeps to the budget.
   absl::Status Try(float step, v1::EncodeNodeResponse& response, std::optional<EncodedState>& kept) {
+    if (absl::Status status = StillWanted(); !status.ok()) return status;
     absl::StatusOr<EncodedState> encoded =
         core_.archive->EncodeState(record_, saved_.state.sequence, *replay_, replayed_,
                                    {.profile = profile_, .step = step, .residual = request_.encoding().residual()});
@@ -226,6 +227,8 @@ class NodeEncoding {
       Complete(record_, response);
       return absl::OkStatus();
     }
+    // From here on the call may be answered or not, but the node is changed.
+    if (absl::Status status = StillWanted(); !status.ok()) return status;
     ToProto(encoded->encoding, v1::NODE_VIEW_FULL, response.mutable_encoding());
     storage::EncodingChange change;
     change.blocks = std::move(encoded->blocks);
@@ -242,6 +245,13 @@ class NodeEncoding {
     const absl::StatusOr<storage::NodeRecord> record = core_.store->ChangeEncodings(Core::kTenant, id, change);
     if (!record.ok()) return record.status();
     if (!identity_) Complete(*record, response);
+    return absl::OkStatus();
+  }
+
+  // Encoding runs without asking; the engine's jobs ask themselves.
+  absl::Status StillWanted() const {
+    if (call_.cancelled()) return absl::CancelledError("the caller cancelled the call");
+    if (absl::Now() > call_.deadline) return absl::DeadlineExceededError("the call's deadline passed");
     return absl::OkStatus();
   }
 

@@ -149,7 +149,7 @@ TEST_F(CalibrationTest, ErrorsGrowWithTheStepAndResidualsTakeThemAway) {
     const std::vector<TextPiece> texts = Pieces(1, 99);
     const auto live = RunLive(*runner_, texts[0].tokens, 160, {profile.split});
     ASSERT_TRUE(live.ok()) << live.status();
-    // The finest leaves little but bf16's rounding.
+    // The two finest leave little but bf16's rounding.
     double before = 0;
     int64_t bytes_before = std::numeric_limits<int64_t>::max();
     for (const float step : {0.01f, 0.3f, 3.0f, 30.0f}) {
@@ -158,12 +158,14 @@ TEST_F(CalibrationTest, ErrorsGrowWithTheStepAndResidualsTakeThemAway) {
                    {.codec = compressor::kLatentCodec, .split = profile.split, .step = step, .residual = true});
       ASSERT_TRUE(trial.ok()) << trial.status();
       const double kl = trial->divergence.Summarize()->kl.mean;
-      EXPECT_GT(kl, before) << step;
+      if (step > 1) {
+        EXPECT_GT(kl, before) << step;
+      }
       EXPECT_LT(trial->cost.stored_bytes, bytes_before) << step;
       EXPECT_EQ(trial->layered_divergence.Summarize()->kl.max, 0) << step;
       EXPECT_GT(trial->layered_cost.stored_bytes, trial->cost.stored_bytes);
-      if (step == 0.01f) {
-        EXPECT_LT(kl, 1e-4);
+      if (step < 1) {
+        EXPECT_LT(kl, 1e-4) << step;
       }
       before = kl;
       bytes_before = trial->cost.stored_bytes;

@@ -267,18 +267,24 @@ TEST_F(EncodingRequestsTest, ACancelledEncodeLeavesTheNodeAsItWas) {
   const absl::Time start = absl::Now();
   ASSERT_TRUE(Calls().Encode(twin.name).ok());
   const absl::Duration whole = absl::Now() - start;
-  const client::Node saved = Save(20, 4);
-  QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::Node before, Calls().Get(saved.name));
+  client::Node saved = Save(20, 4);
   int cancelled = 0;
-  for (const double part : {0.0, 0.05, 0.2, 0.4}) {
+  for (const double part : {0.0, 0.02, 0.05, 0.2, 0.4}) {
+    QUICKSAVE_ASSERT_OK_AND_ASSIGN(const v1::Node before, Calls().Get(saved.name));
     const absl::Status status = ErrorOf(Calls().Encode(saved.name, "drop_saved: true", {.cancel_after = part * whole}));
-    if (absl::IsCancelled(status)) cancelled++;
     ASSERT_TRUE(DeleteAllSessions(Client()).ok());
     ExpectNothingHeld(Client());
+    if (status.ok()) {
+      // It was done sooner than the first one let expect.
+      saved = Save(20, 4);
+      continue;
+    }
+    EXPECT_TRUE(absl::IsCancelled(status)) << status;
+    cancelled++;
     EXPECT_EQ(Calls().Get(saved.name)->DebugString(), before.DebugString()) << part << ": " << status;
   }
-  EXPECT_EQ(cancelled, 4);
-  const absl::Status late = ErrorOf(Calls().Encode(saved.name, "", {.deadline = whole * 0.2}));
+  EXPECT_GE(cancelled, 3);
+  const absl::Status late = ErrorOf(Calls().Encode(saved.name, "", {.deadline = whole * 0.05}));
   EXPECT_TRUE(absl::IsDeadlineExceeded(late)) << late;
 }
 
