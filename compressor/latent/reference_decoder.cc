@@ -245,26 +245,36 @@ std::vector<double> FixedPoint(const std::vector<Number>& x, int least) {
 // Rows of numbers, of each input one: [inputs][coded token], empty where the input is absent.
 using Rows = std::vector<std::vector<float>>;
 
-// Adds the product of a matrix with one token of the rows to y: sums of integers are exact in double.
-void AddProduct(const Tensor& matrix, const Tensor& scales, int least, const Rows& rows, size_t t, float unit,
-                std::vector<float>& y) {
-  std::vector<Number> x;
-  for (const std::vector<float>& row : rows) x.push_back({row.empty(), row.empty() ? 0 : row[t]});
-  const std::vector<double> fixed = FixedPoint(x, least);
+struct Weights {
+  const Tensor& matrix;
+  const Tensor& scales;  // absent with BF16
+  int least;             // bits behind the point
+};
+
+// Adds the product of a matrix of integers with x to y: their sums are exact in double.
+void AddIntegerProduct(const Weights& weights, const std::vector<Number>& x, float unit, std::vector<float>& y) {
+  const std::vector<double> fixed = FixedPoint(x, weights.least);
   for (size_t c = 0; c < y.size(); ++c) {
     double sum = 0;
     for (size_t i = 0; i < x.size(); ++i) {
-      if (x[i].absent) continue;
-      if (matrix.dtype == "I8") {
-        sum += static_cast<double>(matrix.at(i, c)) * fixed[i];
-      } else {
-        const float input = x[i].value * unit;
-        y[c] = std::fma(matrix.at(i, c), input, y[c]);
-      }
+      if (!x[i].absent) sum += static_cast<double>(weights.matrix.at(i, c)) * fixed[i];
     }
-    if (matrix.dtype != "I8") continue;
-    const float factor = scales.values[c] * unit;
+    const float factor = weights.scales.values[c] * unit;
     y[c] = std::fma(static_cast<float>(sum), factor, y[c]);
+  }
+}
+
+// Adds the product of a matrix with one token of the rows to y.
+void AddProduct(const Weights& weights, const Rows& rows, size_t t, float unit, std::vector<float>& y) {
+  std::vector<Number> x;
+  for (const std::vector<float>& row : rows) x.push_back({row.empty(), row.empty() ? 0 : row[t]});
+  if (weights.matrix.dtype == "I8") return AddIntegerProduct(weights, x, unit, y);
+  for (size_t c = 0; c < y.size(); ++c) {
+    for (size_t i = 0; i < x.size(); ++i) {
+      if (x[i].absent) continue;
+      const float input = x[i].value * unit;
+      y[c] = std::fma(weights.matrix.at(i, c), input, y[c]);
+    }
   }
 }
 
@@ -283,14 +293,14 @@ Rows Features(const Profile& profile, const std::vector<float>& hidden, size_t k
 // Steps 1 to 3 of "Values" for one token.
 std::vector<float> ChannelsOf(const Group& group, const Rows& features, const Rows& z, float step, size_t t) {
   std::vector<float> y = group.mean.values;
-  if (group.predictor.present()) AddProduct(group.predictor, group.predictor_scale, 5, features, t, 1, y);
+  if (group.predictor.present()) AddProduct({group.predictor, group.predictor_scale, 5}, features, t, 1, y);
   if (group.decode.present()) {
     Rows inputs = z;
     for (size_t k = 0; inputs.size() < group.decode.shape[0]; ++k) {
       inputs.push_back(z[k]);
       for (float& value : inputs.back()) value /= 128;
     }
-    AddProduct(group.decode, group.decode_scale, 3, inputs, t, step, y);
+    AddProduct({group.decode, group.decode_scale, 3}, inputs, t, step, y);
     return y;
   }
   for (size_t c = 0; c < y.size(); ++c) {
