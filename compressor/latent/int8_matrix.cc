@@ -67,6 +67,7 @@ HWY_INLINE void AddPlane(const FixedPlane& plane, const uint8_t* weights, size_t
     const auto total = hn::LoadU(d, plane.sums.data() + column + half * lanes);
     const auto bias = hn::Mul(total, hn::Set(d, -Int8Matrix::kBias));
     HWY_UNROLL(16)
+    // NOLINTNEXTLINE(modernize-loop-convert): unrolled, so that the sums are registers.
     for (int o = 0; o < kTile; ++o) sum[o][half] = bias;
   }
   const uint32_t* values = plane.values.data() + column;

@@ -96,7 +96,7 @@ Int8Matrix RoundedInMetric(const at::Tensor& rows, const Metric& metric, int ref
 at::Tensor ValuesOf(const Int8Matrix& matrix) {
   const std::vector<int8_t> integers = matrix.RowMajor();
   const std::vector<float>& scales = matrix.scales();
-  const at::Tensor rows = at::empty({matrix.inputs(), matrix.outputs()}, at::kDouble);
+  at::Tensor rows = at::empty({matrix.inputs(), matrix.outputs()}, at::kDouble);
   auto* to = rows.mutable_data_ptr<double>();
   for (size_t i = 0; i < integers.size(); ++i) to[i] = static_cast<double>(scales[i % scales.size()]) * integers[i];
   return rows;
