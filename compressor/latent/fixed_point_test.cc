@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "compressor/latent/test_fixed_point.h"
 #include "compressor/test_blocks.h"
 
 namespace quicksave::compressor {
@@ -13,26 +14,12 @@ namespace {
 
 constexpr int kColumns = 32;
 
-double ValueOf(const std::vector<FixedPointGroup>& fixed, int input, int column) {
-  const FixedPointGroup& group = fixed[column / kColumnGroup];
-  const int c = column % kColumnGroup;
-  double value = 0;
-  for (const FixedPlane& plane : group.planes) {
-    for (size_t q = 0; q < plane.quads.size(); ++q) {
-      if (static_cast<int>(plane.quads[q]) != input / kQuad) continue;
-      const auto byte = static_cast<int8_t>(plane.values[q * kColumnGroup + c] >> (8 * (input % kQuad)));
-      value += std::ldexp(static_cast<double>(byte), plane.shifts[c] - group.exponents[c]);
-    }
-  }
-  return value;
-}
-
 // A value with another one in its column.
 double Rounded(float value, float other) {
   std::vector<float> x(2 * kColumns);
   x[3] = value;
   x[kColumns + 3] = other;
-  return ValueOf(ToFixedPoint(std::vector<int>{5, 9}, x.data(), kColumns, 3), 5, 3);
+  return FixedValue(ToFixedPoint(std::vector<int>{5, 9}, x.data(), kColumns, 3), 5, 3);
 }
 
 TEST(FixedPointTest, SmallNumbersAreMultiplesOfTheFinest) {
@@ -67,10 +54,10 @@ TEST(FixedPointTest, InputsOf128HaveAnExponentOfTheirOwn) {
   std::vector<float> x(3 * kColumns, 1.0f / 32);
   x[kColumns + 7] = 3000;
   const std::vector<FixedPointGroup> fixed = ToFixedPoint(used, x.data(), kColumns, 3);
-  EXPECT_EQ(ValueOf(fixed, 127, 7), 1.0 / 32);
-  EXPECT_EQ(ValueOf(fixed, 129, 7), 0);
-  EXPECT_EQ(ValueOf(fixed, 128, 7), 3000);
-  EXPECT_EQ(ValueOf(fixed, 129, 8), 1.0 / 32) << "of another column";
+  EXPECT_EQ(FixedValue(fixed, 127, 7), 1.0 / 32);
+  EXPECT_EQ(FixedValue(fixed, 129, 7), 0);
+  EXPECT_EQ(FixedValue(fixed, 128, 7), 3000);
+  EXPECT_EQ(FixedValue(fixed, 129, 8), 1.0 / 32) << "of another column";
 }
 
 TEST(FixedPointTest, SumsAreThoseOfThePlanes) {
@@ -97,7 +84,7 @@ TEST(FixedPointTest, SumsAreThoseOfThePlanes) {
   }
   for (size_t i = 0; i < used.size(); ++i) {
     for (int c = 0; c < kColumns; ++c) {
-      EXPECT_NEAR(ValueOf(fixed, used[i], c), x[i * kColumns + c], 1.0 / 64 + 1e-6);
+      EXPECT_NEAR(FixedValue(fixed, used[i], c), x[i * kColumns + c], 1.0 / 64 + 1e-6);
     }
   }
 }

@@ -2,8 +2,8 @@
 // decoder.
 //
 // Inputs become fixed-point numbers and all sums are exact integers, so a result's bits depend neither on the
-// instruction set nor on the order of the sum, and inputs that are zero cost nothing. docs/formats/latent_block.md
-// defines the result.
+// instruction set nor on the order of the sum, and four inputs that are zero for a group of columns cost nothing.
+// docs/formats/latent_block.md defines the result.
 
 #ifndef QUICKSAVE_COMPRESSOR_LATENT_INT8_MATRIX_H_
 #define QUICKSAVE_COMPRESSOR_LATENT_INT8_MATRIX_H_
@@ -22,6 +22,7 @@ namespace quicksave::compressor {
 class Int8Matrix {
  public:
   static constexpr int kLargest = 127;
+  // A second row of an input counts one of so many parts of the first.
   static constexpr int kRefinement = 128;
   // Outputs whose weights are side by side.
   static constexpr int kPanel = 12;

@@ -12,6 +12,7 @@
 #define HWY_WANT_AVX3_DL
 #include "compressor/latent/instruction_sets.h"
 #include "compressor/latent/panel_product.h"
+#include "compressor/latent/test_fixed_point.h"
 #include "compressor/test_blocks.h"
 
 namespace quicksave::compressor {
@@ -46,21 +47,6 @@ std::vector<float> Product(const Problem& problem, float unit) {
   std::vector<float> y = problem.y;
   AddProduct(problem.matrix, problem.used, problem.x.data(), problem.columns, unit, y.data());
   return y;
-}
-
-// What the planes of an input and a column add up to.
-double FixedValue(const std::vector<FixedPointGroup>& fixed, int input, int column) {
-  const FixedPointGroup& group = fixed[column / kColumnGroup];
-  const int c = column % kColumnGroup;
-  double value = 0;
-  for (const FixedPlane& plane : group.planes) {
-    for (size_t q = 0; q < plane.quads.size(); ++q) {
-      if (static_cast<int>(plane.quads[q]) != input / kQuad) continue;
-      const auto byte = static_cast<int8_t>(plane.values[q * kColumnGroup + c] >> (8 * (input % kQuad)));
-      value += std::ldexp(static_cast<double>(byte), plane.shifts[c] - group.exponents[c]);
-    }
-  }
-  return value;
 }
 
 // The definition, of the rounded x.
