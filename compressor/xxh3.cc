@@ -1,18 +1,18 @@
 #include "compressor/xxh3.h"
 
-#define XXH_INLINE_ALL
+// For a state on the stack.
+#define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
-
-#include "compressor/cpu_features.h"
+#if defined(__x86_64__)
+// Puts the functions that choose the instructions in the place of those that do not.
+#include <xxh_x86dispatch.h>
+#endif
 
 namespace quicksave::compressor {
 
-uint64_t Xxh3(const void* bytes, size_t size) {
-  return HaveAvx512() ? Xxh3Avx512(bytes, size) : XXH3_64bits(bytes, size);
-}
+uint64_t Xxh3(const void* bytes, size_t size) { return XXH3_64bits(bytes, size); }
 
 Xxh3Digest Xxh3Wide(const Xxh3Input& input) {
-  if (HaveAvx512()) return Xxh3WideAvx512(input);
   XXH3_state_t state;
   XXH3_128bits_reset(&state);
   XXH3_128bits_update(&state, input.first, input.first_bytes);

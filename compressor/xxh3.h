@@ -24,10 +24,6 @@ struct Xxh3Input {
 uint64_t Xxh3(const void* bytes, size_t size);
 Xxh3Digest Xxh3Wide(const Xxh3Input& input);
 
-// The same, to be called only where HaveAvx512().
-uint64_t Xxh3Avx512(const void* bytes, size_t size);
-Xxh3Digest Xxh3WideAvx512(const Xxh3Input& input);
-
 }  // namespace quicksave::compressor
 
 #endif  // QUICKSAVE_COMPRESSOR_XXH3_H_
