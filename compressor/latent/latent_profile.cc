@@ -35,13 +35,8 @@ constexpr float kClassEdges[] = {1.1892071f, 1.4142135f, 1.6817929f};
 bool AllFinite(absl::Span<const float> values) {
   return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
 }
-bool AllFinite(const Bf16Matrix& matrix) {
-  return std::all_of(matrix.values.begin(), matrix.values.end(),
-                     [](uint16_t bits) { return (bits & 0x7f80) != 0x7f80; });
-}
 bool HasShape(const Bf16Matrix& matrix, int inputs, int outputs) {
-  return matrix.inputs == inputs && matrix.outputs == outputs &&
-         matrix.values.size() == static_cast<size_t>(inputs) * outputs && AllFinite(matrix);
+  return matrix.inputs == inputs && matrix.outputs == outputs && IsSound(matrix);
 }
 bool HasShape(const WeightMatrix& matrix, int inputs, int outputs) {
   return !matrix.empty() && matrix.inputs() == inputs && matrix.outputs() == outputs && matrix.IsSound();

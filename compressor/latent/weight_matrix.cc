@@ -5,6 +5,12 @@
 
 namespace quicksave::compressor {
 
+bool IsSound(const Bf16Matrix& matrix) {
+  return matrix.values.size() == static_cast<size_t>(matrix.inputs) * matrix.outputs &&
+         std::all_of(matrix.values.begin(), matrix.values.end(),
+                     [](uint16_t bits) { return (bits & 0x7f80) != 0x7f80; });
+}
+
 bool WeightMatrix::empty() const {
   return std::visit([](const auto& matrix) { return matrix.empty(); }, form_);
 }
@@ -23,9 +29,7 @@ bool WeightMatrix::IsSound() const {
     return std::all_of(int8()->scales().begin(), int8()->scales().end(),
                        [](float scale) { return scale > 0 && std::isfinite(scale); });
   }
-  return bf16()->values.size() == static_cast<size_t>(inputs()) * outputs() &&
-         std::all_of(bf16()->values.begin(), bf16()->values.end(),
-                     [](uint16_t bits) { return (bits & 0x7f80) != 0x7f80; });
+  return compressor::IsSound(*bf16());
 }
 
 void WeightMatrix::AddProduct(absl::Span<const int> used, const float* x, int columns, float unit, float* y) const {

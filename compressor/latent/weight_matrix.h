@@ -13,6 +13,9 @@
 
 namespace quicksave::compressor {
 
+// Whether there are as many numbers as it says, all finite.
+bool IsSound(const Bf16Matrix& matrix);
+
 // 8-bit integers, or bf16 as in profiles of version 1. Immutable; any thread.
 class WeightMatrix {
  public:

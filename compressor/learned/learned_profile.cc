@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "compressor/latent/weight_matrix.h"
 #include "compressor/profile_tensors.h"
 
 namespace quicksave::compressor {
@@ -40,10 +41,8 @@ bool HasSize(absl::Span<const float> values, int size) {
 }
 bool HasShape(const LinearLayer& layer, int inputs, int outputs) {
   const Bf16Matrix& weight = layer.weight;
-  return inputs > 0 && outputs > 0 && weight.inputs == inputs && weight.outputs == outputs &&
-         weight.values.size() == static_cast<size_t>(inputs) * outputs && HasSize(layer.bias, outputs) &&
-         std::all_of(weight.values.begin(), weight.values.end(),
-                     [](uint16_t bits) { return (bits & 0x7f80) != 0x7f80; });
+  return inputs > 0 && outputs > 0 && weight.inputs == inputs && weight.outputs == outputs && IsSound(weight) &&
+         HasSize(layer.bias, outputs);
 }
 bool HasWidth(const NormLayer& layer, int width) { return HasSize(layer.gain, width) && HasSize(layer.shift, width); }
 bool IsNetwork(const GroupNetwork& network, int inputs, int outputs) {
