@@ -5,7 +5,7 @@
 # with the address and undefined-behaviour sanitizers and runs the fast tests there, compiles for GPUs where the CUDA
 # compiler can be fetched, then runs every test of the release build. A stage that fails does not keep the others from
 # running, as far as they can; the exit status is 1 when one did. The last lines are the summary of the release build's
-# tests. Can be run again; what is done is kept.
+# tests, and where a stage before them failed, the end of what it printed. Can be run again; what is done is kept.
 #
 #   --fast            the inner loop: only tests labelled fast, no sanitizers, nothing for GPUs
 #   --no-lint         without the linters
@@ -23,14 +23,15 @@ LINT=1
 SANITIZERS=1
 FAILED_STAGES=()
 STAGE_TABLE=()
+LOGS= # a folder of what the stages print
 
-# stage NAME COMMAND...: runs it, keeps its time and whether it failed; returns its status.
+# stage NAME COMMAND...: runs it in a subshell, keeps its time, whether it failed and what it printed; returns its status.
 stage() {
   local name="$1" start=$SECONDS code=0 status=passed
   shift
   printf '\n'
   say "Stage: $name"
-  "$@" </dev/null || code=$?
+  { "$@" </dev/null 2>&1 | tee "$LOGS/$name"; } || code=$?
   [ $code -eq 0 ] || { status=FAILED && FAILED_STAGES+=("$name"); }
   STAGE_TABLE+=("$(printf '%-22s %-8s %5d s' "$name" "$status" $((SECONDS - start)))")
   note "${STAGE_TABLE[-1]}"
@@ -91,6 +92,16 @@ print_stages() {
   printf '\n'
 }
 
+# print_failures: the end of what each failed stage printed, since the tests' own lines have come after it.
+print_failures() {
+  local name
+  for name in "${FAILED_STAGES[@]}"; do
+    printf '\n'
+    say "Stage $name failed; the end of what it printed:"
+    tail -n 40 "$LOGS/$name"
+  done
+}
+
 main() {
   local argument groups=build,test labels=()
   for argument in "$@"; do
@@ -106,6 +117,8 @@ main() {
   [ $LINT -eq 0 ] || groups+=,lint
 
   cd "$QUICKSAVE_ROOT"
+  LOGS="$(mktemp -d)"
+  trap 'rm -rf "$LOGS"' EXIT
   require_stage "setup" scripts/setup.sh "--only=$groups"
   require_stage "model" scripts/fetch_model.sh
   # Half a minute and 238 MB, once. Without it the tests of that model are skipped, and say so.
@@ -118,6 +131,7 @@ main() {
 
   local code=0
   run_tests release "${labels[@]}" </dev/null || code=$?
+  print_failures
   [ ${#FAILED_STAGES[@]} -eq 0 ] || fail "Failed before the tests above: ${FAILED_STAGES[*]}"
   exit $code
 }

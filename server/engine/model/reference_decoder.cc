@@ -225,6 +225,7 @@ struct ReferenceDecoder::Pass {
   // One a layer, or nothing.
   std::vector<at::Tensor> past_keys;
   std::vector<at::Tensor> past_values;
+  at::Tensor start;  // [tokens, hidden], the residual stream before the first layer that is run
 
   std::vector<at::Tensor> keys;
   std::vector<at::Tensor> values;
@@ -237,11 +238,12 @@ void ReferenceDecoder::Forward(absl::Span<const int32_t> tokens, Pass& pass) con
   const std::vector<int64_t> ids(tokens.begin(), tokens.end());
   const at::Tensor index =
       at::from_blob(const_cast<int64_t*>(ids.data()), {static_cast<int64_t>(tokens.size())}, at::kLong);
-  ForwardFrom(0, weights_->embedding.index_select(0, index).mul(config_.embedding_scale), pass);
+  pass.start = weights_->embedding.index_select(0, index).mul(config_.embedding_scale);
+  ForwardFrom(0, pass);
 }
 
-void ReferenceDecoder::ForwardFrom(size_t first, const at::Tensor& start, Pass& pass) const {
-  const int64_t count = start.size(0);
+void ReferenceDecoder::ForwardFrom(size_t first, Pass& pass) const {
+  const int64_t count = pass.start.size(0);
   const int64_t past = pass.past_keys.empty() ? 0 : pass.past_keys[0].size(1);
   std::vector<Angles> past_angles;
   std::vector<Angles> angles;
@@ -253,7 +255,7 @@ void ReferenceDecoder::ForwardFrom(size_t first, const at::Tensor& start, Pass& 
   const int group = config_.query_heads / config_.kv_heads;
   const double epsilon = config_.rms_norm_epsilon;
   const auto is_gelu = config_.activation == Activation::kGeluTanh;
-  at::Tensor residual = start;
+  at::Tensor residual = pass.start;
   for (size_t i = first; i < weights_->layers.size(); ++i) {
     const LayerWeights& layer = weights_->layers[i];
     const LayerOptions& options = config_.layer_options[i];
@@ -284,20 +286,25 @@ void ReferenceDecoder::ForwardFrom(size_t first, const at::Tensor& start, Pass& 
   }
   pass.residuals.push_back(residual);
   pass.final = RmsNorm(residual, weights_->final_norm, epsilon);
-  pass.logits = Head(pass.final);
+  ApplyHead(pass);
 }
 
-at::Tensor ReferenceDecoder::Head(const at::Tensor& normed) const {
-  return SoftCap(at::linear(normed, weights_->head), config_.logit_soft_cap);
+void ReferenceDecoder::ApplyHead(Pass& pass) const {
+  pass.logits = SoftCap(at::linear(pass.final, weights_->head), config_.logit_soft_cap);
 }
 
 std::vector<float> ReferenceDecoder::LogitsFrom(int layer, absl::Span<const float> hidden_states) const {
   const int64_t width = config_.hidden_size;
   const at::Tensor hidden = at::from_blob(const_cast<float*>(hidden_states.data()),
                                           {static_cast<int64_t>(hidden_states.size()) / width, width}, at::kFloat);
-  if (layer == config_.layers) return Rows(Head(hidden));
   Pass pass;
-  ForwardFrom(std::min(layer, config_.layers), hidden, pass);
+  if (layer == config_.layers) {
+    pass.final = hidden;
+    ApplyHead(pass);
+  } else {
+    pass.start = hidden;
+    ForwardFrom(std::min(layer, config_.layers), pass);
+  }
   return Rows(pass.logits);
 }
 

@@ -10,10 +10,6 @@
 #include "absl/types/span.h"
 #include "server/engine/model/model_config.h"
 
-namespace at {
-class Tensor;
-}
-
 namespace quicksave::engine {
 
 // The models of ModelConfig written down in ordinary fp32 tensor operations of ATen, following the definitions in
@@ -79,10 +75,10 @@ class ReferenceDecoder {
   Pass PassAfter(const Past& past, bool gradients) const;
   // Runs the layers over `tokens`; `pass` says what came before them, and gets what was computed.
   void Forward(absl::Span<const int32_t> tokens, Pass& pass) const;
-  // The same from the residual stream [tokens, hidden_size] before a layer.
-  void ForwardFrom(size_t first, const at::Tensor& start, Pass& pass) const;
-  // Logits of what follows the final norm.
-  at::Tensor Head(const at::Tensor& normed) const;
+  // The same from layer `first` on; `pass` has the residual stream before it.
+  void ForwardFrom(size_t first, Pass& pass) const;
+  // Sets the pass's logits, by what follows its final norm.
+  void ApplyHead(Pass& pass) const;
 
   ReferenceDecoder(ModelConfig config, std::unique_ptr<Weights> weights);
 

@@ -31,6 +31,7 @@ struct TestedModel {
   double median_kl_bound;
   double high_kl_bound;
   std::vector<int> lengths;  // of random prompts
+  int32_t first_token;       // of each of them
 };
 
 class ReferenceDecoderTest : public testing::TestWithParam<TestedModel> {
@@ -117,7 +118,8 @@ TEST_P(ReferenceDecoderTest, TheEngineIsNearItOnPromptsThatNobodyRecorded) {
   const int vocab = reference_->config().vocab_size;
   std::vector<double> divergences;
   for (const int count : GetParam().lengths) {
-    const std::vector<int32_t> tokens = RandomTokens(count, vocab, random());
+    std::vector<int32_t> tokens = RandomTokens(count, vocab, random());
+    tokens.front() = GetParam().first_token;
     const std::vector<float> expected = reference_->Logits(tokens);
     Sequence sequence;
     const std::vector<float> logits = FeedTokens(**decoder, **pool, sequence, tokens, LogitsWanted::kAll, 100);
@@ -140,17 +142,20 @@ const TestedModel kSmolLm2 = {
     .median_kl_bound = 0.0005,
     .high_kl_bound = 0.002,
     .lengths = {1, 3, 40, 333},
+    .first_token = 1,
 };
-// More sensitive to rounding, its residual stream being large: transformers' own bf16 is at 0.004 to 0.009 in the mean
-// on random tokens. Seen: 1.1e-4; divergences of 0.0007 in the median and 0.0021 at the 95th percentile.
+// Its texts begin with <bos>, on which most of the attention rests. Without it that is some other token's part, and in one
+// text of three it is so near to being either of two that rounding decides: from there on the divergence is 0.03.
+// Seen: 1.1e-4; divergences of 0.00017 in the median and 0.0006 at the 95th percentile.
 const TestedModel kGemma3 = {
     .name = "Gemma3",
     .dir = QUICKSAVE_GEMMA_DIR,
     .record = "gemma3_270m_logits.json",
     .fp32_bound = 5e-4,
-    .median_kl_bound = 0.002,
-    .high_kl_bound = 0.006,
+    .median_kl_bound = 0.0005,
+    .high_kl_bound = 0.002,
     .lengths = {1, 40, 600},  // windows are 512
+    .first_token = 2,
 };
 
 INSTANTIATE_TEST_SUITE_P(Real, ReferenceDecoderTest, testing::Values(kSmolLm2, kGemma3),
