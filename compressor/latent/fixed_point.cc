@@ -3,41 +3,145 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <utility>
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "compressor/latent/fixed_point.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+#ifndef QUICKSAVE_COMPRESSOR_LATENT_FIXED_POINT_CC_
+#define QUICKSAVE_COMPRESSOR_LATENT_FIXED_POINT_CC_
+namespace quicksave::compressor {
+
+// Larger magnitudes count as this.
+inline constexpr float kLargestMagnitude = 1 << 26;
+inline constexpr int kQuads = kExponentInputs / kQuad;
+
+using FloatPerColumn = std::array<float, kColumnGroup>;
+
+// Inputs that share their exponents, of a group of columns.
+struct Segment {
+  absl::Span<const int> used;  // of kExponentInputs that follow each other, ascending
+  const float* x;              // the first one's first column
+  size_t stride;               // floats from input to input
+};
+
+}  // namespace quicksave::compressor
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace quicksave::compressor::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Floats = hn::CappedTag<float, 16>;
+using Integers = hn::RebindToSigned<Floats>;
+using Words = hn::RebindToUnsigned<Floats>;
+
+// What is no number counts as 0.
+HWY_INLINE hn::Vec<Floats> NumbersAt(const float* x) {
+  const Floats d;
+  const auto value = hn::LoadU(d, x);
+  const auto number = hn::IfThenElseZero(hn::Eq(value, value), value);
+  return hn::Max(hn::Set(d, -kLargestMagnitude), hn::Min(number, hn::Set(d, kLargestMagnitude)));
+}
+
+// The largest magnitude in each column.
+void LargestImpl(const Segment& segment, FloatPerColumn& largest) {
+  const Floats d;
+  for (size_t c = 0; c < kColumnGroup; c += hn::Lanes(d)) {
+    auto most = hn::Zero(d);
+    const float* x = segment.x + c;
+    for (size_t i = 0; i < segment.used.size(); ++i, x += segment.stride) most = hn::Max(most, hn::Abs(NumbersAt(x)));
+    hn::StoreU(most, d, largest.data() + c);
+  }
+}
+
+// A plane that quads are appended to. Those that are zero are overwritten by the next one.
+class PlaneWriter {
+ public:
+  explicit PlaneWriter(FixedPlane& plane) : plane_(plane), next_(plane.values.size()) {
+    plane_.values.resize(next_ + size_t{kQuads} * kColumnGroup);
+  }
+  ~PlaneWriter() { plane_.values.resize(next_); }
+  PlaneWriter(const PlaneWriter&) = delete;
+  PlaneWriter& operator=(const PlaneWriter&) = delete;
+
+  uint32_t* words() { return plane_.values.data() + next_; }
+  void Keep(uint32_t quad) {
+    plane_.quads.push_back(quad);
+    next_ += kColumnGroup;
+  }
+
+ private:
+  FixedPlane& plane_;
+  size_t next_;
+};
+
+// Rounds the segment to multiples of 1 / scale, of two the even one, and appends one signed byte of it to a plane.
+template <bool kIsHigh>
+void AddByte(const Segment& segment, const FloatPerColumn& scales, FixedPlane& plane) {
+  const Floats d;
+  const Integers di;
+  const Words dw;
+  PlaneWriter writer(plane);
+  for (size_t i = 0; i < segment.used.size();) {
+    const int quad = segment.used[i] / kQuad;
+    size_t end = i + 1;
+    while (end < segment.used.size() && segment.used[end] / kQuad == quad) ++end;
+    auto any = hn::Zero(dw);
+    for (size_t c = 0; c < kColumnGroup; c += hn::Lanes(d)) {
+      const auto scale = hn::LoadU(d, scales.data() + c);
+      auto words = hn::Zero(dw);
+      auto sum = hn::LoadU(di, plane.sums.data() + c);
+      for (size_t row = i; row < end; ++row) {
+        auto byte = hn::NearestInt(hn::Mul(NumbersAt(segment.x + row * segment.stride + c), scale));
+        const auto high = hn::ShiftRight<8>(hn::Add(byte, hn::Set(di, 128)));
+        byte = kIsHigh ? high : hn::Sub(byte, hn::ShiftLeft<8>(high));
+        sum = hn::Add(sum, byte);
+        const auto low_bits = hn::And(hn::BitCast(dw, byte), hn::Set(dw, 0xff));
+        words = hn::Or(words, hn::ShiftLeftSame(low_bits, 8 * (segment.used[row] % kQuad)));
+      }
+      hn::StoreU(words, dw, writer.words() + c);
+      hn::StoreU(sum, di, plane.sums.data() + c);
+      any = hn::Or(any, words);
+    }
+    if (!hn::AllTrue(dw, hn::Eq(any, hn::Zero(dw)))) writer.Keep(quad);
+    i = end;
+  }
+}
+
+void AddLowByteImpl(const Segment& segment, const FloatPerColumn& scales, FixedPlane& plane) {
+  AddByte<false>(segment, scales, plane);
+}
+void AddHighByteImpl(const Segment& segment, const FloatPerColumn& scales, FixedPlane& plane) {
+  AddByte<true>(segment, scales, plane);
+}
+
+}  // namespace quicksave::compressor::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace quicksave::compressor {
 namespace {
+
+HWY_EXPORT(LargestImpl);
+HWY_EXPORT(AddLowByteImpl);
+HWY_EXPORT(AddHighByteImpl);
 
 // The exponent of the largest magnitude that a byte holds, and two bytes, of which the lower one is signed as well.
 constexpr int kByteExponent = 6;
 constexpr int kTwoBytesExponent = kByteExponent + 8;
-// Larger magnitudes count as this.
-constexpr float kLargestMagnitude = 1 << 26;
-constexpr int kQuads = kExponentInputs / kQuad;
-
-// Rows of `used`, and so of x, that share their exponents.
-struct Rows {
-  size_t first = 0;
-  size_t count = 0;
-  std::array<float, kColumnGroup> largest{};  // magnitude, of each column
-};
 
 // Of a group of columns, `x` being its first one.
-std::vector<Rows> RowsByExponent(absl::Span<const int> used, const float* x, int columns) {
-  std::vector<Rows> all;
-  for (size_t i = 0; i < used.size(); ++i) {
-    if (i == 0 || used[i] / kExponentInputs != used[i - 1] / kExponentInputs) all.push_back({.first = i});
-    ++all.back().count;
-    float* const largest = all.back().largest.data();
-    const float* const row = x + i * columns;
-    for (int c = 0; c < kColumnGroup; ++c) {
-      const float magnitude = std::abs(row[c]) < kLargestMagnitude ? std::abs(row[c]) : kLargestMagnitude;
-      // What is no number counts as 0.
-      const float number = row[c] == row[c] ? magnitude : 0;
-      largest[c] = largest[c] < number ? number : largest[c];
-    }
+std::vector<Segment> SegmentsOf(absl::Span<const int> used, const float* x, size_t stride) {
+  std::vector<Segment> segments;
+  for (size_t first = 0; first < used.size();) {
+    size_t end = first + 1;
+    while (end < used.size() && used[end] / kExponentInputs == used[first] / kExponentInputs) ++end;
+    segments.push_back({.used = used.subspan(first, end - first), .x = x + first * stride, .stride = stride});
+    first = end;
   }
-  return all;
+  return segments;
 }
 
 // The largest exponent, at most `most`, at which a magnitude is no larger than 127/128 of 2^(exponent_of_limit + 1).
@@ -48,83 +152,52 @@ int FinestExponent(float magnitude, int exponent_of_limit, int most) {
   return std::min(exponent_of_limit - exponent - ((bits & 0x7fffff) > kMantissaOfLimit ? 1 : 0), most);
 }
 
+// 2^exponent, for exponents of normal numbers.
+float PowerOfTwo(int exponent) { return std::bit_cast<float>(static_cast<uint32_t>(exponent + 127) << 23); }
+
 // Of each column the finest exponent at which no sum of products can overflow.
-PerColumn CommonExponents(const std::vector<Rows>& all) {
+PerColumn CommonExponents(const std::vector<FloatPerColumn>& largest) {
   PerColumn exponents;
   for (int c = 0; c < kColumnGroup; ++c) {
     double sum = 0;
-    for (const Rows& rows : all) sum += static_cast<double>(rows.largest[c]) + 1;
+    for (const FloatPerColumn& one : largest) sum += static_cast<double>(one[c]) + 1;
     exponents[c] = kFinestExponent;
     // 128 and not 127 makes room for rounding.
-    while (std::ldexp(sum * kExponentInputs * 128, exponents[c]) >= 0x1p31) --exponents[c];
+    for (sum *= kExponentInputs * 128 * PowerOfTwo(kFinestExponent); sum >= 0x1p31; sum /= 2) --exponents[c];
   }
   return exponents;
 }
 
-// Of each input of an exponent's a row of bytes.
-using Bytes = std::array<std::array<int8_t, kColumnGroup>, kExponentInputs>;
-
-// Rounds a row to multiples of 1 / scale, of two the even one, in two bytes.
-void RoundRow(const float* from, const std::array<float, kColumnGroup>& scales, int8_t* low, int8_t* high) {
-  // Adding and subtracting it leaves no bits behind the point.
-  constexpr float kNoFraction = 3 << 22;
-  for (int c = 0; c < kColumnGroup; ++c) {
-    const float value = from[c] != from[c] ? 0 : from[c];
-    const float above = value < -kLargestMagnitude ? -kLargestMagnitude : value;
-    const float within = above > kLargestMagnitude ? kLargestMagnitude : above;
-    const auto integer = static_cast<int32_t>((within * scales[c] + kNoFraction) - kNoFraction);
-    low[c] = static_cast<int8_t>(integer);
-    high[c] = static_cast<int8_t>((integer + 128) >> 8);
-  }
-}
-
-// Appends what is not zero, as a plane of its own where the last one has other shifts.
-void AddPlane(const Bytes& bytes, int first_input, const PerColumn& shifts, std::vector<FixedPlane>& planes) {
+// The last plane where it has these shifts, otherwise a new one.
+FixedPlane& PlaneWith(const PerColumn& shifts, std::vector<FixedPlane>& planes) {
   if (planes.empty() || planes.back().shifts != shifts) planes.push_back({.shifts = shifts});
-  FixedPlane& plane = planes.back();
-  for (int q = 0; q < kQuads; ++q) {
-    std::array<uint32_t, kColumnGroup> words{};
-    for (int i = 0; i < kQuad; ++i) {
-      const std::array<int8_t, kColumnGroup>& row = bytes[q * kQuad + i];
-      for (int c = 0; c < kColumnGroup; ++c) words[c] |= uint32_t{static_cast<uint8_t>(row[c])} << (8 * i);
-      for (int c = 0; c < kColumnGroup; ++c) plane.sums[c] += row[c];
-    }
-    uint32_t any = 0;
-    for (const uint32_t word : words) any |= word;
-    if (any == 0) continue;
-    plane.quads.push_back(static_cast<uint32_t>(first_input / kQuad + q));
-    plane.values.insert(plane.values.end(), words.begin(), words.end());
-  }
+  return planes.back();
 }
 
 FixedPointGroup GroupOf(absl::Span<const int> used, const float* x, int columns, int least_exponent) {
-  const std::vector<Rows> all = RowsByExponent(used, x, columns);
-  FixedPointGroup group{.exponents = CommonExponents(all)};
-  for (const Rows& rows : all) {
-    std::array<float, kColumnGroup> scales;
+  const std::vector<Segment> segments = SegmentsOf(used, x, columns);
+  std::vector<FloatPerColumn> largest(segments.size());
+  for (size_t i = 0; i < segments.size(); ++i) HWY_DYNAMIC_DISPATCH(LargestImpl)(segments[i], largest[i]);
+  FixedPointGroup group{.exponents = CommonExponents(largest)};
+  for (size_t i = 0; i < segments.size(); ++i) {
+    FloatPerColumn scales;
     PerColumn low_shifts;
     PerColumn high_shifts;
     bool has_high = false;
     for (int c = 0; c < kColumnGroup; ++c) {
       const int common = group.exponents[c];
-      int exponent = FinestExponent(rows.largest[c], kByteExponent, common);
+      int exponent = FinestExponent(largest[i][c], kByteExponent, common);
       if (exponent < std::min(least_exponent, common)) {
-        exponent = FinestExponent(rows.largest[c], kTwoBytesExponent, common);
+        exponent = FinestExponent(largest[i][c], kTwoBytesExponent, common);
         has_high = true;
       }
-      scales[c] = std::ldexp(1.0f, exponent);
+      scales[c] = PowerOfTwo(exponent);
       low_shifts[c] = common - exponent;
       high_shifts[c] = common - exponent + 8;
     }
-    Bytes low{};
-    Bytes high{};
-    for (size_t i = rows.first; i < rows.first + rows.count; ++i) {
-      const int to = used[i] % kExponentInputs;
-      RoundRow(x + i * columns, scales, low[to].data(), high[to].data());
-    }
-    const int first_input = used[rows.first] / kExponentInputs * kExponentInputs;
-    AddPlane(low, first_input, low_shifts, group.planes);
-    if (has_high) AddPlane(high, first_input, high_shifts, group.planes);
+    HWY_DYNAMIC_DISPATCH(AddLowByteImpl)(segments[i], scales, PlaneWith(low_shifts, group.planes));
+    if (!has_high) continue;
+    HWY_DYNAMIC_DISPATCH(AddHighByteImpl)(segments[i], scales, PlaneWith(high_shifts, group.planes));
   }
   return group;
 }
@@ -140,3 +213,4 @@ std::vector<FixedPointGroup> ToFixedPoint(absl::Span<const int> used, const floa
 }
 
 }  // namespace quicksave::compressor
+#endif

@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "compressor/latent/instruction_sets.h"
 #include "compressor/latent/test_fixed_point.h"
 #include "compressor/test_blocks.h"
 
@@ -58,6 +59,38 @@ TEST(FixedPointTest, InputsOf128HaveAnExponentOfTheirOwn) {
   EXPECT_EQ(FixedValue(fixed, 129, 7), 0);
   EXPECT_EQ(FixedValue(fixed, 128, 7), 3000);
   EXPECT_EQ(FixedValue(fixed, 129, 8), 1.0 / 32) << "of another column";
+}
+
+TEST(FixedPointTest, IsTheSameOnEachInstructionSet) {
+  TestRandom random(5);
+  std::vector<int> used;
+  std::vector<float> x;
+  for (int i = 0; i < 900; i += 1 + static_cast<int>(random.Below(3))) {
+    used.push_back(i);
+    for (int c = 0; c < 2 * kColumns; ++c) {
+      const auto kind = random.Below(400);
+      const float number = std::ldexp(random.Normal(), static_cast<int>(random.Below(30)) - 20);
+      const float strange = kind == 0 ? std::numeric_limits<float>::quiet_NaN() : 1e9f * number;
+      x.push_back(kind < 2 ? strange : number);
+    }
+  }
+  std::vector<FixedPointGroup> first;
+  for (const int64_t target : ProductTargets()) {
+    const ScopedProductTarget scoped(target);
+    const std::vector<FixedPointGroup> fixed = ToFixedPoint(used, x.data(), 2 * kColumns, 3);
+    if (first.empty()) first = fixed;
+    ASSERT_EQ(fixed.size(), 2U);
+    for (size_t g = 0; g < fixed.size(); ++g) {
+      EXPECT_EQ(fixed[g].exponents, first[g].exponents);
+      ASSERT_EQ(fixed[g].planes.size(), first[g].planes.size());
+      for (size_t p = 0; p < fixed[g].planes.size(); ++p) {
+        EXPECT_EQ(fixed[g].planes[p].shifts, first[g].planes[p].shifts);
+        EXPECT_EQ(fixed[g].planes[p].sums, first[g].planes[p].sums);
+        EXPECT_EQ(fixed[g].planes[p].quads, first[g].planes[p].quads);
+        EXPECT_EQ(fixed[g].planes[p].values, first[g].planes[p].values);
+      }
+    }
+  }
 }
 
 TEST(FixedPointTest, SumsAreThoseOfThePlanes) {

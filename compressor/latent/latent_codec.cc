@@ -48,7 +48,7 @@ class LatentCodec : public Codec {
         return absl::InvalidArgumentError("the latent codec codes finite values only");
       }
       SparseLatent coded = coder_.Add(group.sigma, latent, transform.tokens(), transform.columns(), draft);
-      transform.Synthesise(group, coded, std::move(predicted), decoded);
+      transform.Synthesise(group, coded, predicted, decoded);
     }
     if (absl::Status status = CheckDecodedIsFinite(block, decoded.view()); !status.ok()) return status;
     return coder_.Finish(draft, ComputeBlockId(decoded.view()), block.shape);
@@ -63,9 +63,11 @@ class LatentCodec : public Codec {
         coder_.Decode(encoded.bytes, sigmas_, transform.tokens(), transform.columns());
     if (!payload.ok()) return payload.status();
     SparseLatent latent;
+    std::vector<float> predicted;
     for (const LayerGroup& group : profile_->groups) {
       payload->TakeGroup(latent);
-      transform.Synthesise(group, latent, out);
+      predicted = transform.Predict(group, std::move(predicted));
+      transform.Synthesise(group, latent, predicted, out);
     }
     return CheckDigest(payload->digest, out.view());
   }

@@ -40,6 +40,20 @@ bool AllZero(absl::Span<const uint8_t> symbols) {
   return difference == 0;
 }
 
+bool HasEscape(absl::Span<const uint8_t> symbols) {
+  return std::memchr(symbols.data(), kEscapeSymbol, symbols.size()) != nullptr;
+}
+
+// They are few, so most of it is a search.
+size_t CountEscapes(absl::Span<const uint8_t> symbols) {
+  size_t count = 0;
+  while (const void* escape = std::memchr(symbols.data(), kEscapeSymbol, symbols.size())) {
+    ++count;
+    symbols.remove_prefix(static_cast<const uint8_t*>(escape) + 1 - symbols.data());
+  }
+  return count;
+}
+
 // Appends the symbols of a group; returns the integers that have none.
 std::vector<int32_t> AddSymbols(absl::Span<const CodedComponent> components, absl::Span<const float> latent,
                                 size_t tokens, size_t columns, PayloadDraft& draft) {
@@ -52,7 +66,7 @@ std::vector<int32_t> AddSymbols(absl::Span<const CodedComponent> components, abs
     const float* row = latent.data() + static_cast<size_t>(component.index) * columns;
     for (size_t t = 0; t < tokens; ++t) integers[t] = Quantise(row[t], inverse);
     for (size_t t = 0; t < tokens; ++t) to[t] = SymbolOf(integers[t]);
-    if (std::count(to, to + tokens, kEscapeSymbol) > 0) {
+    if (HasEscape({to, tokens})) {
       std::copy_if(integers.begin(), integers.end(), std::back_inserter(escapes),
                    [](int32_t q) { return SymbolOf(q) == kEscapeSymbol; });
     }
@@ -76,14 +90,12 @@ LatentPayloadCoder::LatentPayloadCoder(absl::Span<const SigmaClass> classes) : c
                               : std::log2(kFrequencyTotal / static_cast<double>(one.frequencies[s]));
       costs[s] = static_cast<float>(bits);
     }
-    std::array<float, kSymbols>& values = values_.emplace_back();
-    for (int s = 0; s < kEscapeSymbol; ++s) values[s] = Reconstruct(s - kZeroSymbol, one);
   }
 }
 
 bool LatentPayloadCoder::TakeEscapes(absl::Span<const uint8_t> symbols, int sigma_class,
                                      absl::Span<const int32_t>& escapes, float* row) const {
-  if (std::count(symbols.begin(), symbols.end(), kEscapeSymbol) == 0) return true;
+  if (!HasEscape(symbols)) return true;
   bool any = false;
   for (size_t t = 0; t < symbols.size(); ++t) {
     if (symbols[t] != kEscapeSymbol) {
@@ -101,20 +113,18 @@ void LatentPayloadCoder::Take(absl::Span<const CodedComponent> components, int t
                               CodedValues& coded, SparseLatent& latent) const {
   latent.unit = step;
   latent.used.clear();
-  latent.values.resize(components.size() * columns);
+  latent.values.resize(std::max(latent.values.size(), components.size() * columns));
   float* row = latent.values.data();
   for (const CodedComponent& component : components) {
     const absl::Span<const uint8_t> symbols = coded.symbols.first(tokens);
     coded.symbols.remove_prefix(tokens);
     if (AllZero(symbols)) continue;
-    const std::array<float, kSymbols>& values = values_[component.sigma_class];
-    for (int t = 0; t < tokens; ++t) row[t] = values[symbols[t]];
+    ReconstructSymbols(symbols, classes_[component.sigma_class], row);
     if (!TakeEscapes(symbols, component.sigma_class, coded.escapes, row)) continue;
     std::fill(row + tokens, row + columns, 0.0f);
     latent.used.push_back(component.index);
     row += columns;
   }
-  latent.values.resize(latent.used.size() * columns);
 }
 
 SparseLatent LatentPayloadCoder::Add(absl::Span<const float> sigma, absl::Span<const float> latent, int tokens,
@@ -201,6 +211,9 @@ absl::StatusOr<LatentPayload> LatentPayloadCoder::Decode(std::string_view bytes,
   payload.digest = *digest;
   if (!ReadEscapes(escape_bytes, payload.escapes_)) return Damaged("impossible escape");
   std::vector<uint8_t> table_of;
+  size_t components = 0;
+  for (const absl::Span<const float> sigma : sigmas) components += sigma.size();
+  table_of.reserve(components * tokens);
   for (size_t g = 0; g < shifts.size(); ++g) {
     const int shift = static_cast<uint8_t>(shifts[g]) - kMostShift;
     if (shift > kMostShift) return Damaged("impossible shift");
@@ -213,9 +226,7 @@ absl::StatusOr<LatentPayload> LatentPayloadCoder::Decode(std::string_view bytes,
   symbols.resize(table_of.size());
   absl::Status decoded = RansDecode(reader.rest(), table_of, decode_tables_, absl::MakeSpan(symbols));
   if (!decoded.ok()) return decoded;
-  if (std::count(symbols.begin(), symbols.end(), kEscapeSymbol) != static_cast<int64_t>(escape_count)) {
-    return Damaged("wrong number of escapes");
-  }
+  if (CountEscapes(symbols) != escape_count) return Damaged("wrong number of escapes");
   return payload;
 }
 

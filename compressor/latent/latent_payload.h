@@ -98,8 +98,6 @@ class LatentPayloadCoder {
   std::vector<EncodeTable> encode_tables_;
   std::vector<DecodeTable> decode_tables_;
   std::vector<std::vector<float>> costs_;  // bits of each symbol, by class
-  // What each symbol stands for, in steps, by class.
-  std::vector<std::array<float, kSymbols>> values_;
 };
 
 // INVALID_ARGUMENT if a decoded value is not finite, unless it is as it was: what is not coded may be anything.

@@ -55,6 +55,18 @@ TEST(LatentReferenceTest, ReferenceDecodesWhatTheCodecsWrite) {
   }
 }
 
+TEST(LatentReferenceTest, ReferenceDecodesTokensWhoseHiddenStatesAreEqual) {
+  for (const bool bf16 : {false, true}) {
+    const TestSource source({.bf16 = bf16});
+    TestBlock block = source.Draw(100, 3);
+    const size_t width = source.profile()->features;
+    for (size_t i = 40 * width; i < block.hidden_states.size(); ++i) {
+      block.hidden_states[i] = block.hidden_states[i - 40 * width];
+    }
+    for (const int known : {0, 4}) ExpectReferenceAgrees(source, block, 0.3f, known);
+  }
+}
+
 TEST(LatentReferenceTest, ReferenceDecodesEscapes) {
   for (const bool bf16 : {false, true}) {
     const TestSource source({.first_diagonal_group = 1, .bf16 = bf16});

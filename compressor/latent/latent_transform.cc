@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -28,35 +29,23 @@ std::vector<FixedPointGroup> FixedFeatures(const LatentProfile& profile, const s
 // Appends, once more, those components that have a second row.
 void AddRefinements(const LayerGroup& group, int columns, SparseLatent& latent) {
   const size_t components = latent.used.size();
-  for (size_t i = 0; i < components && latent.used[i] < group.refined(); ++i) {
-    latent.used.push_back(group.components() + latent.used[i]);
-    for (int t = 0; t < columns; ++t) {
-      latent.values.push_back(latent.values[i * columns + t] * (1.0f / Int8Matrix::kRefinement));
-    }
-  }
+  const size_t refined =
+      std::lower_bound(latent.used.begin(), latent.used.end(), group.refined()) - latent.used.begin();
+  latent.values.resize(std::max(latent.values.size(), (components + refined) * columns));
+  for (size_t i = 0; i < refined; ++i) latent.used.push_back(group.components() + latent.used[i]);
+  std::transform(latent.values.begin(), latent.values.begin() + refined * columns,
+                 latent.values.begin() + components * columns,
+                 [](float value) { return value * (1.0f / Int8Matrix::kRefinement); });
 }
 
 }  // namespace
 
-std::vector<float> StandardisedFeatures(const LatentProfile& profile, absl::Span<const float> hidden_states, int known,
-                                        int tokens, int columns) {
-  const size_t width = profile.features;
-  std::vector<float> features(width * columns);
-  for (int t = 0; t < tokens; ++t) {
-    const float* row = hidden_states.data() + (known + t) * width;
-    for (size_t f = 0; f < width; ++f) {
-      features[f * columns + t] = (row[f] - profile.feature_mean[f]) * profile.feature_scale[f];
-    }
-  }
-  return features;
-}
-
 LatentTransform::LatentTransform(const LatentProfile& profile, const BlockShape& shape, const BlockContext& context)
     : profile_(profile),
       panels_(shape, context),
-      features_(StandardisedFeatures(profile, context.hidden_states, shape.tokens - panels_.tokens(), panels_.tokens(),
-                                     panels_.columns())),
-      fixed_features_(FixedFeatures(profile, features_, panels_.columns())) {}
+      prediction_columns_(context.hidden_states, profile.features, shape.tokens - panels_.tokens(), panels_.tokens()),
+      features_(prediction_columns_.Features(profile, context.hidden_states)),
+      fixed_features_(FixedFeatures(profile, features_, prediction_columns_.count())) {}
 
 absl::Status LatentTransform::CheckContext(const LatentProfile& profile, const BlockShape& shape,
                                            const BlockContext& context) {
@@ -89,18 +78,22 @@ absl::Status LatentTransform::CheckContext(const LatentProfile& profile, const B
   return absl::OkStatus();
 }
 
-std::vector<float> LatentTransform::Predict(const LayerGroup& group) const {
+std::vector<float> LatentTransform::Predict(const LayerGroup& group, std::vector<float> memory) const {
   const int channels = profile_.channels(group);
-  std::vector<float> predicted(static_cast<size_t>(channels) * columns());
-  for (int c = 0; c < channels; ++c) {
-    std::fill_n(predicted.begin() + static_cast<size_t>(c) * columns(), columns(), group.mean[c]);
-  }
+  const int count = prediction_columns_.count();
+  // One would have more than it needs of the other one's columns.
+  std::vector<float> predicted = count == columns() ? std::move(memory) : std::vector<float>();
+  predicted.clear();
+  predicted.reserve(static_cast<size_t>(channels) * count);
+  for (int c = 0; c < channels; ++c) predicted.insert(predicted.end(), count, group.mean[c]);
   if (group.predictor.int8() != nullptr) {
     AddProduct(*group.predictor.int8(), fixed_features_, 1, predicted.data());
   } else if (!group.predictor.empty()) {
-    AddProduct(*group.predictor.bf16(), AllOf(profile_.features), features_.data(), columns(), predicted.data());
+    AddProduct(*group.predictor.bf16(), AllOf(profile_.features), features_.data(), count, predicted.data());
   }
-  return predicted;
+  if (count == columns()) return predicted;
+  prediction_columns_.ForEachToken(predicted, memory);
+  return memory;
 }
 
 std::vector<float> LatentTransform::Analyse(const LayerGroup& group, BlockView block,
@@ -120,7 +113,7 @@ std::vector<float> LatentTransform::Analyse(const LayerGroup& group, BlockView b
   return latent;
 }
 
-void LatentTransform::Synthesise(const LayerGroup& group, SparseLatent& latent, std::vector<float> predicted,
+void LatentTransform::Synthesise(const LayerGroup& group, SparseLatent& latent, std::vector<float>& predicted,
                                  MutableBlockView block) const {
   std::vector<float>& values = predicted;
   if (!group.decode.empty()) {

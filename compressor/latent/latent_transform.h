@@ -12,13 +12,15 @@
 #include "compressor/latent/channel_panels.h"
 #include "compressor/latent/fixed_point.h"
 #include "compressor/latent/latent_profile.h"
+#include "compressor/latent/prediction_columns.h"
 
 namespace quicksave::compressor {
 
 // A group's latent as a decoder has it: the components that are not zero throughout the block, ascending.
 struct SparseLatent {
   std::vector<int> used;
-  std::vector<float> values;  // [used.size(), columns], in units; the columns beyond the tokens zero
+  // [used.size(), columns] and maybe more that counts for nothing, in units; the columns beyond the tokens zero.
+  std::vector<float> values;
   float unit = 1;
 };
 
@@ -38,7 +40,8 @@ class LatentTransform {
   int columns() const { return panels_.columns(); }
 
   // mean + predictor^T x: [channels, columns]. What Analyse and Synthesise start from.
-  std::vector<float> Predict(const LayerGroup& group) const;
+  // Puts it into `memory`.
+  std::vector<float> Predict(const LayerGroup& group, std::vector<float> memory = {}) const;
 
   // The latent of a group: [components, columns], the columns beyond tokens() zero.
   std::vector<float> Analyse(const LayerGroup& group, BlockView block, absl::Span<const float> predicted) const;
@@ -46,25 +49,22 @@ class LatentTransform {
     return Analyse(group, block, Predict(group));
   }
 
-  // Writes the group's layers of the coded tokens. Uses up `latent`, whose memory can be used again.
-  void Synthesise(const LayerGroup& group, SparseLatent& latent, std::vector<float> predicted,
+  // Writes the group's layers of the coded tokens. Uses up `latent` and `predicted`, whose memory can be used again.
+  void Synthesise(const LayerGroup& group, SparseLatent& latent, std::vector<float>& predicted,
                   MutableBlockView block) const;
   void Synthesise(const LayerGroup& group, SparseLatent& latent, MutableBlockView block) const {
-    Synthesise(group, latent, Predict(group), block);
+    std::vector<float> predicted = Predict(group);
+    Synthesise(group, latent, predicted, block);
   }
 
  private:
   const LatentProfile& profile_;
   const ChannelPanels panels_;
-  std::vector<float> features_;  // standardised, [features, columns]
+  const PredictionColumns prediction_columns_;
+  const std::vector<float> features_;  // of the prediction's columns
   // The same, for predictors of 8-bit integers.
-  std::vector<FixedPointGroup> fixed_features_;
+  const std::vector<FixedPointGroup> fixed_features_;
 };
-
-// Hidden states [tokens, features] of the tokens from `known` on, standardised as the profile says:
-// [features, columns].
-std::vector<float> StandardisedFeatures(const LatentProfile& profile, absl::Span<const float> hidden_states, int known,
-                                        int tokens, int columns);
 
 }  // namespace quicksave::compressor
 

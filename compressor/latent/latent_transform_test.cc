@@ -19,18 +19,6 @@ std::vector<int> AllOf(int count) {
   return all;
 }
 
-TEST(LatentTransformTest, StandardisesHiddenStates) {
-  LatentProfile profile{.features = 2, .feature_mean = {1, 2}, .feature_scale = {0.5f, 2}};
-  const std::vector<float> hidden = {9, 9, 3, 4, 5, 2};  // [3 tokens, 2]
-  const std::vector<float> features = StandardisedFeatures(profile, hidden, 1, 2, 32);
-  ASSERT_EQ(features.size(), 64U);
-  EXPECT_EQ(features[0], 1);
-  EXPECT_EQ(features[1], 2);
-  EXPECT_EQ(features[32], 4);
-  EXPECT_EQ(features[33], 0);
-  EXPECT_EQ(features[2], 0) << "padding";
-}
-
 // Each group's latent against the definition, in double precision.
 TEST(LatentTransformTest, AnalysisIsThatOfTheDefinition) {
   for (const int first_diagonal : {0, 2}) {

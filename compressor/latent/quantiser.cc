@@ -1,7 +1,44 @@
 #include "compressor/latent/quantiser.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "compressor/latent/quantiser.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quicksave::compressor::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Returns how many values it did: whole vectors.
+size_t ReconstructImpl(absl::Span<const uint8_t> symbols, const SigmaClass& statistics, float* to) {
+  static_assert(kCentroids == 3);
+  const hn::CappedTag<float, 16> d;
+  const hn::RebindToSigned<decltype(d)> di;
+  const hn::Rebind<uint8_t, decltype(d)> bytes;
+  const auto one = hn::Set(d, statistics.centroids[0]);
+  const auto two = hn::Set(d, statistics.centroids[1]);
+  const auto more = hn::Set(d, statistics.centroids[2]);
+  size_t t = 0;
+  for (; t + hn::Lanes(d) <= symbols.size(); t += hn::Lanes(d)) {
+    const auto symbol = hn::PromoteTo(di, hn::LoadU(bytes, symbols.data() + t));
+    const auto q = hn::ConvertTo(d, hn::Sub(symbol, hn::Set(di, kZeroSymbol)));
+    const auto magnitude = hn::Abs(q);
+    const auto from_two = hn::IfThenElse(hn::Lt(magnitude, hn::Set(d, 3.0f)), two, more);
+    const auto centroid = hn::IfThenElse(hn::Lt(magnitude, hn::Set(d, 2.0f)), one, from_two);
+    const auto value = hn::Xor(hn::Add(magnitude, centroid), hn::And(q, hn::SignBit(d)));
+    hn::StoreU(hn::IfThenZeroElse(hn::Eq(q, hn::Zero(d)), value), d, to + t);
+  }
+  return t;
+}
+
+}  // namespace quicksave::compressor::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace quicksave::compressor {
 namespace {
+
+HWY_EXPORT(ReconstructImpl);
 
 // A class with fewer values borrows from its neighbours.
 constexpr uint64_t kEnoughValues = 20'000;
@@ -15,6 +52,11 @@ std::vector<CodedComponent> CodedComponents(absl::Span<const float> sigma, float
     if (sigma_class >= 0) coded.push_back({.index = static_cast<int>(i), .sigma_class = sigma_class});
   }
   return coded;
+}
+
+void ReconstructSymbols(absl::Span<const uint8_t> symbols, const SigmaClass& statistics, float* to) {
+  const size_t done = HWY_DYNAMIC_DISPATCH(ReconstructImpl)(symbols, statistics, to);
+  for (size_t t = done; t < symbols.size(); ++t) to[t] = Reconstruct(symbols[t] - kZeroSymbol, statistics);
 }
 
 ClassStatistics::ClassStatistics() : counts_(kSigmaClasses) {}
@@ -77,3 +119,4 @@ std::vector<SigmaClass> ClassStatistics::Build() const {
 }
 
 }  // namespace quicksave::compressor
+#endif

@@ -49,6 +49,9 @@ inline uint8_t SymbolOf(int32_t q) {
   return q >= -kZeroSymbol && q < kEscapeSymbol - kZeroSymbol ? static_cast<uint8_t>(q + kZeroSymbol) : kEscapeSymbol;
 }
 
+// The values that symbols stand for, in steps, into `to`; anything for escapes.
+void ReconstructSymbols(absl::Span<const uint8_t> symbols, const SigmaClass& statistics, float* to);
+
 // Collects how quantised components of each class are distributed, and makes the tables of it.
 class ClassStatistics {
  public:

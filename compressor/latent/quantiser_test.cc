@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "compressor/latent/instruction_sets.h"
 #include "compressor/test_blocks.h"
 
 namespace quicksave::compressor {
@@ -117,6 +119,23 @@ TEST(QuantiserTest, ReconstructionIsOddAndHasACentroidOfItsOwnForEachSmallMagnit
   EXPECT_EQ(Reconstruct(3, statistics), 3.25f);
   EXPECT_EQ(Reconstruct(100, statistics), 100.25f);
   for (const int q : {1, 2, 3, 200}) EXPECT_EQ(Reconstruct(-q, statistics), -Reconstruct(q, statistics));
+}
+
+TEST(QuantiserTest, SymbolsAreReconstructedAsTheirIntegersOnEachInstructionSet) {
+  // The last ones are of no calibration, but a profile may have them.
+  for (const auto& centroids : {std::array{-0.1f, -0.05f, 0.25f}, std::array{-7.0f, 0.0f, -300.0f}}) {
+    const SigmaClass statistics{.centroids = centroids};
+    std::vector<uint8_t> symbols;
+    for (int s = 0; s < kEscapeSymbol; ++s) symbols.push_back(static_cast<uint8_t>(s));
+    for (const int64_t target : ProductTargets()) {
+      const ScopedProductTarget scoped(target);
+      std::vector<float> values(symbols.size());
+      ReconstructSymbols(symbols, statistics, values.data());
+      for (size_t s = 0; s < symbols.size(); ++s) {
+        EXPECT_EQ(values[s], Reconstruct(static_cast<int>(s) - kZeroSymbol, statistics)) << s;
+      }
+    }
+  }
 }
 
 TEST(CodedComponentsTest, AreThoseOfSomeClass) {
