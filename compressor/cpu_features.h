@@ -6,8 +6,8 @@
 #if defined(__x86_64__)
 // For AVX2, only to be called where HaveAvx2().
 #define QUICKSAVE_AVX2 __attribute__((target("avx2")))
-// For AVX-512 F, BW, VL and VBMI2 (Ice Lake, Zen 4 and later), only to be called where HaveAvx512().
-#define QUICKSAVE_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi2,bmi2,popcnt")))
+// For AVX-512 F, BW, VL, VBMI and VBMI2 (Ice Lake, Zen 4 and later), only to be called where HaveAvx512().
+#define QUICKSAVE_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,bmi2,popcnt")))
 #else
 #define QUICKSAVE_AVX2
 #define QUICKSAVE_AVX512
@@ -29,8 +29,9 @@ inline bool HaveAvx2() {
 inline bool HaveAvx512() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
-         __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512vbmi2") != 0 &&
-         __builtin_cpu_supports("bmi2") != 0 && __builtin_cpu_supports("popcnt") != 0;
+         __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512vbmi") != 0 &&
+         __builtin_cpu_supports("avx512vbmi2") != 0 && __builtin_cpu_supports("bmi2") != 0 &&
+         __builtin_cpu_supports("popcnt") != 0;
 #else
   return false;
 #endif

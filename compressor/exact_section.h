@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,7 @@ struct SectionScratch {
   std::vector<uint16_t> escapes;
   // The model of each channel, and the bytes that tell them.
   std::vector<ChannelModel> models;
+  std::vector<std::optional<ModelAdjustment>> adjustments;
   std::string stored_models;
   // The table of each symbol.
   std::vector<uint8_t> table_of;

@@ -44,8 +44,10 @@ void EstimateModels(absl::Span<const uint16_t> values, size_t tokens, SectionScr
 void AdjustModels(absl::Span<const uint16_t> values, size_t tokens, absl::Span<const ChannelModel> models,
                   const ModelAdjuster& adjuster, size_t tables, SectionScratch& scratch) {
   scratch.stored_models.assign((models.size() + 7) / 8, '\0');
+  scratch.adjustments.resize(models.size());
+  adjuster.Search(values, tokens, models, absl::MakeSpan(scratch.adjustments));
   for (size_t c = 0; c < models.size(); ++c) {
-    const auto adjustment = adjuster.Search(values.subspan(c * tokens, tokens), models[c]);
+    const std::optional<ModelAdjustment>& adjustment = scratch.adjustments[c];
     scratch.models.push_back(adjustment ? *adjustment->Apply(models[c], tables) : models[c]);
     if (!adjustment) continue;
     scratch.stored_models[c / 8] = static_cast<char>(scratch.stored_models[c / 8] | 1 << (c % 8));

@@ -1,28 +1,22 @@
 #include "compressor/model_adjuster.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <cstring>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-#include "compressor/cpu_features.h"
 
 namespace quicksave::compressor {
 namespace {
 
-// Code lengths are in quarters of a bit and below 64, so that four of them may be added up in a byte.
 constexpr double kUnitsPerBit = 4;
 constexpr double kLongest = 63;
 constexpr double kEscapeBits = 16;
 // An adjustment must save more than its own 8 bits.
 constexpr int kAdjustmentCost = 32;
-constexpr size_t kLanes = 16;
-
-using Costs = std::array<uint16_t, kLanes>;
-using ByteLanes = uint8_t __attribute__((vector_size(kLanes)));
-using WordLanes = uint16_t __attribute__((vector_size(2 * kLanes)));
+// The shift that does nothing.
+constexpr int kUnmoved = -kMinShift;
+// Shifts that are tried on either side of the one that was guessed.
+constexpr int kReach = 1;
+constexpr size_t kTried = 2 * kReach + 1;
 
 uint8_t CodeLength(const TableFrequencies& frequencies, int symbol) {
   const bool escape = symbol == kEscapeSymbol || frequencies[symbol] == 0;
@@ -31,116 +25,35 @@ uint8_t CodeLength(const TableFrequencies& frequencies, int symbol) {
   return static_cast<uint8_t>(std::min(kLongest, std::round(bits * kUnitsPerBit)));
 }
 
-QUICKSAVE_INLINE ByteLanes Row(const uint8_t* bytes) {
-  ByteLanes row;
-  std::memcpy(&row, bytes, sizeof(row));
-  return row;
-}
-
-// How values become places in rows of code lengths, see ModelAdjuster.
-struct PlaceRule {
-  // Added to a magnitude class, makes it the place counted from the bottom.
-  uint16_t base;
-  uint16_t flip;
-  uint16_t places;
-  // Places from one sign's to the other's.
-  uint16_t row;
-};
-
-QUICKSAVE_INLINE void FindPlaces(absl::Span<const uint16_t> values, const PlaceRule& rule, uint16_t* places) {
-  const auto [base, flip, count, row] = rule;
-  const auto last = static_cast<uint16_t>(count - 1);
-  for (size_t i = 0; i < values.size(); ++i) {
-    const auto above = static_cast<uint16_t>((values[i] >> kRawBits & (kMagnitudeClasses - 1)) + base);
-    const auto from_top = static_cast<uint16_t>(last - std::min<uint16_t>(above, last));
-    places[i] = static_cast<uint16_t>(from_top + (values[i] >> 15 ^ flip) * row);
+ShiftCosts CostsOf(const TableFrequencies& frequencies) {
+  ShiftCosts costs;
+  for (size_t i = 0; i < costs.size(); ++i) {
+    const int place = kWindowClasses - 1 - (static_cast<int>(i % kCostRow) - static_cast<int>(kFirstInside));
+    const bool inside = place >= 0 && place < kWindowClasses;
+    const int symbol = (i < kCostRow ? 0 : kWindowClasses) + place;
+    costs[i] = CodeLength(frequencies, inside ? symbol : kEscapeSymbol);
   }
+  return costs;
 }
 
-// Sums of code lengths, and the index of the least: of the first of them if there are several.
-struct Sums {
-  Costs costs;
-  size_t cheapest;
-};
-
-// The lane-wise sum of the rows of 16 bytes that begin at rows[kStride * indices[i]].
-template <size_t kStride>
-Sums SumRowsPortable(const uint8_t* rows, absl::Span<const uint16_t> indices) {
-  WordLanes sums = {};
-  size_t i = 0;
-  for (; i + 4 <= indices.size(); i += 4) {
-    const uint16_t* const four = indices.data() + i;
-    const ByteLanes sum = (Row(rows + kStride * four[0]) + Row(rows + kStride * four[1])) +
-                          (Row(rows + kStride * four[2]) + Row(rows + kStride * four[3]));
-    sums += __builtin_convertvector(sum, WordLanes);
+// The mean place of a table's symbols under an unmoved window, escapes left out.
+double MeanPlace(const TableFrequencies& frequencies) {
+  double sum = 0;
+  double total = 0;
+  for (int symbol = 0; symbol < kEscapeSymbol; ++symbol) {
+    const int place = kWindowClasses - 1 - symbol % kWindowClasses + static_cast<int>(kFirstInside) - kUnmoved;
+    sum += static_cast<double>(frequencies[symbol]) * place;
+    total += frequencies[symbol];
   }
-  for (; i < indices.size(); ++i) sums += __builtin_convertvector(Row(rows + kStride * indices[i]), WordLanes);
-  Costs costs;
-  std::memcpy(costs.data(), &sums, sizeof(sums));
-  return {costs, static_cast<size_t>(std::min_element(costs.begin(), costs.end()) - costs.begin())};
+  return total > 0 ? sum / total : 0;
 }
 
-void FindPlacesPortable(absl::Span<const uint16_t> values, const PlaceRule& rule, uint16_t* places) {
-  FindPlaces(values, rule, places);
+// Asks for values that are needed soon.
+void Prefetch(absl::Span<const uint16_t> values, size_t first, size_t count) {
+  constexpr size_t kCacheLine = 64 / sizeof(uint16_t);
+  const size_t end = std::min(first + count, values.size());
+  for (; first < end; first += kCacheLine) __builtin_prefetch(&values[first]);
 }
-
-// The loops over values, compiled for several instruction sets.
-struct Loops {
-  void (*find_places)(absl::Span<const uint16_t> values, const PlaceRule& rule, uint16_t* places);
-  Sums (*sum_by_shift)(const uint8_t* rows, absl::Span<const uint16_t> places);
-  Sums (*sum_by_table)(const uint8_t* rows, absl::Span<const uint16_t> places);
-};
-
-constexpr Loops kPortable = {FindPlacesPortable, SumRowsPortable<1>, SumRowsPortable<kLanes>};
-
-#if defined(__x86_64__)
-QUICKSAVE_AVX2 void FindPlacesAvx2(absl::Span<const uint16_t> values, const PlaceRule& rule, uint16_t* places) {
-  FindPlaces(values, rule, places);
-}
-
-QUICKSAVE_AVX2 QUICKSAVE_INLINE __m128i LoadRow(const uint8_t* row) {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row));
-}
-
-template <size_t kStride>
-QUICKSAVE_AVX2 QUICKSAVE_INLINE __m256i SumFour(const uint8_t* rows, const uint16_t* indices) {
-  const __m128i front = _mm_add_epi8(LoadRow(rows + kStride * indices[0]), LoadRow(rows + kStride * indices[1]));
-  const __m128i back = _mm_add_epi8(LoadRow(rows + kStride * indices[2]), LoadRow(rows + kStride * indices[3]));
-  // The compilers do not find the instruction that widens 16 lanes.
-  return _mm256_cvtepu8_epi16(_mm_add_epi8(front, back));
-}
-
-// Without branches, which would be mispredicted.
-QUICKSAVE_AVX2 QUICKSAVE_INLINE size_t Cheapest(__m256i costs) {
-  const __m128i front = _mm_minpos_epu16(_mm256_castsi256_si128(costs));
-  const __m128i back = _mm_minpos_epu16(_mm256_extracti128_si256(costs, 1));
-  const bool in_front = _mm_extract_epi16(front, 0) <= _mm_extract_epi16(back, 0);
-  return static_cast<size_t>(in_front ? _mm_extract_epi16(front, 1) : _mm_extract_epi16(back, 1) + kLanes / 2);
-}
-
-template <size_t kStride>
-QUICKSAVE_AVX2 Sums SumRowsAvx2(const uint8_t* rows, absl::Span<const uint16_t> indices) {
-  __m256i sums = _mm256_setzero_si256();
-  const uint16_t* next = indices.data();
-  const uint16_t* const end = next + indices.size();
-  for (; end - next >= 8; next += 8) {
-    const __m256i four = SumFour<kStride>(rows, next);
-    sums = _mm256_add_epi16(sums, _mm256_add_epi16(four, SumFour<kStride>(rows, next + 4)));
-  }
-  for (; next != end; ++next) sums = _mm256_add_epi16(sums, _mm256_cvtepu8_epi16(LoadRow(rows + kStride * *next)));
-  Sums found;
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(found.costs.data()), sums);
-  found.cheapest = Cheapest(sums);
-  return found;
-}
-
-const Loops& LoopsOf(CpuPath path) {
-  static constexpr Loops kAvx2 = {FindPlacesAvx2, SumRowsAvx2<1>, SumRowsAvx2<kLanes>};
-  return path != CpuPath::kPortable && HaveAvx2() ? kAvx2 : kPortable;
-}
-#else
-const Loops& LoopsOf(CpuPath /*path*/) { return kPortable; }
-#endif
 
 }  // namespace
 
@@ -156,41 +69,53 @@ std::optional<ChannelModel> ModelAdjustment::Apply(const ChannelModel& model, si
   return ChannelModel{.table = table, .flip_sign = model.flip_sign, .window_start = static_cast<uint16_t>(start)};
 }
 
-ModelAdjuster::ModelAdjuster(absl::Span<const TableFrequencies> tables)
-    : tables_(tables.size()), by_shift_(tables.size()), by_table_() {
-  static_assert(kShifts == kLanes && kMaxTables == kLanes);
+ModelAdjuster::ModelAdjuster(absl::Span<const TableFrequencies> tables) : by_table_() {
   // A table that is not there is never cheaper than the first one, even if all values are escapes.
   for (auto& row : by_table_) row.fill(static_cast<uint8_t>(kLongest));
   for (size_t t = 0; t < tables.size(); ++t) {
-    for (size_t i = 0; i < 2 * kRow; ++i) {
-      const int place = kPlaces - 2 - static_cast<int>(i % kRow);
-      const bool inside = place >= 0 && place < kWindowClasses;
-      const int symbol = (i < kRow ? 0 : kWindowClasses) + place;
-      by_shift_[t][i] = CodeLength(tables[t], inside ? symbol : kEscapeSymbol);
-      by_table_[i][t] = by_shift_[t][i];
-    }
+    by_shift_.push_back(CostsOf(tables[t]));
+    shifts_at_zero_.push_back(MeanPlace(tables[t]) + kUnmoved + 0.5);
+    for (size_t i = 0; i < by_table_.size(); ++i) by_table_[i][t] = by_shift_[t][i];
   }
 }
 
-std::optional<ModelAdjustment> ModelAdjuster::Search(absl::Span<const uint16_t> values, const ChannelModel& model,
-                                                     CpuPath path) const {
-  const Loops& loops = LoopsOf(path);
-  const PlaceRule rule = {.base = static_cast<uint16_t>(1 - ModelAdjustment::kMinShift - model.window_start),
-                          .flip = static_cast<uint16_t>(model.flip_sign ? 1 : 0),
-                          .places = kPlaces,
-                          .row = kRow};
-  std::array<uint16_t, kMaxBlockTokens> room;
-  loops.find_places(values, rule, room.data());
-  const absl::Span<const uint16_t> places(room.data(), values.size());
-  const Sums unmoved = loops.sum_by_shift(by_shift_[model.table].data(), places);
-  const size_t table = loops.sum_by_table(by_table_[unmoved.cheapest].data(), places).cheapest;
-  const Sums moved = table == model.table ? unmoved : loops.sum_by_shift(by_shift_[table].data(), places);
-  const ModelAdjustment adjustment{.table = static_cast<uint8_t>(table),
-                                   .shift = static_cast<int>(moved.cheapest) + ModelAdjustment::kMinShift};
-  const int saved = unmoved.costs[-ModelAdjustment::kMinShift] - moved.costs[moved.cheapest];
-  const bool pays = saved > kAdjustmentCost;
-  if (!pays || !adjustment.Apply(model, tables_).has_value()) return std::nullopt;
-  return adjustment;
+void ModelAdjuster::Search(absl::Span<const uint16_t> values, size_t tokens, absl::Span<const ChannelModel> models,
+                           absl::Span<std::optional<ModelAdjustment>> found, CpuPath path) const {
+  // Step by step for some channels at a time: each step waits for the one before, but not for other channels.
+  constexpr size_t kChannels = 8;
+  std::array<Places, kChannels> places;
+  std::array<ModelAdjustment, kChannels> best;
+  std::array<size_t, kChannels> guesses;
+  std::array<int, kChannels> saved;
+  for (size_t begin = 0; begin < models.size(); begin += kChannels) {
+    const size_t count = std::min(kChannels, models.size() - begin);
+    for (size_t i = 0; i < count; ++i) {
+      const ChannelModel& model = models[begin + i];
+      Prefetch(values, (begin + i + kChannels) * tokens, tokens);
+      FindPlaces(values.subspan((begin + i) * tokens, tokens), model, places[i], path);
+      // Larger values have places further up, which are lower numbers.
+      const double mean = static_cast<double>(places[i].sum) / static_cast<double>(tokens);
+      guesses[i] = std::clamp(static_cast<int>(shifts_at_zero_[model.table] - mean), 0, static_cast<int>(kShifts) - 1);
+    }
+    for (size_t i = 0; i < count; ++i) {
+      best[i].table = static_cast<uint8_t>(CheapestTable(by_table_, places[i], guesses[i], path));
+    }
+    for (size_t i = 0; i < count; ++i) {
+      const size_t first = std::clamp(static_cast<int>(guesses[i]) - kReach, 0, static_cast<int>(kShifts - kTried));
+      const Costs moved = CostsOfShifts(by_shift_[best[i].table], places[i], first, first + kTried - 1, path);
+      size_t shift = first;
+      for (size_t j = first + 1; j < first + kTried; ++j) shift = moved[j] < moved[shift] ? j : shift;
+      best[i].shift = static_cast<int>(shift) + kMinShift;
+      saved[i] = -moved[shift];
+    }
+    for (size_t i = 0; i < count; ++i) {
+      saved[i] += CostsOfShifts(by_shift_[models[begin + i].table], places[i], kUnmoved, kUnmoved, path)[kUnmoved];
+    }
+    for (size_t i = 0; i < count; ++i) {
+      const bool pays = saved[i] > kAdjustmentCost && best[i].Apply(models[begin + i], by_shift_.size()).has_value();
+      found[begin + i] = pays ? std::optional(best[i]) : std::nullopt;
+    }
+  }
 }
 
 }  // namespace quicksave::compressor

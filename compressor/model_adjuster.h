@@ -4,8 +4,6 @@
 #ifndef QUICKSAVE_COMPRESSOR_MODEL_ADJUSTER_H_
 #define QUICKSAVE_COMPRESSOR_MODEL_ADJUSTER_H_
 
-#include <array>
-#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -14,14 +12,12 @@
 #include "compressor/block.h"
 #include "compressor/cpu_features.h"
 #include "compressor/entropy_table.h"
+#include "compressor/model_costs.h"
 
 namespace quicksave::compressor {
 
-// Replaces the table of a model and moves its window by `shift` classes.
+// Replaces the table of a model and moves its window by `shift` classes: kMinShift or more, in kShifts ways.
 struct ModelAdjustment {
-  static constexpr int kMinShift = -8;
-  static constexpr int kMaxShift = 7;
-
   uint8_t table = 0;
   int shift = 0;
 
@@ -37,23 +33,18 @@ class ModelAdjuster {
  public:
   explicit ModelAdjuster(absl::Span<const TableFrequencies> tables);
 
-  // The adjustment that saves the most on `values`, at most kMaxBlockTokens of one channel, by a search that finds most
-  // of what an exhaustive one would: best shift, best table, best shift again. Nothing if none is worth its bits.
-  std::optional<ModelAdjustment> Search(absl::Span<const uint16_t> values, const ChannelModel& model,
-                                        CpuPath path = CpuPath::kFastest) const;
+  // For each channel, whose values follow each other, an adjustment of its model that saves more than it costs on its
+  // `tokens` values (at most kMaxBlockTokens), by a search that finds most of what an exhaustive one would: the shift
+  // that brings the mean to where the model's table has it, the best table there for half of the values, and with that
+  // the best shift nearby. Nothing where it does not pay.
+  void Search(absl::Span<const uint16_t> values, size_t tokens, absl::Span<const ChannelModel> models,
+              absl::Span<std::optional<ModelAdjustment>> found, CpuPath path = CpuPath::kFastest) const;
 
  private:
-  static constexpr size_t kShifts = ModelAdjustment::kMaxShift - ModelAdjustment::kMinShift + 1;
-  // Places a value may have relative to the unmoved window: all that some shift brings inside, and one on either side.
-  static constexpr int kPlaces = kWindowClasses + static_cast<int>(kShifts) + 2;
-  static constexpr size_t kRow = kPlaces + kShifts;
-
-  size_t tables_;
-  // [table][sign][...]: code lengths by descending place, so that the lengths of one value under the ascending shifts
-  // stand side by side.
-  std::vector<std::array<uint8_t, 2 * kRow>> by_shift_;
-  // [sign][...][table]: the same with the tables side by side.
-  alignas(kMaxTables) std::array<std::array<uint8_t, kMaxTables>, 2 * kRow> by_table_;
+  std::vector<ShiftCosts> by_shift_;  // of each table
+  alignas(kMaxTables) TableCosts by_table_;
+  // Of each table the shift that brings a mean place of 0 to where its own is, and a half for rounding.
+  std::vector<double> shifts_at_zero_;
 };
 
 }  // namespace quicksave::compressor
