@@ -107,6 +107,14 @@ HWY_INLINE void AddOutput(const int32_t* sums, const float* units, float scale, 
   }
 }
 
+// Asks for the outputs of a group of columns, which are needed when the sums are done.
+HWY_INLINE void PrefetchOutputs(const float* y, size_t columns, int outputs) {
+  constexpr int kCacheLine = 64 / sizeof(float);
+  for (int o = 0; o < outputs; ++o, y += columns) {
+    for (int c = 0; c < kColumnGroup; c += kCacheLine) hwy::Prefetch(y + c);
+  }
+}
+
 // `units` are those of each column.
 void AddProductImpl(const Int8Matrix& matrix, const std::vector<FixedPointGroup>& x, const float* units, float* y) {
   const int step = 2 * static_cast<int>(hn::Lanes(Integers()));
@@ -118,13 +126,15 @@ void AddProductImpl(const Int8Matrix& matrix, const std::vector<FixedPointGroup>
     const bool is_last = first + Int8Matrix::kPanel >= matrix.outputs();
     const size_t ahead = is_last ? 0 : size_t(matrix.quads()) * Int8Matrix::kPanel * kQuad;
     for (size_t g = 0; g < x.size(); ++g) {
+      const int outputs = std::min(kTile, matrix.outputs() - first);
+      float* const to = y + size_t(first) * columns + g * kColumnGroup;
+      PrefetchOutputs(to, columns, outputs);
       std::fill(sums, sums + kTile * kColumnGroup, 0);
       for (const FixedPlane& plane : x[g].planes) {
         for (int column = 0; column < kColumnGroup; column += step) AddPlane(plane, weights, ahead, column, sums);
       }
-      for (int o = 0; o < std::min(kTile, matrix.outputs() - first); ++o) {
-        AddOutput(sums + o * kColumnGroup, units + g * kColumnGroup, matrix.scales()[first + o],
-                  y + size_t(first + o) * columns + g * kColumnGroup);
+      for (int o = 0; o < outputs; ++o) {
+        AddOutput(sums + o * kColumnGroup, units + g * kColumnGroup, matrix.scales()[first + o], to + o * columns);
       }
     }
   }
