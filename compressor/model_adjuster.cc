@@ -94,7 +94,7 @@ void ModelAdjuster::Search(absl::Span<const uint16_t> values, size_t tokens, abs
       Prefetch(values, (begin + i + kChannels) * tokens, tokens);
       FindPlaces(values.subspan((begin + i) * tokens, tokens), model, places[i], path);
       // Larger values have places further up, which are lower numbers.
-      const double mean = static_cast<double>(places[i].sum) / static_cast<double>(tokens);
+      const double mean = static_cast<double>(places[i].sum) / std::max(places[i].coded, 1);
       guesses[i] = std::clamp(static_cast<int>(shifts_at_zero_[model.table] - mean), 0, static_cast<int>(kShifts) - 1);
     }
     for (size_t i = 0; i < count; ++i) {

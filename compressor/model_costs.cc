@@ -22,20 +22,21 @@ QUICKSAVE_INLINE void FindRows(absl::Span<const uint16_t> values, const ChannelM
   const auto last = static_cast<uint16_t>(kPlaces - 1);
   uint16_t* const rows = places.rows.data();
   int sum = 0;
+  int coded = 0;
   for (size_t i = 0; i < values.size(); ++i) {
     const auto above = static_cast<uint16_t>((values[i] >> kRawBits & (kMagnitudeClasses - 1)) + base);
     const auto place = static_cast<uint16_t>(last - std::min<uint16_t>(above, last));
     rows[i] = static_cast<uint16_t>(place + (values[i] >> 15 ^ flip) * kCostRow);
     sum += place;
+    coded += place != 0 ? 1 : 0;
   }
   places.count = values.size();
   places.sum = sum;
+  places.coded = coded;
 }
 
 absl::Span<const uint16_t> RowsOf(const Places& places) { return {places.rows.data(), places.count}; }
 absl::Span<const uint16_t> FirstHalf(const Places& places) { return {places.rows.data(), (places.count + 1) / 2}; }
-
-bool IsWide(CpuPath path) { return (path == CpuPath::kFastest || path == CpuPath::kAvx512) && HaveAvx512(); }
 
 QUICKSAVE_INLINE ByteLanes Row(const uint8_t* bytes) {
   ByteLanes row;
@@ -61,6 +62,8 @@ Costs SumRowsPortable(const uint8_t* rows, absl::Span<const uint16_t> indices) {
 }
 
 #if defined(__x86_64__)
+bool IsWide(CpuPath path) { return (path == CpuPath::kFastest || path == CpuPath::kAvx512) && HaveAvx512(); }
+
 QUICKSAVE_AVX2 void FindRowsAvx2(absl::Span<const uint16_t> values, const ChannelModel& model, Places& places) {
   FindRows(values, model, places);
 }

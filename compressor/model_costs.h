@@ -38,12 +38,13 @@ using Costs = std::array<uint16_t, kShifts>;
 // the second row.
 struct Places {
   size_t count = 0;
-  // Of the places, without the rows.
+  // Of the places, without the rows, and how many are not 0: that is where the values are which no shift brings inside.
   int sum = 0;
+  int coded = 0;
   alignas(64) std::array<uint16_t, kMaxBlockTokens> rows;  // kCostRow more in the second row
   // The same, for AVX-512.
   alignas(64) std::array<uint8_t, kMaxBlockTokens> places;
-  std::array<uint64_t, kMaxBlockTokens / 64> in_second;  // a bit for each
+  std::array<uint32_t, kMaxBlockTokens / 32> in_second{};  // a bit for each
 };
 
 // Of at most kMaxBlockTokens values. The costs of places are to be asked for on the same path.
@@ -54,8 +55,8 @@ void FindPlaces(absl::Span<const uint16_t> values, const ChannelModel& model, Pl
 // first of them if there are several.
 size_t CheapestTable(const TableCosts& costs, const Places& places, size_t shift, CpuPath path = CpuPath::kFastest);
 
-// The code length of all values under a table whose window is moved by kMinShift + first to kMinShift + last; the
-// others are anything.
+// The code length of all values under a table whose window is moved by kMinShift + first to kMinShift + last. The
+// others are right, too, or 0.
 Costs CostsOfShifts(const ShiftCosts& costs, const Places& places, size_t first, size_t last,
                     CpuPath path = CpuPath::kFastest);
 

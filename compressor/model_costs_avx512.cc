@@ -5,6 +5,8 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 
 #include "compressor/block.h"
 
@@ -49,6 +51,7 @@ QUICKSAVE_AVX512 void FindPlacesAvx512(absl::Span<const uint16_t> values, const 
   const __m512i last = _mm512_set1_epi16(kPlaces - 1);
   const uint32_t flip = model.flip_sign ? 0xffffffff : 0;
   __m512i sum = _mm512_setzero_si512();
+  int coded = 0;
   for (size_t i = 0; i < values.size(); i += kWords) {
     const auto present = static_cast<__mmask32>(First(std::min(values.size() - i, kWords)));
     const __m512i value = _mm512_maskz_loadu_epi16(present, values.data() + i);
@@ -61,10 +64,12 @@ QUICKSAVE_AVX512 void FindPlacesAvx512(absl::Span<const uint16_t> values, const 
                        _mm512_mask_add_epi16(place, in_second, place, _mm512_set1_epi16(kCostRow)));
     const __m256i bytes = _mm512_cvtepi16_epi8(place);
     _mm256_store_si256(reinterpret_cast<__m256i*>(places.places.data() + i), bytes);
-    reinterpret_cast<uint32_t*>(places.in_second.data())[i / kWords] = in_second;
+    places.in_second[i / kWords] = in_second;
+    coded += std::popcount(_mm512_test_epi16_mask(place, place));
     sum = _mm512_add_epi64(sum, _mm512_zextsi256_si512(_mm256_sad_epu8(bytes, _mm256_setzero_si256())));
   }
   places.count = values.size();
+  places.coded = coded;
   places.sum = static_cast<int>(_mm512_reduce_add_epi64(sum));
 }
 
@@ -73,12 +78,13 @@ QUICKSAVE_AVX512 Costs CostsOfShiftsAvx512(const ShiftCosts& costs, const Places
   const __m512i outside = _mm512_set1_epi8(static_cast<char>(costs[0]));
   const __m512i* const at = reinterpret_cast<const __m512i*>(places.places.data());
   const __mmask64 present[kVectors] = {First(places.count), First(places.count - std::min(places.count, kLanes))};
-  const auto [front_second, back_second] = places.in_second;
-  Costs sums;
+  __mmask64 in_second[kVectors];
+  std::memcpy(in_second, places.in_second.data(), sizeof(in_second));
+  Costs sums{};
   for (size_t shift = first; shift <= last; ++shift) {
     const __m512i move = _mm512_set1_epi8(static_cast<char>(static_cast<int>(shift) - static_cast<int>(kFirstInside)));
-    const __m512i front = LengthsAt(_mm512_add_epi8(_mm512_load_si512(at), move), front_second, windows, outside);
-    const __m512i back = LengthsAt(_mm512_add_epi8(_mm512_load_si512(at + 1), move), back_second, windows, outside);
+    const __m512i front = LengthsAt(_mm512_add_epi8(_mm512_load_si512(at), move), in_second[0], windows, outside);
+    const __m512i back = LengthsAt(_mm512_add_epi8(_mm512_load_si512(at + 1), move), in_second[1], windows, outside);
     // Two of them fit into a byte.
     const __m512i both =
         _mm512_add_epi8(_mm512_maskz_mov_epi8(present[0], front), _mm512_maskz_mov_epi8(present[1], back));

@@ -25,13 +25,14 @@ FAILED_STAGES=()
 STAGE_TABLE=()
 LOGS= # a folder of what the stages print
 
-# stage NAME COMMAND...: runs it in a subshell, keeps its time, whether it failed and what it printed; returns its status.
+# stage NAME COMMAND...: runs it, keeps its time, whether it failed and what it printed; returns its status.
 stage() {
   local name="$1" start=$SECONDS code=0 status=passed
   shift
   printf '\n'
   say "Stage: $name"
-  { "$@" </dev/null 2>&1 | tee "$LOGS/$name"; } || code=$?
+  # Not a pipe, which would wait for what a command leaves running.
+  "$@" </dev/null > >(tee "$LOGS/$name") 2>&1 || code=$?
   [ $code -eq 0 ] || { status=FAILED && FAILED_STAGES+=("$name"); }
   STAGE_TABLE+=("$(printf '%-22s %-8s %5d s' "$name" "$status" $((SECONDS - start)))")
   note "${STAGE_TABLE[-1]}"

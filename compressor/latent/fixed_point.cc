@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "compressor/latent/fixed_point.cc"
@@ -20,7 +19,7 @@ inline constexpr int kQuads = kExponentInputs / kQuad;
 using FloatPerColumn = std::array<float, kColumnGroup>;
 
 // Inputs that share their exponents, of a group of columns.
-struct Segment {
+struct FixedSegment {
   absl::Span<const int> used;  // of kExponentInputs that follow each other, ascending
   const float* x;              // the first one's first column
   size_t stride;               // floats from input to input
@@ -46,7 +45,7 @@ HWY_INLINE hn::Vec<Floats> NumbersAt(const float* x) {
 }
 
 // The largest magnitude in each column.
-void LargestImpl(const Segment& segment, FloatPerColumn& largest) {
+void LargestImpl(const FixedSegment& segment, FloatPerColumn& largest) {
   const Floats d;
   for (size_t c = 0; c < kColumnGroup; c += hn::Lanes(d)) {
     auto most = hn::Zero(d);
@@ -79,7 +78,7 @@ class PlaneWriter {
 
 // Rounds the segment to multiples of 1 / scale, of two the even one, and appends one signed byte of it to a plane.
 template <bool kIsHigh>
-void AddByte(const Segment& segment, const FloatPerColumn& scales, FixedPlane& plane) {
+void AddByte(const FixedSegment& segment, const FloatPerColumn& scales, FixedPlane& plane) {
   const Floats d;
   const Integers di;
   const Words dw;
@@ -110,10 +109,10 @@ void AddByte(const Segment& segment, const FloatPerColumn& scales, FixedPlane& p
   }
 }
 
-void AddLowByteImpl(const Segment& segment, const FloatPerColumn& scales, FixedPlane& plane) {
+void AddLowByteImpl(const FixedSegment& segment, const FloatPerColumn& scales, FixedPlane& plane) {
   AddByte<false>(segment, scales, plane);
 }
-void AddHighByteImpl(const Segment& segment, const FloatPerColumn& scales, FixedPlane& plane) {
+void AddHighByteImpl(const FixedSegment& segment, const FloatPerColumn& scales, FixedPlane& plane) {
   AddByte<true>(segment, scales, plane);
 }
 
@@ -133,8 +132,8 @@ constexpr int kByteExponent = 6;
 constexpr int kTwoBytesExponent = kByteExponent + 8;
 
 // Of a group of columns, `x` being its first one.
-std::vector<Segment> SegmentsOf(absl::Span<const int> used, const float* x, size_t stride) {
-  std::vector<Segment> segments;
+std::vector<FixedSegment> SegmentsOf(absl::Span<const int> used, const float* x, size_t stride) {
+  std::vector<FixedSegment> segments;
   for (size_t first = 0; first < used.size();) {
     size_t end = first + 1;
     while (end < used.size() && used[end] / kExponentInputs == used[first] / kExponentInputs) ++end;
@@ -175,7 +174,7 @@ FixedPlane& PlaneWith(const PerColumn& shifts, std::vector<FixedPlane>& planes) 
 }
 
 FixedPointGroup GroupOf(absl::Span<const int> used, const float* x, int columns, int least_exponent) {
-  const std::vector<Segment> segments = SegmentsOf(used, x, columns);
+  const std::vector<FixedSegment> segments = SegmentsOf(used, x, columns);
   std::vector<FloatPerColumn> largest(segments.size());
   for (size_t i = 0; i < segments.size(); ++i) HWY_DYNAMIC_DISPATCH(LargestImpl)(segments[i], largest[i]);
   FixedPointGroup group{.exponents = CommonExponents(largest)};

@@ -40,14 +40,17 @@ bool AllZero(absl::Span<const uint8_t> symbols) {
   return difference == 0;
 }
 
-bool HasEscape(absl::Span<const uint8_t> symbols) {
-  return std::memchr(symbols.data(), kEscapeSymbol, symbols.size()) != nullptr;
+// Where the first escape is; nothing if there is none.
+const void* FindEscape(absl::Span<const uint8_t> symbols) {
+  return symbols.empty() ? nullptr : std::memchr(symbols.data(), kEscapeSymbol, symbols.size());
 }
+
+bool HasEscape(absl::Span<const uint8_t> symbols) { return FindEscape(symbols) != nullptr; }
 
 // They are few, so most of it is a search.
 size_t CountEscapes(absl::Span<const uint8_t> symbols) {
   size_t count = 0;
-  while (const void* escape = std::memchr(symbols.data(), kEscapeSymbol, symbols.size())) {
+  while (const void* escape = FindEscape(symbols)) {
     ++count;
     symbols.remove_prefix(static_cast<const uint8_t*>(escape) + 1 - symbols.data());
   }

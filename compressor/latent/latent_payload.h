@@ -4,7 +4,6 @@
 #ifndef QUICKSAVE_COMPRESSOR_LATENT_LATENT_PAYLOAD_H_
 #define QUICKSAVE_COMPRESSOR_LATENT_LATENT_PAYLOAD_H_
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>

@@ -81,7 +81,7 @@ absl::Status LatentTransform::CheckContext(const LatentProfile& profile, const B
 std::vector<float> LatentTransform::Predict(const LayerGroup& group, std::vector<float> memory) const {
   const int channels = profile_.channels(group);
   const int count = prediction_columns_.count();
-  // One would have more than it needs of the other one's columns.
+  // Where tokens share columns, the memory is for what each token gets of them.
   std::vector<float> predicted = count == columns() ? std::move(memory) : std::vector<float>();
   predicted.clear();
   predicted.reserve(static_cast<size_t>(channels) * count);

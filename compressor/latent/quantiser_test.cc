@@ -123,7 +123,8 @@ TEST(QuantiserTest, ReconstructionIsOddAndHasACentroidOfItsOwnForEachSmallMagnit
 
 TEST(QuantiserTest, SymbolsAreReconstructedAsTheirIntegersOnEachInstructionSet) {
   // The last ones are of no calibration, but a profile may have them.
-  for (const auto& centroids : {std::array{-0.1f, -0.05f, 0.25f}, std::array{-7.0f, 0.0f, -300.0f}}) {
+  for (const auto& centroids :
+       {std::array{-0.1f, -0.05f, 0.25f}, std::array{-7.0f, 0.0f, -300.0f}, std::array{-1.0f, -2.0f, 0.0f}}) {
     const SigmaClass statistics{.centroids = centroids};
     std::vector<uint8_t> symbols;
     for (int s = 0; s < kEscapeSymbol; ++s) symbols.push_back(static_cast<uint8_t>(s));
@@ -132,7 +133,9 @@ TEST(QuantiserTest, SymbolsAreReconstructedAsTheirIntegersOnEachInstructionSet) 
       std::vector<float> values(symbols.size());
       ReconstructSymbols(symbols, statistics, values.data());
       for (size_t s = 0; s < symbols.size(); ++s) {
-        EXPECT_EQ(values[s], Reconstruct(static_cast<int>(s) - kZeroSymbol, statistics)) << s;
+        // Not as numbers, of which 0 equals -0.
+        const float expected = Reconstruct(static_cast<int>(s) - kZeroSymbol, statistics);
+        EXPECT_EQ(std::bit_cast<uint32_t>(values[s]), std::bit_cast<uint32_t>(expected)) << s;
       }
     }
   }
