@@ -174,12 +174,14 @@ class CoreLoader {
     core_->waiters = std::make_unique<WorkerPool>(kWaiters);
     core_->codecs = std::make_unique<compressor::CodecRegistry>();
     core_->angles = std::make_unique<const RopeAngles>(core_->decoder->config());
+    const double parity = core_->decoder->config().attention_parity();
     absl::StatusOr<std::unique_ptr<Archive>> archive = Archive::Create({.store = core_->store.get(),
                                                                         .codecs = core_->codecs.get(),
                                                                         .pool = core_->pool.get(),
                                                                         .workers = core_->workers.get(),
                                                                         .model = core_->identity,
-                                                                        .angles = core_->angles.get()});
+                                                                        .angles = core_->angles.get(),
+                                                                        .attention_parity = parity});
     if (!archive.ok()) return archive.status();
     core_->archive = *std::move(archive);
     core_->parking_lot = std::make_unique<ParkingLot>(core_->archive.get(), core_->store.get());

@@ -109,7 +109,7 @@ absl::Status CheckReferences(const storage::Store& store, const storage::NodeRec
 }  // namespace
 
 Archive::Archive(const Dependencies& dependencies, std::unique_ptr<BlockCoder> coder)
-    : d_(dependencies), coder_(std::move(coder)) {}
+    : d_(dependencies), coder_(std::move(coder)), costs_(dependencies.attention_parity) {}
 
 Archive::~Archive() = default;
 

@@ -4,6 +4,7 @@
 // Turns session states into nodes and back: the only place that knows sessions, codecs and the store together.
 
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -148,6 +149,8 @@ class Archive {
     ModelIdentity model;
     // What latents need; null where they are not used.
     const RopeAngles* angles = nullptr;
+    // ModelConfig's, for estimates.
+    double attention_parity = std::numeric_limits<double>::infinity();
   };
   // Registers the codecs that need no profile, unless they are registered, and the model's stored profile of the exact
   // codec, when there is one. DATA_LOSS when that profile is damaged. What is given must outlive the archive.

@@ -17,11 +17,17 @@ RestoreCosts::Work RestoreCosts::ReadingOf(const RestoreSource& source) {
   return source.encoding->codec() == compressor::kLearnedCodec ? kLearned : kLatent;
 }
 
+double RestoreCosts::PrefillWork(int tokens, double layers_share) const {
+  return tokens * layers_share * (1 + tokens / 2.0 / attention_parity_);
+}
+
 absl::Duration RestoreCosts::Estimate(const RestoreSource& source, int tokens, double layers_share) const {
   const absl::Time now = clock_();
   absl::MutexLock lock(&mutex_);
   double seconds = lines_[ReadingOf(source)].Expect(now).At(tokens);
-  if (source.replay_end > 0) seconds += lines_[kPrefill].Expect(now).At(source.replay_end * layers_share);
+  if (source.replay_end > 0) {
+    seconds += lines_[kPrefill].Expect(now).At(PrefillWork(source.replay_end, layers_share));
+  }
   return absl::Seconds(seconds);
 }
 
@@ -36,7 +42,7 @@ void RestoreCosts::NoteReplay(int tokens, double layers_share, absl::Duration ti
   if (tokens == 0 || layers_share <= 0) return;
   const absl::Time now = clock_();
   absl::MutexLock lock(&mutex_);
-  lines_[kPrefill].Note(tokens * layers_share, absl::ToDoubleSeconds(time), now);
+  lines_[kPrefill].Note(PrefillWork(tokens, layers_share), absl::ToDoubleSeconds(time), now);
 }
 
 }  // namespace quicksave::server

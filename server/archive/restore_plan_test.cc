@@ -1,5 +1,6 @@
 #include "server/archive/restore_plan.h"
 
+#include <limits>
 #include <memory>
 
 #include "compressor/replay_codec.h"
@@ -50,7 +51,7 @@ class RestorePlanTest : public testing::Test {
   storage::NodeRecord record_;
   const LatentProfiles profiles_{nullptr, "", {}, 0};
   absl::Time now_ = absl::FromUnixSeconds(1'000'000);
-  RestoreCosts costs_{[this] { return now_; }};
+  RestoreCosts costs_{std::numeric_limits<double>::infinity(), [this] { return now_; }};
   absl::Duration read_constant_ = absl::Milliseconds(1);
   absl::Duration read_token_ = absl::Microseconds(30);
   absl::Duration replayed_token_ = absl::Microseconds(300);
@@ -67,6 +68,24 @@ TEST_F(RestorePlanTest, AConstantMakesSmallRestoresSlow) {
   for (int i = 0; i < 20; ++i) Restore(1, i % 2 == 0 ? 128 : 1024);
   EXPECT_NEAR(absl::ToDoubleMilliseconds(Choose(128).estimate), 84, 12);
   EXPECT_NEAR(absl::ToDoubleMilliseconds(Choose(1024).estimate), 111, 16);
+}
+
+// Of times of a tenth of the length.
+TEST(RestoreCostsTest, RecomputingIsEstimatedWithItsAttention) {
+  constexpr double kParity = 3000;
+  absl::Time now = absl::FromUnixSeconds(1'000'000);
+  RestoreCosts costs(kParity, [&now] { return now; });
+  const auto time_of = [](int tokens) {
+    return absl::Milliseconds(25) + absl::Microseconds(900) * tokens * (1 + tokens / 2.0 / kParity);
+  };
+  for (int i = 0; i < 30; ++i) {
+    now += absl::Milliseconds(100);
+    const int tokens = 100 + i * 100 % 700;
+    costs.NoteReplay(tokens, 1, time_of(tokens));
+  }
+  const RestoreSource source{.replay_end = 7000};
+  const double expected = absl::ToDoubleSeconds(time_of(7000));
+  EXPECT_NEAR(absl::ToDoubleSeconds(costs.Estimate(source, 7000, 1)), expected, 0.1 * expected);
 }
 
 TEST_F(RestorePlanTest, OneSlowRestoreDoesNotChangeThePlan) {

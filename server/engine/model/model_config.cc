@@ -322,4 +322,11 @@ std::vector<float> RopeTable(const RopeOptions& rope, int head_dim, int context_
   return table;
 }
 
+double ModelConfig::attention_parity() const {
+  const double projections = hidden_size * (2.0 * query_width() + 2.0 * kv_width());
+  const double mlp = 3.0 * hidden_size * intermediate_size;
+  // Two products a query's dimension and token of context.
+  return (projections + mlp) / (2.0 * query_width());
+}
+
 }  // namespace quicksave::engine
