@@ -83,7 +83,7 @@ absl::Status Encode(const client::EncodeNodeRequest& given, CommandContext& cont
 struct DropFlags {
   std::string node;
   bool saved = false;
-  std::string encoding, residual, etag;
+  std::string encoding, residual, etag, request_id;
 };
 
 absl::StatusOr<client::DropTarget> WhatToDrop(const DropFlags& flags, const client::Node& node) {
@@ -121,7 +121,8 @@ absl::Status Drop(const DropFlags& flags, CommandContext& context) {
   if (!before.ok()) return before.status();
   const absl::StatusOr<client::DropTarget> what = WhatToDrop(flags, *before);
   if (!what.ok()) return what.status();
-  const auto node = context.client.DropEncoding({.name = *name, .what = *what, .etag = flags.etag}, context.Call());
+  const auto node = context.client.DropEncoding(
+      {.name = *name, .what = *what, .etag = flags.etag, .request_id = flags.request_id}, context.Call());
   if (!node.ok()) return node.status();
   if (console.json) {
     console.out << Document(ToJson(*node));
@@ -228,6 +229,7 @@ void AddDrop(CLI::App& app, CommandBody* chosen) {
       ->excludes(saved)
       ->excludes(encoding);
   command->add_option("--etag", flags->etag, "Drop only from this version of the node");
+  command->add_option("--request-id", flags->request_id, "UUID; a repeat returns the first answer");
   command->callback([flags, chosen] { *chosen = [flags](CommandContext& context) { return Drop(*flags, context); }; });
 }
 

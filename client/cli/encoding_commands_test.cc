@@ -120,7 +120,7 @@ TEST_F(EncodingCommandsTest, EncodeAsJson) {
 }
 
 TEST_F(EncodingCommandsTest, DropNamesWhatItDrops) {
-  const Result result = Run({"drop", "7f3a", "--saved", "--etag", "e"});
+  const Result result = Run({"drop", "7f3a", "--saved", "--etag", "e", "--request-id", "id"});
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("dropped     the blocks as saved\n"));
   EXPECT_THAT(result.out, HasSubstr("encoding 1  latent, split 0, step 0.1, profile 3eb8bc5a: 288.0 KiB (10.00x)"));
@@ -130,6 +130,7 @@ TEST_F(EncodingCommandsTest, DropNamesWhatItDrops) {
   EXPECT_EQ(server_->drops[0].name, "nodes/7f3a9c2100000000");
   EXPECT_EQ(server_->drops[0].what, client::DropTarget(client::DropSaved()));
   EXPECT_EQ(server_->drops[0].etag, "e");
+  EXPECT_EQ(server_->drops[0].request_id, "id");
   const std::vector<client::Encoding>& encodings = server_->nodes[0].encodings;
   EXPECT_EQ(server_->drops[1].what, client::DropTarget(client::DropWhole{encodings[0]}));
   EXPECT_EQ(server_->drops[2].what, client::DropTarget(client::DropResidual{encodings[1]}));
