@@ -74,6 +74,12 @@ class DecoderHostileTest : public testing::TestWithParam<DecoderTarget> {};
 INSTANTIATE_TEST_SUITE_P(Targets, DecoderHostileTest, testing::ValuesIn(DecoderTargets()),
                          [](const auto& target) { return std::string(target.param.name); });
 
+// Otherwise nothing but the first checks would be tested.
+TEST_P(DecoderHostileTest, AcceptsASeed) {
+  const std::vector<std::string> seeds = GetParam().seeds();
+  EXPECT_TRUE(std::any_of(seeds.begin(), seeds.end(), GetParam().decode));
+}
+
 TEST_P(DecoderHostileTest, SurvivesItsCorpusAndMutationsOfIt) {
   const DecoderTarget& target = GetParam();
   std::vector<std::string> corpus = Corpus(target.name);

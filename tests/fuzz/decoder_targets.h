@@ -14,8 +14,8 @@ namespace quicksave::fuzz {
 struct DecoderTarget {
   // Also the name of its folder in corpus/.
   const char* name;
-  // Decodes the bytes. Aborts, saying what, where an answer contradicts itself.
-  void (*decode)(std::string_view bytes);
+  // Decodes the bytes. Whether they were accepted; aborts, saying what, where an answer contradicts itself.
+  bool (*decode)(std::string_view bytes);
   // Inputs to start from, valid ones among them.
   std::vector<std::string> (*seeds)();
 };

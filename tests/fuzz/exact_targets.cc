@@ -30,26 +30,27 @@ const std::shared_ptr<const ExactProfile>& SmallExactProfile() {
   return profile;
 }
 
-void DecodeContainer(const CodecRegistry& registry, std::string_view bytes) {
+bool DecodeContainer(const CodecRegistry& registry, std::string_view bytes) {
   const auto info = PeekContainer(bytes);
   RequireDecoderStatus(info.status());
   RequireDecoderStatus(ParseContainer(bytes).status());
-  if (!info.ok() || info->shape.values() > kMostValues) return;
+  if (!info.ok() || info->shape.values() > kMostValues) return false;
   std::vector<uint16_t> values(info->shape.values());
   const absl::Status status = DecodeBlock(registry, bytes, {}, {info->shape, absl::MakeSpan(values)});
   RequireDecoderStatus(status);
   Require(!status.ok() || ComputeBlockId({info->shape, values}) == info->block_id, "a block of another id was decoded");
+  return status.ok();
 }
 
-void DecodeExactBlock(std::string_view bytes) {
+bool DecodeExactBlock(std::string_view bytes) {
   static const CodecRegistry& registry = *[] {
     auto* made = new CodecRegistry;
     Require(RegisterBuiltinCodecs(*made).ok() && made->Register(NewExactCodec(SmallExactProfile())).ok(), "codecs");
     return made;
   }();
-  DecodeContainer(registry, bytes);
-  DecodeContainer(registry, SealedContainer(bytes, {}));
-  DecodeContainer(registry, SealedContainer(bytes, SmallExactProfile()->id()));
+  const bool as_is = DecodeContainer(registry, bytes);
+  const bool sealed = DecodeContainer(registry, SealedContainer(bytes, {}));
+  return DecodeContainer(registry, SealedContainer(bytes, SmallExactProfile()->id())) || sealed || as_is;
 }
 
 std::vector<std::string> ExactBlockSeeds() {
@@ -67,26 +68,28 @@ std::vector<std::string> ExactBlockSeeds() {
   return seeds;
 }
 
-void DecodeExactProfile(std::string_view bytes) {
+bool DecodeExactProfile(std::string_view bytes) {
   const std::string sealed = Sealed(bytes);
   const auto profile = ExactProfile::Parse(sealed);
   RequireDecoderStatus(profile.status());
-  if (!profile.ok()) return;
+  if (!profile.ok()) return false;
   const auto again = ExactProfile::Parse(profile->Serialize());
   Require(again.ok() && again->Serialize() == profile->Serialize(), "a profile that was read cannot be written");
+  return true;
 }
 
 std::vector<std::string> ExactProfileSeeds() { return {Unsealed(SmallExactProfile()->Serialize())}; }
 
-void DecodeRows(std::string_view bytes) {
+bool DecodeRows(std::string_view bytes) {
   const std::string sealed = Sealed(bytes);
   const auto info = PeekRowBlock(sealed);
   RequireDecoderStatus(info.status());
-  if (!info.ok() || info->shape.values() > kMostValues) return;
+  if (!info.ok() || info->shape.values() > kMostValues) return false;
   std::vector<float> values(info->shape.values());
   const absl::Status status = DecodeRowBlock(sealed, info->shape, info->id, absl::MakeSpan(values));
   RequireDecoderStatus(status);
   Require(!status.ok() || ComputeRowBlockId(info->shape, values) == info->id, "rows of another id were decoded");
+  return status.ok();
 }
 
 std::vector<std::string> RowSeeds() {

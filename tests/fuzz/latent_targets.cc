@@ -54,14 +54,18 @@ const LatentSubject& Latents() {
   return subject;
 }
 
-void DecodeWithContext(std::string_view bytes) {
+bool DecodeWithContext(std::string_view bytes) {
   const LatentSubject& subject = Latents();
   std::vector<uint16_t> values = subject.block.Prefilled(*SmallSource().profile(), 1);
   const Digest128 profile = PeekContainer(subject.latent)->profile_id;
+  bool accepted = false;
   for (const std::string& container : {std::string(bytes), SealedContainer(bytes, profile)}) {
-    RequireDecoderStatus(
-        DecodeBlock(subject.registry, container, subject.context, {subject.block.shape, absl::MakeSpan(values)}));
+    const absl::Status status =
+        DecodeBlock(subject.registry, container, subject.context, {subject.block.shape, absl::MakeSpan(values)});
+    RequireDecoderStatus(status);
+    accepted = accepted || status.ok();
   }
+  return accepted;
 }
 
 std::vector<std::string> LatentBlockSeeds() {
@@ -108,16 +112,17 @@ void UseProfile(const LatentProfile& profile) {
   Require(status.ok(), status.ToString().c_str());
 }
 
-void DecodeLatentProfile(std::string_view bytes) {
+bool DecodeLatentProfile(std::string_view bytes) {
   const std::string sealed = Sealed(bytes);
   const auto profile = LatentProfile::Parse(sealed);
   RequireDecoderStatus(profile.status());
-  if (!profile.ok()) return;
+  if (!profile.ok()) return false;
   Require(profile->Validate().ok(), "a profile that is not valid was read");
   const std::string written = profile->Serialize();
   const auto again = LatentProfile::Parse(written);
   Require(again.ok() && again->Serialize() == written, "a profile that was read cannot be written");
   UseProfile(*profile);
+  return true;
 }
 
 std::vector<std::string> LatentProfileSeeds() { return {Unsealed(SmallSource().profile()->Serialize())}; }

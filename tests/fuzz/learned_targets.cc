@@ -61,15 +61,19 @@ const std::vector<std::unique_ptr<LearnedSubject>>& Subjects() {
   return subjects;
 }
 
-void DecodeLearnedBlock(std::string_view bytes) {
+bool DecodeLearnedBlock(std::string_view bytes) {
+  bool accepted = false;
   for (const auto& subject : Subjects()) {
     std::vector<uint16_t> values = subject->block.Prefilled(subject->profile->base, 1);
     const Digest128 profile = PeekContainer(subject->encoded)->profile_id;
     for (const std::string& container : {std::string(bytes), SealedContainer(bytes, profile)}) {
-      RequireDecoderStatus(
-          DecodeBlock(subject->registry, container, subject->context, {subject->block.shape, absl::MakeSpan(values)}));
+      const absl::Status status =
+          DecodeBlock(subject->registry, container, subject->context, {subject->block.shape, absl::MakeSpan(values)});
+      RequireDecoderStatus(status);
+      accepted = accepted || status.ok();
     }
   }
+  return accepted;
 }
 
 std::vector<std::string> LearnedBlockSeeds() {
@@ -122,16 +126,17 @@ void UseProfile(const LearnedProfile& profile) {
   Require(status.ok(), status.ToString().c_str());
 }
 
-void DecodeLearnedProfile(std::string_view bytes) {
+bool DecodeLearnedProfile(std::string_view bytes) {
   RequireDecoderStatus(LearnedProfile::Parse(bytes).status());
   const auto profile = LearnedProfile::Parse(Sealed(WithBase(bytes)));
   RequireDecoderStatus(profile.status());
-  if (!profile.ok()) return;
+  if (!profile.ok()) return false;
   Require(profile->Validate().ok(), "a profile that is not valid was read");
   const std::string written = profile->Serialize();
   const auto again = LearnedProfile::Parse(written);
   Require(again.ok() && again->Serialize() == written, "a profile that was read cannot be written");
   UseProfile(*profile);
+  return true;
 }
 
 std::vector<std::string> LearnedProfileSeeds() {

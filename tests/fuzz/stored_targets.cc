@@ -16,7 +16,7 @@ namespace {
 
 constexpr char kKey[] = "fuzz-key";
 
-void DecodeStored(std::string_view bytes) {
+bool DecodeStored(std::string_view bytes) {
   const google::protobuf::LogSilencer silencer;  // protobuf logs each text that is not UTF-8
   const absl::string_view stored(bytes.data(), bytes.size());
   const absl::string_view payload = stored.substr(std::min(stored.size(), storage::kFrameHeaderBytes));
@@ -25,10 +25,12 @@ void DecodeStored(std::string_view bytes) {
   const std::string framed = absl::StrCat(absl::string_view(header.data(), header.size()), payload);
   const auto opened = storage::OpenFrame(kKey, framed, "a value");
   Require(opened.ok() && *opened == payload, "a frame was not opened");
-  RequireDecoderStatus(storage::ParseHead(payload, "tenant", "node").status());
+  const auto head = storage::ParseHead(payload, "tenant", "node").status();
+  RequireDecoderStatus(head);
   if (const auto key = storage::ParseReferenceKey(stored)) {
     Require(key->block_key.size() + key->node_id.size() <= bytes.size(), "a key is longer than its bytes");
   }
+  return head.ok();
 }
 
 std::vector<std::string> StoredSeeds() {
