@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "client/cli/console.h"
-#include "quicksave/requests.h"
+#include "quicksave/graph_requests.h"
 
 namespace quicksave::cli {
 

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/cli/command.h"
+#include "quicksave/graph_requests.h"
 #include "quicksave/requests.h"
 
 namespace quicksave::cli {

@@ -9,6 +9,7 @@
 #include "google/protobuf/duration.pb.h"
 #include "google/protobuf/timestamp.pb.h"
 #include "quicksave/encoding.h"
+#include "quicksave/graph_requests.h"
 #include "quicksave/requests.h"
 #include "quicksave/server.h"
 #include "quicksave/types.h"

@@ -22,6 +22,7 @@
 #include "quicksave/connection.h"
 #include "quicksave/encoding.h"
 #include "quicksave/errors.h"
+#include "quicksave/graph_requests.h"
 #include "quicksave/options.h"
 #include "quicksave/requests.h"
 #include "quicksave/server.h"

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "quicksave/call_options.h"
+#include "quicksave/graph_requests.h"
 #include "quicksave/options.h"
 #include "quicksave/requests.h"
 #include "quicksave/server.h"
