@@ -20,6 +20,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Outputs that are summed together: with two vectors of columns, as many sums as there is room for in registers.
 constexpr int kTile = HWY_TARGET == HWY_AVX2 ? 4 : Int8Matrix::kPanel;
 
+// How far ahead the values of quads are asked for: all of a plane's are more than the nearest cache holds.
+constexpr int kQuadsAhead = 8;
+
 using Integers = hn::CappedTag<int32_t, 16>;
 using Words = hn::RebindToUnsigned<Integers>;
 using Floats = hn::RebindToFloat<Integers>;
@@ -75,6 +78,8 @@ HWY_INLINE void AddPlane(const FixedPlane& plane, const uint8_t* weights, size_t
     const auto left = hn::BitCast(d, hn::LoadU(Words(), values));
     const auto right = hn::BitCast(d, hn::LoadU(Words(), values + lanes));
     values += kColumnGroup;
+    hwy::Prefetch(values + kQuadsAhead * kColumnGroup);
+    hwy::Prefetch(values + kQuadsAhead * kColumnGroup + kColumnGroup / 2);
     hwy::Prefetch(weights + size_t(quad) * Int8Matrix::kPanel * kQuad + ahead);
     const uint8_t* row = weights + size_t(quad) * Int8Matrix::kPanel * kQuad;
     HWY_UNROLL(16)
