@@ -75,7 +75,8 @@ struct ModelConfig {
 
   int query_width() const { return query_heads * head_dim; }
   int kv_width() const { return kv_heads * head_dim; }
-  // The context, in tokens, with which a token's attention takes as many operations as all else in its layers.
+  // The context, in tokens, with which a token's attention, had it no windows, would take as many operations as all
+  // else in its layers.
   double attention_parity() const;
   // bf16 keys and values of all layers.
   int64_t kv_bytes_per_token() const { return int64_t{2} * layers * kv_width() * 2; }

@@ -81,6 +81,14 @@ TEST(ModelConfigTest, FillsInWhatTransformersFillsIn) {
   EXPECT_TRUE(config->end_of_turn_ids.empty());
 }
 
+TEST(ModelConfigTest, KnowsWhereAttentionTakesHalfOfTheWork) {
+  // SmolLM2-135M: 2,654,208 multiplications a layer for the MLP, 884,736 for the projections, 1,152 for each token of
+  // context.
+  const ModelConfig config{
+      .hidden_size = 576, .intermediate_size = 1536, .query_heads = 9, .kv_heads = 3, .head_dim = 64};
+  EXPECT_EQ(config.attention_parity(), 3072);
+}
+
 TEST(ModelConfigTest, IsNamedAfterItsDirectory) {
   const TestFolder folder;
   const std::string dir = folder.path() + "/my-model";
