@@ -38,7 +38,7 @@ using Costs = std::array<uint16_t, kShifts>;
 // the second row.
 struct Places {
   size_t count = 0;
-  // Of the places, without the rows, and how many are not 0: that is where the values are which no shift brings inside.
+  // Of the places, without the rows, and how many are not 0, where values are that are far from all windows.
   int sum = 0;
   int coded = 0;
   alignas(64) std::array<uint16_t, kMaxBlockTokens> rows;  // kCostRow more in the second row
